@@ -1,0 +1,1 @@
+"""Analysis: statistics, and what alignment made the model unlearn."""

