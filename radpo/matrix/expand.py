@@ -116,8 +116,12 @@ class _Builder:
                 "policy": self._likelihood(train, self.matrix.training),
                 "reference": self._likelihood(None, self.matrix.training),
             }
-            settings = {"high_score": wanted.unlearning.high_score}
-            stages["unlearning"] = self._stage("unlearning", f"unlearning/{name}/seed-{seed}", settings, likelihoods)
+            stages["unlearning"] = self._stage(
+                "unlearning",
+                f"unlearning/{name}/seed-{seed}",
+                {"high_score": wanted.unlearning.high_score},
+                likelihoods,
+            )
         if wanted.alpaca_eval and name != self.matrix.baseline:
             questions = self._questions(wanted.alpaca_eval.questions)
             sampling = {"sampling": wanted.alpaca_eval.sampling.model_dump(), "seed": seed}
@@ -135,11 +139,12 @@ class _Builder:
             questions = self._questions(wanted.mt_bench.questions)
             sampling = {"sampling": wanted.mt_bench.sampling.model_dump(), "seed": seed}
             answers = {"answers": self._generate(name, train, {**questions, **sampling})}
-            settings = {**questions, "goal": goal}
-            stages["mt-bench"] = self._stage("mt-bench", f"mt-bench/{name}/seed-{seed}", settings, answers)
+            stages["mt-bench"] = self._stage(
+                "mt-bench", f"mt-bench/{name}/seed-{seed}", {**questions, "goal": goal}, answers
+            )
         if wanted.academic:
             include = wanted.academic.include
-            settings = {
+            settings: dict[str, Any] = {
                 "tasks": list(wanted.academic.tasks),
                 "include": None if include is None else self._file(include),
                 "limit": wanted.academic.limit,
