@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radpo.errors import RadpoError
+from radpo.errors import ConfigError, RadpoError
 
 if TYPE_CHECKING:
+    from radpo.data.preferences import Preferences
     from radpo.matrix.expand import Plan
     from radpo.matrix.store import Store
 
@@ -120,6 +121,155 @@ def report(
     from radpo.report.build import build_report
 
     print(build_report(run_dir))
+
+
+PairsFile = Annotated[
+    Path, typer.Argument(metavar="PAIRS", help="Scored pairs: .jsonl, .jsonl.gz, .parquet, or a `datasets` folder.")
+]
+Scale = Annotated[tuple[float, float], typer.Option(help="The lowest and the highest score there can be.")]
+OnErrorOption = Annotated[
+    str, typer.Option("--on-error", help="raise: stop at the first bad row. skip: leave it out, and count.")
+]
+Swap = Annotated[bool, typer.Option("--swap", help="Let pairs whose chosen scores below its rejected change places.")]
+Model = Annotated[str, typer.Option(help="A bundled model, a folder, a .gguf file, or a Hub id.")]
+Out = Annotated[Path, typer.Option(help="Where the result goes.")]
+Seed = Annotated[int, typer.Option(help="What chance begins with.")]
+
+
+@data_app.command("validate")
+def data_validate(
+    pairs: PairsFile,
+    scale: Scale = (1.0, 10.0),
+    on_error: OnErrorOption = "raise",
+    swap: Swap = False,
+    as_json: Json = False,
+) -> None:
+    """Check scored pairs; exit status 0 if they are usable, 2 with file, line, column and mend if not."""
+    checked = _load_pairs(pairs, scale, on_error, swap)
+    counts = {"rows_read": checked.rows_read, "usable": checked.table.num_rows, "dropped": dict(checked.dropped)}
+    if as_json:
+        _print_json(counts)
+    else:
+        print(f"{pairs}: {counts['usable']} of {counts['rows_read']} pairs usable")
+        for reason, count in checked.dropped.items():
+            print(f"  dropped {count}: {reason}")
+
+
+@data_app.command("relabel")
+def data_relabel(
+    pairs: PairsFile,
+    out: Out,
+    kind: Annotated[str, typer.Option(help="ra: two pairs of each, a goal for each response. plain: no goals.")] = "ra",
+    placement: Annotated[
+        str, typer.Option(help="Where the goal goes: system, or user for templates without it.")
+    ] = "system",
+    scale: Scale = (1.0, 10.0),
+    on_error: OnErrorOption = "raise",
+    swap: Swap = False,
+) -> None:
+    """Turn scored pairs into training pairs, reward-augmented (arXiv 2410.08067) or plain."""
+    from radpo.data.preferences import write_preferences
+    from radpo.data.relabel import relabel
+
+    _one_of("--kind", kind, ("plain", "ra"))
+    _one_of("--placement", placement, ("system", "user"))
+    checked = _load_pairs(pairs, scale, on_error, swap)
+    relabeled = relabel(checked.table, kind, placement=placement)  # type: ignore[arg-type]
+    write_preferences(relabeled.table, out)
+    dropped = sum(checked.dropped.values())
+    print(
+        f"{out}: {relabeled.table.num_rows} training pairs from {checked.table.num_rows} "
+        f"({relabeled.ties_dropped} ties and {dropped} bad rows left out)"
+    )
+
+
+@data_app.command("sample")
+def data_sample(
+    questions: Annotated[
+        Path, typer.Argument(metavar="PROMPTS.jsonl", help="question_id, category, turns, constraints.")
+    ],
+    out: Out,
+    model: Model = "smollm2-135m-instruct",
+    per_prompt: Annotated[int, typer.Option(min=1, help="Samples of each prompt.")] = 4,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1.0)] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts answered at once.")] = 64,
+    seed: Seed = 0,
+) -> None:
+    """Draw several answers to every prompt. Interrupted, the same command goes on where it stopped."""
+    from radpo.console import progress_bar
+    from radpo.data.onpolicy import sample
+    from radpo.data.questions import load_questions
+    from radpo.models.generation import Sampling, answer
+    from radpo.models.loading import load_model, load_tokenizer, resolve_model
+
+    _quiet_libraries()
+    asked = load_questions(questions)
+    folder = resolve_model(model)
+    weights, tokenizer = load_model(folder, "auto"), load_tokenizer(folder)
+    with progress_bar("sampling") as progress:
+        sample(
+            asked,
+            lambda conversations, chunk_seed: answer(
+                weights,
+                tokenizer,
+                conversations,
+                Sampling(max_new_tokens, temperature, top_p, chunk_seed),
+                batch_size=batch_size,
+            ),
+            out,
+            per_prompt=per_prompt,
+            seed=seed,
+            chunk=batch_size,
+            progress=progress,
+        )
+    print(out)
+
+
+@data_app.command("score")
+def data_score(
+    samples: Annotated[Path, typer.Argument(metavar="SAMPLES.jsonl", help="As `radpo data sample` writes.")], out: Out
+) -> None:
+    """Grade every sample 1-10 with the verifier, by the share of its prompt's constraints that it meets."""
+    from radpo.console import progress_bar
+    from radpo.data.onpolicy import score
+    from radpo.judges.verifier import Verifier
+
+    with progress_bar("scoring") as progress:
+        score(samples, Verifier(), out, progress=progress)
+    print(out)
+
+
+@data_app.command("pair")
+def data_pair(
+    scored: Annotated[Path, typer.Argument(metavar="SCORED.jsonl", help="As `radpo data score` writes.")],
+    out: Out,
+    rule: Annotated[str, typer.Option(help="best-random (the paper's) or best-worst.")] = "best-random",
+    seed: Seed = 0,
+) -> None:
+    """Make scored pairs of graded samples: the best of a prompt's against a worse one."""
+    from radpo.data.onpolicy import pair
+    from radpo.data.preferences import write_preferences
+
+    _one_of("--rule", rule, ("best-random", "best-worst"))
+    pairs = pair(scored, rule, seed)  # type: ignore[arg-type]
+    write_preferences(pairs.table, out)
+    print(f"{out}: {pairs.table.num_rows} pairs")
+    for reason, count in pairs.dropped.items():
+        print(f"  without a pair, {reason}: {count}")
+
+
+def _load_pairs(path: Path, scale: tuple[float, float], on_error: str, swap: bool) -> Preferences:
+    from radpo.data.preferences import load_preferences
+
+    _one_of("--on-error", on_error, ("raise", "skip"))
+    return load_preferences(path, scale=scale, on_error=on_error, swap=swap)  # type: ignore[arg-type]
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{option} {value!r}: must be one of {', '.join(allowed)}")
 
 
 def _places(plan: Plan, out: Path | None) -> tuple[Path, Store]:

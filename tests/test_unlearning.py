@@ -124,8 +124,8 @@ def test_the_reference_itself_has_lost_nothing():
 def test_groups_without_a_pair_are_named_not_filled():
     scores = summarise(likelihoods([PAIRS[2]]))
     assert not [r for r in scores.results if r.metric == "delta_logp_rejected_high"]
-    note = "unlearning, goal none: delta_logp_rejected_high is left out, because no rejected response scored at or above 5."
-    assert note in scores.notes
+    left_out = "delta_logp_rejected_high is left out, because no rejected response scored at or above 5."
+    assert f"unlearning, goal none: {left_out}" in scores.notes
     assert all(math.isfinite(r.value) for r in scores.results)
     assert value(scores, "none", "delta_logp_chosen").stderr is None
 

@@ -1,0 +1,83 @@
+"""What the harness files share: answers and other JSON Lines come in from files, checked rows go out."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radpo.errors import DataError
+
+if TYPE_CHECKING:
+    from radpo.data.questions import Question
+
+Answers = Mapping[str, tuple[str, ...]]
+"""A model's answer to every turn, by question_id."""
+
+
+def load_answers(path: Path, questions: Sequence[Question]) -> dict[str, tuple[str, ...]]:
+    """Read an answers file (JSON Lines, `.gz` or plain: question_id, turns) and keep what the questions ask for.
+
+    Raises:
+        DataError: the file or a row is malformed, or a question or one of its turns has no answer.
+    """
+    answers: dict[str, tuple[str, ...]] = {}
+    for place, row in read_rows(path):
+        question_id, turns = row.get("question_id"), row.get("turns")
+        if question_id is None or not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
+            raise DataError(f"{place}: an answer needs question_id and turns, a list of texts, one for each turn")
+        if str(question_id) in answers:
+            raise DataError(f"{place}: question {question_id!r} is answered a second time; keep one of the rows")
+        answers[str(question_id)] = tuple(turns)
+    check_answers(questions, answers, str(path))
+    return {question.question_id: answers[question.question_id] for question in questions}
+
+
+def check_answers(questions: Sequence[Question], answers: Answers, where: str) -> None:
+    """Raise a DataError that names the questions without an answer to every turn; `where` says whose answers."""
+    if not questions:
+        raise DataError(f"{where}: there are no questions to match answers with")
+    lacking = [q.question_id for q in questions if len(answers.get(q.question_id, ())) != len(q.turns)]
+    if lacking:
+        shown = ", ".join(repr(question_id) for question_id in lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+        raise DataError(
+            f"{where}: {len(lacking)} of {len(questions)} questions lack an answer to each of their turns: {shown}; "
+            "generate the answers from the same questions file"
+        )
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a `.jsonl` or `.json` (one array) file, gzipped or not, each with its place for messages.
+
+    Raises:
+        DataError: the file cannot be read, or a line or element is no JSON object.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
+            if path.name.removesuffix(".gz").endswith(".json"):
+                document = json.load(stream)
+                rows = enumerate(document if isinstance(document, list) else [document])
+                yield from ((f"{path}, element {number}", _object(row, path, number)) for number, row in rows)
+                return
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield f"{path}, line {number}", _object(_parse(line, path, number), path, number)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _parse(line: str, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path}, line {number}: no JSON: {error}") from error
+
+
+def _object(row: Any, path: Path, number: int) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
+    return row
