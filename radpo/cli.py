@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -258,6 +259,179 @@ def data_pair(
     print(f"{out}: {pairs.table.num_rows} pairs")
     for reason, count in pairs.dropped.items():
         print(f"  without a pair, {reason}: {count}")
+
+
+@app.command()
+def train(
+    pairs: PairsFile,
+    out: Annotated[Path, typer.Option(help="A new folder: gets policy/ (the checkpoint) and training.parquet.")],
+    method: Annotated[str, typer.Option(help="dpo, ra-dpo, or an installed variant.")] = "ra-dpo",
+    model: Model = "smollm2-135m-instruct",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A training setting, such as beta=0.1; repeatable."),
+    ] = None,
+    scale: Scale = (1.0, 10.0),
+    seed: Seed = 0,
+    save_every: Annotated[int, typer.Option(min=1, help="Optimiser steps between resumable checkpoints.")] = 50,
+) -> None:
+    """Train one checkpoint on scored pairs. Interrupted, the same command goes on from its last checkpoint.
+
+    Settings not set are the paper's: beta 0.01, learning_rate 5e-7, batch_size 128, one epoch, max_length 1024.
+    """
+    from radpo.console import progress_bar
+    from radpo.training.alone import parse_settings, train_alone
+
+    chosen = parse_settings(settings or [])
+    _quiet_libraries()
+    with progress_bar("reference") as reference_progress, progress_bar("training") as progress:
+        policy = train_alone(
+            pairs,
+            out,
+            method=method,
+            model=model,
+            settings=chosen,
+            scale=scale,
+            seed=seed,
+            save_every=save_every,
+            reference_progress=reference_progress,
+            progress=progress,
+        )
+    print(policy)
+
+
+@eval_app.command("alpaca-eval")
+def eval_alpaca_eval(
+    annotations: Annotated[Path, typer.Option(help="Annotations in alpaca-eval's format (.json, .jsonl, .gz).")],
+    reference: Annotated[
+        Path | None, typer.Option(help="A folder with df_gamed.csv, for the length-controlled rate.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Win rates from existing annotations, by the alpaca-eval package's own code."""
+    from dataclasses import asdict
+
+    from radpo.harness.alpaca_eval import load_annotations, win_rate
+
+    _show(asdict(win_rate(load_annotations(annotations), reference)), as_json)
+
+
+@eval_app.command("mt-bench")
+def eval_mt_bench(
+    judgments: Annotated[Path, typer.Option(help="Single-answer judgments in FastChat's format (.jsonl, .gz).")],
+    questions: Annotated[
+        Path | None, typer.Option(help="FastChat's question.jsonl, which holds the categories.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """MT-Bench scores from existing judgments; those without a rating are left out and counted."""
+    from dataclasses import asdict
+
+    from radpo.harness.mt_bench import load_judgments, score
+
+    _show(asdict(score(load_judgments(judgments, questions))), as_json)
+
+
+@eval_app.command("academic")
+def eval_academic(
+    model: Model,
+    tasks: Annotated[list[str], typer.Option("--task", help="An lm-eval task; repeatable.")],
+    include: Annotated[Path | None, typer.Option(help="A folder of task YAML files, searched first.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Documents of each task; all unless given.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    as_json: Json = False,
+) -> None:
+    """lm-eval tasks with the checkpoint's chat template, through lm-eval's own evaluation."""
+    from radpo.harness.academic import run, scores
+    from radpo.models.loading import resolve_model
+
+    _quiet_libraries()
+    outcome = scores(run(resolve_model(model), tasks, include, limit=limit, batch_size=batch_size, precision="float32"))
+    figures = {f"{r.subset}/{r.metric}": {"value": r.value, "stderr": r.stderr, "n": r.n} for r in outcome.results}
+    _show({**figures, "notes": list(outcome.notes)}, as_json)
+
+
+@analyze_app.command("unlearning")
+def analyze_unlearning(
+    pairs: PairsFile,
+    policy: Annotated[str, typer.Option(help="The trained checkpoint.")],
+    reference: Annotated[str, typer.Option(help="The model it was trained from.")],
+    high_score: Annotated[
+        float, typer.Option(help="Rejected responses from this score on count as high-scored.")
+    ] = 5.0,
+    scale: Scale = (1.0, 10.0),
+    max_length: Annotated[int, typer.Option(min=16)] = 1024,
+    as_json: Json = False,
+) -> None:
+    """How log p of held-out responses changed from reference to policy, by score and by the goal asked for."""
+    from radpo.analysis.unlearning import summarise
+    from radpo.console import progress_bar
+    from radpo.models.heldout import heldout_change
+    from radpo.models.loading import resolve_model
+
+    table = _load_pairs(pairs, scale, "raise", False).table
+    _quiet_libraries()
+    with progress_bar("reference") as first, progress_bar("policy") as second:
+        frame = heldout_change(
+            resolve_model(policy),
+            resolve_model(reference),
+            table,
+            best=scale[1],
+            max_length=max_length,
+            progress=(first, second),
+        )
+    outcome = summarise(frame, high_score=high_score)
+    figures = {f"{r.subset}/{r.metric}": {"value": r.value, "stderr": r.stderr, "n": r.n} for r in outcome.results}
+    _show({**figures, "notes": list(outcome.notes)}, as_json)
+
+
+@app.command()
+def regress(
+    baseline_dir: Annotated[Path, typer.Argument(metavar="BASELINE_DIR")],
+    candidate_dir: Annotated[Path, typer.Argument(metavar="CANDIDATE_DIR")],
+    alpha: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Chance of a false alarm over all metrics.")] = 0.05,
+    margin: Annotated[
+        float | None, typer.Option(min=0.0, help="A drop that may be, in each metric's own unit.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write a Markdown table here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether a run is worse than another, example by example; exit status 1 if it is."""
+    from radpo.regress import compare
+
+    verdict = compare(baseline_dir, candidate_dir, alpha=alpha, margin=margin)
+    if junit:
+        junit.write_text(verdict.to_junit(), encoding="utf-8")
+    if markdown:
+        markdown.write_text(verdict.to_markdown(), encoding="utf-8")
+    if as_json:
+        _print_json(verdict.to_json())
+    else:
+        print(verdict.to_markdown())
+    raise typer.Exit(1 if verdict.regressed else 0)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has: versions, processor, bfloat16, GPU, the bundled model, the store."""
+    from radpo.doctor import examine
+
+    _show(examine(), as_json)
+
+
+def _show(figures: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(figures)
+        return
+    for name, value in figures.items():
+        if isinstance(value, dict) and {"value", "stderr", "n"} <= value.keys():
+            error = "" if value["stderr"] is None else f" ± {value['stderr']:.4g} (standard error)"
+            print(f"{name}: {value['value']:.6g}{error}, n = {value['n']}")
+        elif isinstance(value, list | tuple):
+            print(*value, sep="\n")
+        else:
+            print(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
 
 
 def _load_pairs(path: Path, scale: tuple[float, float], on_error: str, swap: bool) -> Preferences:

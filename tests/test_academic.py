@@ -6,14 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from factories import TEMPLATE, write_model
 
 from radpo.errors import ConfigError, DataError, ModelError
 from radpo.harness.academic import AcademicRun, run, scores
 
-TEMPLATE = (
-    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 GOAL_TEMPLATE = "{% if goal is not defined %}{% set goal = 10 %}{% endif %}Overall score: {{ goal }}." + TEMPLATE
 
 CHOICE_TASK = """
@@ -60,36 +57,6 @@ def write_tasks(folder: Path) -> Path:
         folder / "data" / "colours.jsonl", [{"question": f"Which colour is {n}?", "answer": n % 3} for n in range(6)]
     )
     write_rows(folder / "sums.jsonl", [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(4)])
-    return folder
-
-
-def write_model(folder: Path, template: str | None = TEMPLATE) -> Path:
-    """A random Llama of two layers with a byte-level tokenizer."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {"</s>": 0, "<pad>": 1} | {token: place + 2 for place, token in enumerate(alphabet)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>")
-    fast.chat_template = template
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        initializer_range=0.5,
-        eos_token_id=0,
-        pad_token_id=1,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
 

@@ -38,24 +38,24 @@ HELDOUT_SUBJECTS = (
     "early mornings|pottery|river cruises|garden gnomes|popcorn|fireworks|cycling to work|radio plays|hedgehogs|ramen"
 )
 KEYWORDS = ("always", "today", "simple", "together", "because", "never", "small", "favourite")
-FORBIDDEN = ("good", "very", "great", "the")
+FORBIDDEN = ("good", "very", "great", "is")
 FIRST_WORDS = ("Imagine", "Honestly", "Once", "Sometimes", "People")
 ENDINGS = ("Try it.", "That is all.", "The end.", "Why not?")
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 
-# Kinds of one group exclude one another; so do the pairs in CLASHES, which no answer could meet at once.
+# Kinds of one group exclude one another; so do the pairs in CLASHES, which no answer could meet at once. A small model
+# meets some kinds often and some hardly ever: with the frequent ones drawn more often, scores fill the whole scale.
 GROUPS: dict[str, tuple[str, ...]] = {
     "length": ("max_words", "max_words", "min_words"),
     "casing": ("lowercase", "uppercase"),
-    "shape": ("sentences", "sentences", "bullets", "json_keys", "quoted", "title"),
+    "shape": ("sentences", "sentences", "sentences", "sentences", "bullets", "json_keys", "quoted", "title"),
     "start": ("first_word",),
     "end": ("ends_with",),
-    "words": ("keyword", "keyword", "forbidden"),
-    "signs": ("no_commas", "number"),
+    "words": ("keyword", "forbidden", "forbidden"),
+    "signs": ("no_commas", "no_commas", "number"),
 }
-CLASHES = [
-    {"json_keys", kind} for kind in ("first_word", "ends_with", "lowercase", "uppercase", "min_words", "no_commas")
-] + [
+WEIGHTS = {"length": 8, "casing": 1, "shape": 4, "start": 1, "end": 1, "words": 8, "signs": 8}
+CLASHES = [{"json_keys", kind} for kind in ("first_word", "ends_with", "lowercase", "uppercase")] + [
     {"forbidden", "ends_with"},
     {"bullets", "ends_with"},
     {"bullets", "first_word"},
@@ -67,10 +67,10 @@ CLASHES = [
 def constraint(kind: str, rng: random.Random) -> tuple[dict[str, Any], str]:
     """A constraint of a kind, and the sentence that asks for it."""
     if kind == "max_words":
-        n = rng.choice((12, 15, 20, 25))
+        n = rng.choice((25, 35, 45))
         return {"kind": kind, "n": n}, rng.choice((f"Use at most {n} words.", f"Keep it under {n + 1} words."))
     if kind == "min_words":
-        n = rng.choice((20, 25, 30))
+        n = rng.choice((10, 15, 20))
         return {"kind": kind, "n": n}, rng.choice((f"Use at least {n} words.", f"Write {n} words or more."))
     if kind == "sentences":
         n = rng.choice((1, 2, 3))
@@ -103,12 +103,13 @@ def constraint(kind: str, rng: random.Random) -> tuple[dict[str, Any], str]:
 
 
 def kinds(rng: random.Random) -> list[str]:
-    """Two to four kinds of constraint that an answer can meet together."""
-    wanted = rng.choice((2, 3, 3, 4))
+    """Three to five kinds of constraint that an answer can meet together."""
+    wanted = rng.choice((3, 4, 4, 5))
     while True:
-        groups = rng.sample(sorted(GROUPS), wanted)
-        drawn = [rng.choice(GROUPS[group]) for group in groups]
-        if not any(clash <= set(drawn) for clash in CLASHES):
+        groups = set(rng.choices(sorted(GROUPS), [WEIGHTS[group] for group in sorted(GROUPS)], k=wanted))
+        drawn = [rng.choice(GROUPS[group]) for group in sorted(groups)]
+        if len(groups) == wanted and not any(clash <= set(drawn) for clash in CLASHES):
+            rng.shuffle(drawn)
             return drawn
 
 

@@ -111,12 +111,13 @@ def _unlearning(task: Task) -> None:
     import pandas as pd
 
     from radpo.analysis.unlearning import summarise
+    from radpo.models.heldout import side_by_side
     from radpo.results import write_scores
 
-    key = ["pair_id", "response", "goal", "score", "tokens"]
-    policy = pd.read_parquet(task.inputs["policy"] / "likelihoods.parquet").rename(columns={"logp": "logp_policy"})
-    reference = pd.read_parquet(task.inputs["reference"] / "likelihoods.parquet")
-    joined = policy.merge(reference.rename(columns={"logp": "logp_reference"}), on=key, validate="one_to_one")
+    joined = side_by_side(
+        policy=pd.read_parquet(task.inputs["policy"] / "likelihoods.parquet"),
+        reference=pd.read_parquet(task.inputs["reference"] / "likelihoods.parquet"),
+    )
     joined.to_parquet(task.out / "likelihoods.parquet", index=False)
     write_scores(summarise(joined, high_score=task.stage.settings["high_score"]), task.out)
 
@@ -206,7 +207,8 @@ def _academic(task: Task) -> None:
         None if include is None else _path(include),
         limit=settings["limit"],
         batch_size=settings["batch_size"],
-        precision="auto",
+        # In bfloat16 the log-likelihoods of short choices fall on a coarse grid and tie.
+        precision="float32",
         progress=task.progress,
     )
     _write_json(task.out / "lm_eval.json", outcome.lm_eval_results)

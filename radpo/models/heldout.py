@@ -62,6 +62,35 @@ def heldout_log_likelihoods(
     return pd.DataFrame(rows).assign(tokens=[item.tokens for item in scored], logp=[item.logp for item in scored])
 
 
+def heldout_change(
+    policy_folder: Path,
+    reference_folder: Path,
+    pairs: pa.Table,
+    *,
+    best: float,
+    max_length: int,
+    precision: Precision = "float32",
+    progress: tuple[Progress, Progress] = (no_progress, no_progress),
+) -> pd.DataFrame:
+    """Both models' log-likelihoods side by side: `heldout_log_likelihoods` with logp_policy and logp_reference.
+
+    Args:
+        progress: told of the reference's work, and of the policy's.
+    """
+    frames = [
+        heldout_log_likelihoods(folder, pairs, best=best, max_length=max_length, precision=precision, progress=told)
+        for folder, told in zip((reference_folder, policy_folder), progress, strict=True)
+    ]
+    return side_by_side(policy=frames[1], reference=frames[0])
+
+
+def side_by_side(*, policy: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    """Two frames of `heldout_log_likelihoods` on the same pairs as one, with logp_policy and logp_reference."""
+    key = ["pair_id", "response", "goal", "score", "tokens"]
+    named = policy.rename(columns={"logp": "logp_policy"})
+    return named.merge(reference.rename(columns={"logp": "logp_reference"}), on=key, validate="one_to_one")
+
+
 def heldout_reference(frame: pd.DataFrame, relabeled: pa.Table) -> pa.Table:
     """The reference log-likelihoods of relabeled held-out pairs, looked up in what was measured of the reference model.
 

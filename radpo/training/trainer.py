@@ -68,6 +68,7 @@ def train(
         RadpoError: the loss is no longer a number.
     """
     import pandas as pd
+    from transformers import PrinterCallback
     from trl import DPOTrainer
 
     class PrecomputedReferenceTrainer(DPOTrainer):  # type: ignore[misc]
@@ -90,6 +91,7 @@ def train(
         processing_class=tokenizer,
         callbacks=[_watch(progress)],
     )
+    trainer.remove_callback(PrinterCallback)  # it writes to standard output, which is for results
     _forbid_silent_loss("training", len(train_set), len(trainer.train_dataset), settings.max_length)
     if eval_set is not None:
         _forbid_silent_loss("held-out", len(eval_set), len(trainer.eval_dataset), settings.max_length)
@@ -103,11 +105,14 @@ def train(
     rows = [
         {"step": log["step"], "metric": metric, "value": float(value)}
         for log in trainer.state.log_history
-        for metric, value in log.items()
+        for metric, value in sorted(log.items())
         if metric not in NOT_METRICS | {"step"} and not metric.startswith(("eval_", "train_"))
     ]
     pd.DataFrame(rows, columns=["step", "metric", "value"]).to_parquet(out / "training.parquet", index=False)
-    save_policy(trainer.accelerator.unwrap_model(trainer.model), tokenizer, chat_template or template, out / "policy")
+    partial = out / "policy.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    save_policy(trainer.accelerator.unwrap_model(trainer.model), tokenizer, chat_template or template, partial)
+    partial.rename(out / "policy")
     shutil.rmtree(work, ignore_errors=True)
 
 

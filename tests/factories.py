@@ -1,0 +1,64 @@
+"""Small models and data that several test files build."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def write_model(folder: Path, template: str | None = TEMPLATE) -> Path:
+    """A random Llama of two layers with a byte-level tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"</s>": 0, "<pad>": 1} | {token: place + 2 for place, token in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>")
+    fast.chat_template = template
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=1024,
+        initializer_range=0.5,
+        eos_token_id=0,
+        pad_token_id=1,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def scored_pairs(rows: Sequence[tuple[float, float]]) -> Any:
+    """A table of scored pairs, one for every (score_chosen, score_rejected), all texts different."""
+    import pyarrow as pa
+
+    from radpo.data.preferences import schema
+
+    return pa.Table.from_pylist(
+        [
+            {
+                "id": f"p{number}",
+                "prompt": [{"role": "user", "content": f"Say something of {number}" + " please" * (number % 3)}],
+                "chosen": f"Here is {number}, and more" + "!" * (number % 5),
+                "rejected": f"No {number}" + " no" * (number % 4),
+                "score_chosen": chosen,
+                "score_rejected": rejected,
+            }
+            for number, (chosen, rejected) in enumerate(rows)
+        ],
+        schema=schema(),
+    )
