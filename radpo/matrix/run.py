@@ -120,7 +120,7 @@ def _tables(plan: Plan, store: Store) -> dict[str, pd.DataFrame]:
 
 
 def _placed(frame: pd.DataFrame, place: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{**row, **place} for row in frame.to_dict("records")]
+    return [{**{str(key): value for key, value in row.items()}, **place} for row in frame.to_dict("records")]
 
 
 def _heldout_results(
