@@ -466,6 +466,9 @@ def _print_plan(plan: Plan, store: Store) -> None:
 
 def _quiet_libraries() -> None:
     """The libraries' own bars and advice would run across ours; their errors still come through."""
+    import warnings
+
+    warnings.simplefilter("ignore", FutureWarning)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

