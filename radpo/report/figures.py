@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 GREY = "#8b939c"
-# Okabe and Ito's palette, told apart with any colour vision, without its black and its pale yellow.
-PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Okabe and Ito's palette, told apart with any colour vision, without its black and its pale yellow; the blue is lighter
+# than theirs, to stand out on dark paper too.
+PALETTE = ("#d55e00", "#1b7fc1", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 SYMBOLS = ("diamond", "square", "triangle-up", "pentagon", "star", "hexagon", "triangle-down")
 FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 SMOOTHED_FROM = 100
@@ -51,6 +52,7 @@ def intervals(
     reference: float | None = None,
     suffix: str = "",
     labelled: bool = False,
+    slots: int | None = None,
 ) -> Figure:
     """Points with their intervals on a horizontal scale, one line of the page a group, variants beside each other.
 
@@ -61,11 +63,13 @@ def intervals(
         reference: where a dotted line stands for no effect.
         suffix: the unit after a number, as in 54.2%.
         labelled: print each value above its point.
+        slots: how many points a group has room for, so that figures beside each other keep in line; as many as it
+            holds unless given.
     """
     import plotly.graph_objects as go
 
     groups = list(dict.fromkeys(points["group"]))
-    members = points.groupby("group", sort=False)["variant"].nunique().max() if len(points) else 1
+    members = points.groupby("group", sort=False)["variant"].nunique().max()
     variants = [variant for variant in look if variant in set(points["variant"])]
     step = 0.62 / max(members, 2)
     figure = go.Figure()
@@ -86,13 +90,13 @@ def intervals(
             meta=variant,
         )
     if reference is not None:
-        figure.add_vline(x=reference, line={"dash": "dot", "color": GREY, "width": 1.5}, layer="below")
+        figure.add_vline(x=reference, line={"dash": "dot", "color": GREY, "width": 1.3})
     figure.update_yaxes(
         tickvals=list(range(len(groups))), ticktext=[plain(group) for group in groups], showgrid=False,
         range=[len(groups) - 0.45, -0.55],
     )  # fmt: skip
     figure.update_xaxes(title={"text": axis}, range=list(within) if within else _reach(points, reference))
-    return _styled(figure, height=84 + len(groups) * max(46, 15 * members + 16))
+    return _styled(figure, height=84 + len(groups) * max(46, 15 * (slots or members) + 16))
 
 
 def unlearning(changes: pd.DataFrame, look: Mapping[str, Look], bins: Sequence[str], reach: Sequence[float]) -> Figure:
@@ -121,7 +125,7 @@ def unlearning(changes: pd.DataFrame, look: Mapping[str, Look], bins: Sequence[s
             hovertemplate="score %{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}" + _extra(variant),
             meta=variant,
         )
-    figure.add_hline(y=0, line={"dash": "dot", "color": GREY, "width": 1.5}, layer="below")
+    figure.add_hline(y=0, line={"dash": "dot", "color": GREY, "width": 1.3})
     figure.update_xaxes(
         title={"text": "the response's score"}, tickvals=list(range(len(bins))), ticktext=list(bins), showgrid=False,
         range=[-0.5, len(bins) - 0.5],
@@ -214,8 +218,15 @@ def radar(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
             meta=str(variant),
         )
     figure.update_polars(
-        radialaxis={"range": [1, 10], "tickvals": [1, 4, 7, 10], "angle": 90, "tickangle": 90, "showline": False},
-        angularaxis={"direction": "clockwise", "rotation": 90, "showline": True},
+        radialaxis={
+            "range": [1, 10],
+            "tickvals": [1, 4, 7, 10],
+            "showline": False,
+            "ticks": "",
+            "angle": 90 - 180 / len(groups),
+            "tickangle": 90 - 180 / len(groups),
+        },
+        angularaxis={"direction": "clockwise", "rotation": 90, "ticks": ""},
         bgcolor="rgba(0,0,0,0)",
     )
     return _styled(figure, height=380, margin={"l": 70, "r": 70, "t": 34, "b": 34})
@@ -328,6 +339,6 @@ def _styled(figure: Figure, *, height: int, margin: Mapping[str, int] | None = N
         dragmode=False,
         hoverlabel={"font": {"family": FONT, "size": 12.5}, "align": "left"},
     )
-    figure.update_xaxes(automargin=True, zeroline=False, ticks="", title={"standoff": 10})
-    figure.update_yaxes(automargin=True, zeroline=False, ticks="", title={"standoff": 8})
+    figure.update_xaxes(automargin=True, zeroline=False, ticks="", title={"standoff": 10, "font": {"size": 12.5}})
+    figure.update_yaxes(automargin=True, zeroline=False, ticks="", title={"standoff": 8, "font": {"size": 12.5}})
     return figure

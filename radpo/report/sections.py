@@ -15,6 +15,7 @@ from radpo.report.embed import script_json
 from radpo.report.figures import Look
 from radpo.report.load import Run
 from radpo.report.quantities import Name, differ, is_true, measure, of, unit
+from radpo.report.summary import spoken
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,7 @@ TRAINING = {
     "rewards/accuracies": "Reward accuracy",
     "logps/chosen": "log p of chosen (nats)",
     "logps/rejected": "log p of rejected (nats)",
+    "grad_norm": "Gradient norm",
 }
 
 
@@ -113,7 +115,7 @@ def _unlearning(run: Run, looks: Mapping[str, Look]) -> Section:
     caption = (
         "Change in log p of held-out responses from reference to policy (nats, summed over tokens), by the "
         "response's own score. Below the dotted line the policy unlearned it. Look at high-scored rejected responses "
-        "(upper row, right): they were good answers, and should not sink. All panels share one scale. "
+        "(towards the right of those panels): they were good answers, and should not sink. All panels share one scale. "
         f"{run.likelihoods['pair_id'].nunique()} pairs, {_span(changes['n'])} in a bin; points are set beside each "
         "other for legibility. Whiskers: 95% t interval of the mean, clustered by pair; a bin with one pair has none."
     )
@@ -139,7 +141,7 @@ def _mt_bench(run: Run, looks: Mapping[str, Look]) -> Section:
     if len(by_turn):
         panels.append(Panel("By turn", _figure(figures.turns(by_turn, looks))))
         caption += (
-            f"By turn: n = {_sizes(by_turn)} judgments each; a drop from the first turn to the second is forgetting. "
+            f"By turn: n = {_sizes(by_turn)} judgments each; the second continues the conversation of the first. "
         )
     caption += "Whiskers: 95% normal interval from the standard error over questions, cut at 1 and 10." + _seeds(parts)
     return Section("mt-bench", "MT-Bench", caption, panels, NOT_ASKED, 2, _in(looks, parts, by_turn))
@@ -152,13 +154,15 @@ def _academic(run: Run, looks: Mapping[str, Look]) -> Section:
     if points.empty:
         return Section("academic", "Academic retention", "", [], NOT_ASKED)
     shares = {unit(name.metric) for name in names} == {"share"}
-    metrics = ", ".join(dict.fromkeys(name.metric.replace("_", " ") for name in names))
-    figure = figures.intervals(points, looks, axis=metrics, within=(0, 1) if shares else None)
+    metrics = ", ".join(dict.fromkeys(spoken(name.metric) for name in names))
+    slots = points["variant"].nunique()
+    figure = figures.intervals(points, looks, axis=metrics, within=(0, 1) if shares else None, slots=slots)
     panels = [Panel("Each task", _figure(figure))]
     changes = _differences(run, names)
     if len(changes):
         axis = f"difference from {figures.plain(run.baseline)}"
-        panels.append(Panel("Against the baseline", _figure(figures.intervals(changes, looks, axis=axis, reference=0))))
+        figure = figures.intervals(changes, looks, axis=axis, reference=0, slots=slots)
+        panels.append(Panel("Against the baseline", _figure(figure)))
     caption = (
         "Tasks that alignment should not hurt, scored by lm-eval with the chat template applied. "
         f"n = {_sizes(points)} documents a task. Whiskers, each task: 95% normal interval from lm-eval's standard error"

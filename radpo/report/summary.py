@@ -29,9 +29,10 @@ GOALS = {
     "best": "asked for the best score",
     "own": "asked for each response's own score",
 }
+GROUPS = {"unlearning": "unlearning: change of log p (nats)"}
 METRICS = {
     "win_rate": "win rate",
-    "delta_logp_rejected_high": "Δ log p, high-scored rejected",
+    "delta_logp_rejected_high": "high-scored rejected",
     "acc": "accuracy",
     "acc_norm": "accuracy, normalised",
     "exact_match": "exact match",
@@ -51,6 +52,8 @@ class Finding:
 class Cell:
     """One cell of the summary: what was measured, its difference from the baseline, and both as printed.
 
+    `change` is the difference, `ends` its interval or, where there is none to print, why.
+
     `reference` marks the change of log-likelihood of the reference itself: 0 by definition, not by measurement.
     """
 
@@ -59,22 +62,24 @@ class Cell:
     text: str
     half: str
     change: str
+    ends: str
     reference: bool = False
     best: bool = False
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the summary: which figure, its heading, and whether more is better (None: neither way)."""
+    """A column of the summary: which figure, its heading and subheading, and whether more is better (None: neither)."""
 
     name: Name
     title: str
+    sub: str
     up: bool | None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The summary table, `groups` holding (benchmark, number of its columns) for the upper heading."""
+    """The summary table, `groups` holding (heading, number of columns) for every benchmark."""
 
     columns: tuple[Column, ...]
     groups: tuple[tuple[str, int], ...]
@@ -83,22 +88,27 @@ class Summary:
 
 def summarise(run: Run) -> Summary:
     """A row for each variant, a column for each primary figure."""
-    columns = tuple(Column(name, title(name), _up(run, name)) for name in primary_names(run))
+    columns = tuple(Column(name, *title(name), _up(run, name)) for name in primary_names(run))
     groups: dict[str, int] = {}
     for column in columns:
-        groups[column.name.benchmark] = groups.get(column.name.benchmark, 0) + 1
+        heading = GROUPS.get(column.name.benchmark, column.name.benchmark)
+        groups[heading] = groups.get(heading, 0) + 1
     by_column = [_marked([_cell(run, variant, c.name) for variant in run.variants], c.up) for c in columns]
     rows = tuple((variant, tuple(cells[i] for cells in by_column)) for i, variant in enumerate(run.variants))
     return Summary(columns, tuple(groups.items()), rows)
 
 
-def title(name: Name) -> str:
-    """What a column is called below its benchmark's name."""
-    metric = METRICS.get(name.metric, name.metric.replace("_", " "))
+def title(name: Name) -> tuple[str, str]:
+    """What a column is called below its benchmark's name: its heading and, in smaller type, its subheading."""
+    metric = spoken(name.metric) + (" (%)" if unit(name.metric) == "%" else "")
     if name.benchmark == "unlearning" and name.subset in GOALS:
-        return f"{metric}, {GOALS[name.subset]} (nats)"
-    parts = [metric] if name.subset == "all" else [name.subset, metric]
-    return ", ".join(parts) + (" (%)" if unit(name.metric) == "%" else "")
+        return f"{name.subset.replace('none', 'no')} goal", metric
+    return (metric, "") if name.subset == "all" else (name.subset, metric)
+
+
+def spoken(metric: str) -> str:
+    """A metric's name in words."""
+    return METRICS.get(metric, metric.replace("_", " "))
 
 
 def headline(run: Run) -> str:
@@ -168,7 +178,7 @@ def _judged(run: Run, variant: str) -> list[Finding]:
             text, verdict = _win_rate(run, quantity)
             found.append(Finding(name.benchmark, text[0].upper() + text[1:], verdict))
             continue
-        shown = f"{title(name).capitalize()} {number(quantity.value, name.metric)}"
+        shown = f"{title(name)[0].capitalize()} {number(quantity.value, name.metric)}"
         shown += "" if quantity.half is None else f" ± {number(quantity.half, name.metric)}"
         change = differ(run, variant, name)
         tail = "." if change is None else f"; {_against(run, change, name)}."
@@ -183,8 +193,8 @@ def _unlearned(run: Run, variant: str) -> list[Finding]:
         quantity = measure(run, variant, name) if name.benchmark == "unlearning" else None
         if quantity is None:
             continue
-        shown = f"High-scored rejected responses {number(quantity.value, name.metric, signed=True)}"
-        where = f" nats, {GOALS.get(name.subset, name.subset)} (n = {quantity.n})"
+        shown = number(quantity.value, name.metric, signed=True)
+        where = f" nats for high-scored rejected responses, {GOALS.get(name.subset, name.subset)} (n = {quantity.n})"
         if quantity.half is None:
             found.append(Finding("unlearning", f"{shown}{where}: no interval.", "unclear"))
             continue
@@ -211,8 +221,7 @@ def _tasks(run: Run, variant: str) -> list[Finding]:
     if still:
         parts.append(f"{still} of {len(changes)} tasks not distinguishable from {run.baseline}")
     verdicts = {_verdict(run, change, name) for name, change in moved.items()}
-    text = "; ".join(parts)
-    return [Finding("academic", f"{text[0].upper()}{text[1:]}.", verdicts.pop() if len(verdicts) == 1 else "unclear")]
+    return [Finding("academic", f"{'; '.join(parts)}.", verdicts.pop() if len(verdicts) == 1 else "unclear")]
 
 
 def _against(run: Run, change: Difference, name: Name) -> str:
@@ -225,10 +234,13 @@ def _against(run: Run, change: Difference, name: Name) -> str:
 
 
 def _interval(change: Difference, name: Name) -> str:
+    return f"{number(change.value, name.metric, signed=True)} {_ends(change, name)}"
+
+
+def _ends(change: Difference, name: Name) -> str:
     assert change.low is not None
     assert change.high is not None
-    ends = f"{number(change.low, name.metric, signed=True)}, {number(change.high, name.metric, signed=True)}"
-    return f"{number(change.value, name.metric, signed=True)} [{ends}]"
+    return f"[{number(change.low, name.metric, signed=True)}, {number(change.high, name.metric, signed=True)}]"
 
 
 def _verdict(run: Run, change: Difference | None, name: Name) -> str:
@@ -246,19 +258,15 @@ def _up(run: Run, name: Name) -> bool | None:
 def _cell(run: Run, variant: str, name: Name) -> Cell:
     quantity = measure(run, variant, name)
     if quantity is None:
-        return Cell(None, None, "–", "", "")
+        return Cell(None, None, "–", "", "", "")
     change = None if _is_reference(run, run.baseline, name) else differ(run, variant, name)
-    if change is None:
-        printed = ""
-    elif change.kind == "identical":
-        printed = "identical"
-    elif change.low is None:
-        printed = number(change.value, name.metric, signed=True)
-    else:
-        printed = _interval(change, name) + (" unpaired" if change.kind == "unpaired" else "")
+    delta = "" if change is None else number(change.value, name.metric, signed=True)
+    ends = "" if change is None else change.kind if change.low is None else _ends(change, name)
+    if change is not None and change.low is not None and change.kind == "unpaired":
+        ends += " unpaired"
     half = "" if quantity.half is None else number(quantity.half, name.metric)
     text = number(quantity.value, name.metric)
-    return Cell(quantity, change, text, half, printed, reference=_is_reference(run, variant, name))
+    return Cell(quantity, change, text, half, delta, ends, reference=_is_reference(run, variant, name))
 
 
 def _is_reference(run: Run, variant: str, name: Name) -> bool:
