@@ -82,7 +82,8 @@ def _text(rng: np.random.Generator, sentences: int) -> str:
 def _alpaca(rng: np.random.Generator, place: int, prompts: int, hostile: Sequence[str]) -> list[dict[str, Any]]:
     if place == 0:
         return []
-    draws = rng.choice([1.0, 1.5, 2.0], size=prompts, p=[0.38 - 0.06 * place, 0.2, 0.42 + 0.06 * place])
+    lead = 0.06 * min(place, 4)
+    draws = rng.choice([1.0, 1.5, 2.0], size=prompts, p=[0.38 - lead, 0.2, 0.42 + lead])
     rows = []
     for number, preference in enumerate(draws):
         met = [bool(flag) for flag in rng.integers(0, 2, 2)]
@@ -92,7 +93,8 @@ def _alpaca(rng: np.random.Generator, place: int, prompts: int, hostile: Sequenc
             "score": 1 + 4.5 * sum(met),
             "baseline_score": 5.5,
         }
-        answers = [_text(rng, 2 + number % 5), f"Answer {number} of variant {place}. " + _text(rng, 1 + number % 4)]
+        baseline = _text(np.random.default_rng(number), 2 + number % 5)  # the same for every variant
+        answers = [baseline, f"Answer {number} of variant {place}. " + _text(rng, 1 + number % 4)]
         prompt = f"Question {number}: write about topic-{number:05d}, use at most 35 words and no commas."
         if number < len(hostile):
             prompt = answers[0] = answers[1] = hostile[number]

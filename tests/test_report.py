@@ -1,4 +1,4 @@
-"""The report: its numbers are the tables', it needs nothing else, and what models wrote is text and never code."""
+"""The report: its numbers are those of results.parquet, its words no bolder, and it runs nobody else's script."""
 
 from __future__ import annotations
 
@@ -6,107 +6,88 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
+from report_factory import write_run
 
 from radpo.errors import DataError
-from radpo.report.build import Run, _load, build_report, headlines, script_json, summary
-from radpo.report.figures import unlearning_by_bin
-from radpo.results import examples_frame, results_frame
+from radpo.report import figures
+from radpo.report.build import build_report
+from radpo.report.embed import script_json
+from radpo.report.examples import example_groups
+from radpo.report.load import load_run
+from radpo.report.quantities import Name, differ, measure, number
+from radpo.report.summary import caveats, findings, headline, summarise
+from radpo.results import results_frame
 
-HOSTILE = [
-    "<script>window.canary = 1</script>",
-    "</script><script>window.canary = 1</script>",
-    "<img src=x onerror='window.canary = 1'>",
-    "<svg onload=window.canary=1>",
-    "'\"><iframe srcdoc='<script>parent.canary = 1</script>'>",
-    "<!--<script>window.canary = 1//-->",
-    "javascript:window.canary=1",
-    "{{ 7 * 7 }}{% raw %}",
-    "\u202eright to left\u2066",
-    "nul \x00 and \x1b[31mansi",
-    "line\u2028separator\u2029",
-    "]]><a href='javascript:window.canary=1'>click</a>",
-    "a" * 200_000,
-    "",
-]
-VARIANTS = ("base", "dpo", "ra-dpo")
+CANARY = "window.canary = (window.canary || 0) + 1"
+HOSTILE = (
+    f"<script>{CANARY}</script>",
+    f"</script><script>{CANARY}</script>",
+    f"<!--<script>{CANARY}</script>-->",
+    f"<img src=x onerror='{CANARY}'>",
+    f'"><svg onload="{CANARY}">',
+    f"<iframe srcdoc='<script>parent.{CANARY}</script>'></iframe>",
+    f"<a href='javascript:{CANARY}'>click</a>",
+    f"<details open ontoggle='{CANARY}'>",
+    f"<body onload='{CANARY}'>",
+    f"<math><mtext></form><form><mglyph><style></math><img src onerror='{CANARY}'>",
+    "<base href='https://example.invalid/'>",
+    "<meta http-equiv='refresh' content='0;url=https://example.invalid/'>",
+    "<link rel=stylesheet href='https://example.invalid/a.css'>",
+    "<style>@import 'https://example.invalid/b.css';</style>",
+    "<img src='https://example.invalid/c.png'>",
+    "{{ 7 * 7 }} {% raw %} {{ run.__class__ }}",
+    "${alert(1)} `%{customdata}`",
+    "]]> --> */ // \\u003c/script\\u003e </title></textarea>",
+    "\u202egnihtemos si siht\u2066 \u200fx\u200b",
+    "a NUL \x00, a bell \x07, ANSI \x1b[31mred\x1b[0m, a CR \r, and \u2028 \u2029 line ends",
+    "one very long line " + "x" * 50_000,
+    "constructor __proto__ toString hasOwnProperty",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 and \u0639\u0631\u0628\u064a",
+)
 
 
-def write_run(folder: Path, *, examples: int = 30, seeds: tuple[int, ...] = (0,), name: str = "synthetic") -> Path:
-    """A run directory as `radpo run` leaves it, with made-up figures and hostile texts."""
-    rng = np.random.default_rng(0)
-    results: list[dict[str, Any]] = []
-    rows: list[dict[str, Any]] = []
-    likelihoods: list[dict[str, Any]] = []
-    training: list[dict[str, Any]] = []
+class Page(HTMLParser):
+    """What a report's HTML holds: its table cells with their rows, the addresses it names, its scripts and its text."""
 
-    def result(variant: str, seed: int, benchmark: str, subset: str, metric: str, value: float, **more: Any) -> None:
-        place = {"variant": variant, "model": "m", "seed": seed, "benchmark": benchmark, "subset": subset}
-        results.append(
-            {**place, "metric": metric, "value": value, "stderr": 0.05 * abs(value) + 0.01, "n": examples,
-             "higher_is_better": True, "primary": False, **more}
-        )  # fmt: skip
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.cells: list[tuple[list[int], str]] = []
+        self.addresses: list[str] = []
+        self.handlers: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.text = ""
+        self._in: list[str] = []
+        self.feed(html)
 
-    for shift, variant in enumerate(VARIANTS):
-        for seed in seeds:
-            if variant != "base":
-                result(variant, seed, "alpaca-eval", "all", "win_rate", 48.0 + 6 * shift + seed, primary=True)
-            result(variant, seed, "mt-bench", "all", "score", 4.0 + shift, primary=True)
-            for category in ("writing", "math", "coding"):
-                result(variant, seed, "mt-bench", category, "score", 3.0 + shift + len(category) / 5)
-            result(variant, seed, "academic", "facts", "acc", 0.4 + shift / 50, primary=True)
-            result(variant, seed, "unlearning", "none", "delta_logp_rejected_high", -1.5 * shift, primary=True)
-            for number in range(examples):
-                text = HOSTILE[number % len(HOSTILE)]
-                place = {
-                    "variant": variant,
-                    "seed": seed,
-                    "example_id": f"e{number}",
-                    "prompt": f"prompt {number} {text}",
-                }
-                if variant != "base":
-                    rows.append(
-                        {**place, "benchmark": "alpaca-eval", "subset": text[:20] or "none", "output": text,
-                         "baseline_output": text[::-1], "metric": "preference",
-                         "value": float(rng.choice([1, 1.5, 2])), "detail": json.dumps({"reason": text, "goal": 10})}
-                    )  # fmt: skip
-                rows.append(
-                    {**place, "benchmark": "mt-bench", "subset": "math", "output": text, "baseline_output": None,
-                     "metric": "score", "value": float(rng.integers(1, 11)), "detail": "{}"}
-                )  # fmt: skip
-                likelihoods += [
-                    {"variant": variant, "seed": seed, "pair_id": f"p{number}", "response": response, "goal": goal,
-                     "score": float(1 + number % 10), "tokens": 9, "logp_reference": -50.0,
-                     "logp_policy": -50.0 - shift * rng.random()}
-                    for response in ("chosen", "rejected")
-                    for goal in ("none", "best", "chosen", "rejected")
-                ]  # fmt: skip
-            training += [
-                {"variant": variant, "seed": seed, "step": step, "metric": metric, "value": 1 / step}
-                for step in range(1, 6)
-                for metric in ("loss", "rewards/margins", "rewards/accuracies", "logps/rejected")
-                if variant != "base"
-            ]
-    folder.mkdir(parents=True, exist_ok=True)
-    results_frame(results).to_parquet(folder / "results.parquet")
-    examples_frame(rows).to_parquet(folder / "examples.parquet")
-    pd.DataFrame(likelihoods).to_parquet(folder / "likelihoods.parquet")
-    pd.DataFrame(training).to_parquet(folder / "training.parquet")
-    manifest = {
-        "name": name, "created": "2026-01-01T00:00:00+00:00", "radpo": "0", "git_commit": None,
-        "platform": {"processor": HOSTILE[1], "cores": 2, "system": "x", "python": "3"},
-        "packages": {"torch": "2"}, "models": {"m": {"fingerprint": "f"}}, "data": {"d.jsonl": {"sha256": "s"}},
-        "seeds": list(seeds), "baseline": "base", "variants": {variant: {} for variant in VARIANTS},
-        "notes": [HOSTILE[0]], "wall_seconds": 1.0,
-        "stages": [{"name": HOSTILE[2], "key": "k", "seconds": 1.0, "from_store": False, "peak_mib": None}],
-    }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self._in.append(tag)
+        self.addresses += [str(found[key]) for key in ("src", "href", "srcset", "action", "data") if key in found]
+        self.handlers += [key for key in found if key.startswith("on")]
+        if tag == "td" and "data-rows" in found:
+            self.cells.append(([int(row) for row in str(found["data-rows"]).split()], ""))
+        elif tag == "td":
+            self.cells.append(([], ""))
+        if tag == "script":
+            self.scripts.append((found, ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._in and self._in.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "script" in self._in:
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        elif "style" not in self._in:
+            self.text += data
+            if self._in and "td" in self._in and self.cells:
+                self.cells[-1] = (self.cells[-1][0], self.cells[-1][1] + data)
 
 
 @pytest.fixture(scope="module")
@@ -117,113 +98,311 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(run_dir: Path) -> Run:
-    return _load(run_dir)
+def page(run_dir: Path) -> Page:
+    return Page((run_dir / "report.html").read_text(encoding="utf-8"))
 
 
-def test_every_number_of_the_summary_is_a_row_of_the_results(run: Run) -> None:
-    table = summary(run)
-    primary = run.results[run.results["primary"]]
-    shown = 0
-    for row in table["rows"]:
-        for column, cell in zip(table["columns"], row["cells"], strict=True):
-            at = primary[(primary["variant"] == row["variant"]) & (primary["metric"] == column["metric"])]
-            if cell["value"] is None:
-                assert at.empty
-                continue
-            shown += 1
-            assert cell["value"] == at["value"].iloc[0]
-            assert cell["half"] == pytest.approx(1.96 * at["stderr"].iloc[0])
-            assert float(cell["text"].split(" ± ")[0]) == pytest.approx(cell["value"], abs=0.05)
-            assert cell["n"] == at["n"].iloc[0]
-    assert shown == len(primary)
+def results_of(*rows: dict[str, Any]) -> pd.DataFrame:
+    shared = {
+        "model": "m", "seed": 0, "benchmark": "alpaca-eval", "subset": "all", "metric": "win_rate", "n": 48,
+        "higher_is_better": True, "primary": True,
+    }  # fmt: skip
+    return results_frame([{**shared, **row} for row in rows])
 
 
-def test_a_delta_is_the_mean_difference_over_the_same_examples(run: Run) -> None:
-    table = summary(run)
-    place = [column["metric"] for column in table["columns"]].index("score")
-    scores = run.examples[run.examples["metric"] == "score"].pivot(
-        index="example_id", columns="variant", values="value"
+def with_results(folder: Path, *rows: dict[str, Any]) -> Path:
+    """A run directory whose results are these rows and no others."""
+    write_run(folder, only=())
+    results_of(*rows).to_parquet(folder / "results.parquet", index=False)
+    return folder
+
+
+# ---- numbers ----
+
+
+def test_every_number_of_the_summary_is_that_of_its_row(run_dir: Path, page: Page) -> None:
+    results = pd.read_parquet(run_dir / "results.parquet")
+    cells = [(rows, text) for rows, text in page.cells if rows]
+    primary = results[results["primary"]]
+    assert sorted(row for rows, _ in cells for row in rows) == sorted(primary.index)
+    for (place,), text in cells:
+        row = results.loc[place]
+        value, half = number(row["value"], row["metric"]), number(1.96 * row["stderr"], row["metric"])
+        assert text.split()[0].rstrip("★") == value
+        if row["stderr"] > 0:
+            assert f"± {half}" in text
+            assert f"n = {row['n']}" in text
+
+
+def test_figures_show_the_values_of_results(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    results = run.results
+    shown = [float(value) for figure in figures_of(run_dir, "win-rate")[:1] for t in figure["data"] for value in t["x"]]
+    wanted = results[(results["metric"] == "win_rate") & (results["subset"] == "all")]["value"]
+    assert shown == pytest.approx(list(wanted))
+
+
+def figures_of(run_dir: Path, anchor: str) -> list[dict[str, Any]]:
+    html = (run_dir / "report.html").read_text(encoding="utf-8")
+    section = html[html.index(f'<section id="{anchor}"') :]
+    section = section[: section.index("</section>")]
+    return [json.loads(text) for text in re.findall(r'class="figure">(.*?)</script>', section, flags=re.DOTALL)]
+
+
+def test_all_rows_of_results_are_listed(run_dir: Path, page: Page) -> None:
+    assert f"All figures: the {len(pd.read_parquet(run_dir / 'results.parquet'))} rows" in page.text
+
+
+def test_paired_differences_are_means_over_the_same_examples(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    name = Name("academic", "radpo_arithmetic", "acc")
+    found = differ(run, "dpo", name)
+    assert found is not None
+    assert found.kind == "paired"
+    assert found.n == 60
+    own, base = measure(run, "dpo", name), measure(run, "base", name)
+    assert own is not None
+    assert base is not None
+    assert found.value == pytest.approx(own.value - base.value)
+
+
+def test_a_difference_is_unpaired_where_the_figure_is_no_mean_of_examples(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path, only=("academic",))
+    results = pd.read_parquet(run_dir / "results.parquet")
+    results["value"] = results["value"] + 0.01 * results.index
+    results.to_parquet(run_dir / "results.parquet", index=False)
+    found = differ(load_run(run_dir), "dpo", Name("academic", "radpo_facts", "acc"))
+    assert found is not None
+    assert found.kind == "unpaired"
+
+
+def test_the_interval_over_seeds_is_never_narrower_than_one_seeds(tmp_path: Path) -> None:
+    rows = [{"variant": "dpo", "seed": seed, "value": 55.0 + seed / 100, "stderr": 6.0} for seed in range(3)]
+    found = measure(load_run(with_results(tmp_path, *rows)), "dpo", Name("alpaca-eval", "all", "win_rate"))
+    assert found is not None
+    assert found.half == pytest.approx(1.96 * 6)
+    assert found.seeds == 3
+
+
+def test_unlearning_bins_hold_the_mean_change_and_own_asks_for_the_responses_score() -> None:
+    rows = [
+        {
+            "variant": "dpo", "seed": 0, "pair_id": f"p{pair}", "response": response, "goal": goal,
+            "score": {"chosen": 9.0, "rejected": 6.0}[response], "tokens": 5, "logp_reference": -10.0,
+            "logp_policy": -10.0 + pair + {"none": 0, "best": 100, "chosen": 200, "rejected": 300}[goal],
+        }
+        for pair in (1, 2, 3)
+        for response in ("chosen", "rejected")
+        for goal in ("none", "best", "chosen", "rejected")
+    ]  # fmt: skip
+    edges = figures.score_edges(pd.Series([6.0, 9.0]))
+    changes = figures.unlearning_by_bin(pd.DataFrame(rows), edges)
+    value = {(row["response"], row["goal"]): row["value"] for row in changes.to_dict("records")}
+    assert value == {
+        ("chosen", "none"): 2, ("chosen", "best"): 102, ("chosen", "own"): 202,
+        ("rejected", "none"): 2, ("rejected", "best"): 102, ("rejected", "own"): 302,
+    }  # fmt: skip
+    assert set(changes["n"]) == {3}
+
+
+@pytest.mark.parametrize("scores", [[1.0, 10.0], [5.0], [7.0, 9.0], [-3.0, 4.0], [0.0, 1.0], [10.0]])
+def test_every_score_falls_into_a_bin(scores: list[float]) -> None:
+    edges = figures.score_edges(pd.Series(scores))
+    assert edges == sorted(set(edges))
+    assert edges[0] <= min(scores)
+    assert max(scores) <= edges[-1]
+
+
+# ---- words ----
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "words"),
+    [
+        (54.2, 3.1, "dpo: win rate 54.2% ± 6.1 against base (n = 48): not distinguishable from 50%."),
+        (70.0, 5.0, "dpo: win rate 70.0% ± 9.8 against base (n = 48): above 50%."),
+        (30.0, 5.0, "dpo: win rate 30.0% ± 9.8 against base (n = 48): below 50%."),
+        (100.0, 0.0, "dpo: win rate 100.0% against base (n = 48): every comparison alike, so no interval."),
+    ],
+)
+def test_the_headline_claims_no_more_than_its_interval(tmp_path: Path, value: float, stderr: float, words: str) -> None:
+    run = load_run(with_results(tmp_path, {"variant": "dpo", "value": value, "stderr": stderr}))
+    assert headline(run) == words
+
+
+def test_the_headline_of_many_variants_counts_them(tmp_path: Path) -> None:
+    values = {"a": 70.0, "b": 52.0, "c": 30.0}
+    rows = [{"variant": variant, "value": value, "stderr": 4.0} for variant, value in values.items()]
+    assert headline(load_run(with_results(tmp_path, *rows))) == (
+        "Win rate against base of 3 variants: a above 50%; c below 50%; 1 not distinguishable from 50%."
     )
-    for row in table["rows"][1:]:
-        delta = row["cells"][place]["delta"]
-        expected = (scores[row["variant"]] - scores["base"]).mean()
-        assert float(delta.split(" [")[0]) == pytest.approx(expected, abs=0.006)
-        low, high = map(float, delta[:-1].split("[")[1].split(", "))
-        assert low <= expected <= high
 
 
-def test_several_seeds_are_averaged_with_students_t_over_them(tmp_path: Path) -> None:
-    from scipy import stats
-
-    run = _load(write_run(tmp_path, seeds=(0, 1, 2)))
-    table = summary(run)
-    place = [column["metric"] for column in table["columns"]].index("win_rate")
-    cell = table["rows"][1]["cells"][place]
-    values = run.results[(run.results["variant"] == "dpo") & (run.results["metric"] == "win_rate")]["value"]
-    assert cell["seeds"] == 3
-    assert cell["value"] == pytest.approx(values.mean())
-    assert cell["half"] == pytest.approx(stats.t.ppf(0.975, 2) * values.std() / 3**0.5)
+@pytest.mark.parametrize(("other", "marked"), [(52.0, False), (20.0, True)])
+def test_only_a_leader_clear_of_the_runner_up_is_marked(tmp_path: Path, other: float, marked: bool) -> None:
+    rows = [{"variant": "dpo", "value": other, "stderr": 5.0}, {"variant": "ra-dpo", "value": 56.0, "stderr": 5.0}]
+    table = summarise(load_run(with_results(tmp_path, *rows)))
+    assert [cells[0].best for _, cells in table.rows] == [False, False, marked]
 
 
-def test_a_lead_within_the_error_is_not_marked_best(run: Run) -> None:
-    table = summary(run)
-    by_metric = {
-        column["metric"]: [row["cells"][place]["best"] for row in table["rows"]]
-        for place, column in enumerate(table["columns"])
-    }
-    assert by_metric["acc"] == [False, False, False]
-    assert by_metric["score"] == [False, False, True]
+def test_no_leader_is_marked_where_a_rival_has_no_interval(tmp_path: Path) -> None:
+    rows = [{"variant": "dpo", "value": 10.0, "stderr": None}, {"variant": "ra-dpo", "value": 90.0, "stderr": 1.0}]
+    table = summarise(load_run(with_results(tmp_path, *rows)))
+    assert not any(cell.best for _, cells in table.rows for cell in cells)
 
 
-def test_the_headline_says_no_more_than_the_interval_allows(run: Run) -> None:
-    said = headlines(run)
-    assert any("dpo (seed 0) wins 54.0% ± 5.3" in line and "not distinguishable" in line for line in said)
-    assert any("ra-dpo (seed 0) wins 60.0% ± 5.9" in line and line.endswith(": ahead.") for line in said)
-    assert any("dpo (seed 0) changes log p" in line and "-1.50" in line for line in said)
+def test_lower_is_better_leads_with_the_lowest(tmp_path: Path) -> None:
+    rows = [
+        {"variant": variant, "value": value, "stderr": 1.0, "metric": "perplexity", "higher_is_better": False}
+        for variant, value in {"dpo": 30.0, "ra-dpo": 60.0}.items()
+    ]
+    table = summarise(load_run(with_results(tmp_path, *rows)))
+    assert [cells[0].best for _, cells in table.rows] == [False, True, False]
 
 
-def test_unlearning_by_bin_is_the_mean_change_of_each_bin(run: Run) -> None:
-    assert run.likelihoods is not None
-    bins = unlearning_by_bin(run.likelihoods, [1, 3, 5, 7, 9, 11])
-    frame = run.likelihoods
-    at = frame[(frame["variant"] == "dpo") & (frame["response"] == "rejected") & (frame["goal"] == "rejected")]
-    at = at[(at["score"] >= 5) & (at["score"] < 7)]
-    cell = bins[(bins["variant"] == "dpo") & (bins["goal"] == "own") & (bins["response"] == "rejected")]
-    cell = cell[cell["bin"] == "5 to <7"]
-    assert cell["mean"].item() == pytest.approx((at["logp_policy"] - at["logp_reference"]).mean())
-    assert cell["n"].item() == len(at)
-    assert "base" not in set(bins["variant"]), "what cannot change is not drawn"
+def test_small_samples_and_the_manifests_notes_are_owned_up_to(run_dir: Path, tmp_path: Path) -> None:
+    notes = caveats(load_run(run_dir))
+    assert notes[0].startswith("Toy scale: the primary figures rest on 32 to 60 examples")
+    assert "The length-controlled win rate was not computed." in notes
+    large = with_results(tmp_path, {"variant": "dpo", "value": 51.0, "stderr": 1.0, "n": 805})
+    assert not any(note.startswith("Toy scale") for note in caveats(load_run(large)))
 
 
-def test_the_page_names_no_other_place(run_dir: Path) -> None:
-    html = (run_dir / "report.html").read_text()
-    own = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)  # plotly's own text mentions links
-    own = re.sub(r'<script type="application/json".*?</script>', "", own, flags=re.DOTALL)
-    assert not re.findall(r"""(?:src|href)=["'](?!#|data:)[^"']*["']""", own)
-    assert "@import" not in own
-    assert "url(" not in own
+def test_findings_call_unlearning_only_what_lies_below_zero_by_more_than_its_interval(run_dir: Path) -> None:
+    found = dict(findings(load_run(run_dir)))
+    asked = [finding for finding in found["dpo"] if finding.title == "unlearning"]
+    assert [finding.verdict for finding in asked] == ["worse"] * 3
+    assert all(finding.text.endswith(": unlearned.") for finding in asked)
+    own = [finding for finding in found["ra-dpo"] if finding.title == "unlearning"][-1]
+    assert own.text.endswith("not distinguishable from no change.")
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_no_text_can_end_the_script_element_it_stands_in(text: str) -> None:
-    written = script_json({"text": text})
-    assert "<" not in written
-    assert json.loads(written) == {"text": text}
+# ---- parts that are missing, files that are wrong ----
 
 
-def test_a_missing_table_is_said_and_not_drawn(tmp_path: Path) -> None:
+def test_missing_parts_say_why(tmp_path: Path) -> None:
+    text = Page(build_report(write_run(tmp_path, only=("mt-bench",))).read_text(encoding="utf-8")).text
+    assert "There is no likelihoods.parquet" in text
+    assert "There is no training.parquet" in text
+    assert text.count("The matrix did not ask for this benchmark") == 2
+
+
+def test_a_run_without_any_result_still_has_a_report(tmp_path: Path) -> None:
+    text = Page(build_report(write_run(tmp_path, only=())).read_text(encoding="utf-8")).text
+    assert "no primary figure" in text
+
+
+def test_several_seeds_many_variants_and_one_example_each_have_a_report(tmp_path: Path) -> None:
+    variants = ["base", *(f"variant-{number}" for number in range(12))]
+    folder = write_run(tmp_path, variants=variants, seeds=(0, 1), prompts=1, questions=1, pairs=1, documents=1, steps=1)
+    text = Page(build_report(folder).read_text(encoding="utf-8")).text
+    assert "variant-11" in text
+
+
+@pytest.mark.parametrize("name", ["results.parquet", "examples.parquet", "manifest.json"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     write_run(tmp_path)
-    (tmp_path / "training.parquet").unlink()
-    (tmp_path / "likelihoods.parquet").unlink()
-    html = build_report(tmp_path).read_text()
-    assert "Nothing was trained." in html
-    assert 'id="plot-unlearning"' not in html
-
-
-def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"manifest\.json"):
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=re.escape(name)):
         build_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_manifest_without_a_key_names_the_key(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["stages"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(DataError, match="stages"):
+        build_report(tmp_path)
+
+
+def test_a_table_without_a_column_names_the_column(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    frame = pd.read_parquet(tmp_path / "results.parquet").drop(columns="stderr")
+    frame.to_parquet(tmp_path / "results.parquet", index=False)
+    with pytest.raises(DataError, match="stderr"):
+        build_report(tmp_path)
+
+
+# ---- one file, no network, nobody's script ----
+
+
+def test_the_page_names_no_address_beyond_itself(page: Page, run_dir: Path) -> None:
+    assert page.addresses
+    assert all(address.startswith("#") or address == "data:," for address in page.addresses)
+    html = (run_dir / "report.html").read_text(encoding="utf-8")
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "@import" not in style
+    assert "url(" not in style
+
+
+def test_only_the_two_scripts_of_the_page_are_allowed(page: Page, run_dir: Path) -> None:
+    html = (run_dir / "report.html").read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert policy is not None
+    assert "default-src &#39;none&#39;" in policy[1]
+    assert "unsafe-eval" not in policy[1]
+    assert "unsafe-inline" not in policy[1].split("script-src")[1]
+    assert len([kind for kind, _ in page.scripts if kind.get("type") != "application/json"]) == 2
+
+
+def test_hostile_text_reaches_the_page_as_text_and_nothing_else(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, hostile=HOSTILE)
+    page = Page(build_report(folder).read_text(encoding="utf-8"))
+    assert page.handlers == []
+    assert len([kind for kind, _ in page.scripts if kind.get("type") != "application/json"]) == 2
+    assert all(address.startswith("#") or address == "data:," for address in page.addresses)
+    data = next(text for kind, text in page.scripts if kind.get("id") == "page-data")
+    shown = {group["p"] for group in json.loads(data)["groups"]}
+    assert set(HOSTILE) <= shown
+
+
+def test_embedded_json_can_neither_end_its_element_nor_change() -> None:
+    text = script_json(list(HOSTILE))
+    assert not set(text) & set("<>&\u2028\u2029\x00")
+    assert json.loads(text) == list(HOSTILE)
+
+
+@pytest.mark.parametrize("detail", ['{"a": NaN}', '{"a": 1e999}', "[1, 2]", "no JSON", "[" * 100_000, "null"])
+def test_a_detail_of_any_kind_becomes_json(tmp_path: Path, detail: str) -> None:
+    write_run(tmp_path, prompts=1)
+    frame = pd.read_parquet(tmp_path / "examples.parquet").assign(detail=detail)
+    (group, *_) = example_groups(frame, ["base", "dpo", "ra-dpo"])
+    assert json.loads(script_json(group)) == group
+
+
+def test_a_name_cannot_be_markup_or_a_template_for_plotly() -> None:
+    assert figures.plain("<b>%{x}</b>") == "&lt;b&gt;% {x}&lt;/b&gt;"
+
+
+def test_examples_of_different_tasks_with_one_id_stay_apart(run_dir: Path) -> None:
+    run = load_run(run_dir)
+    groups = example_groups(run.examples, run.variants)
+    assert all(len({row["v"] for row in group["r"]}) == len(group["r"]) for group in groups)
+    assert [group["b"] for group in groups] == sorted(
+        (g["b"] for g in groups), key=["alpaca-eval", "mt-bench", "academic"].index
+    )
+
+
+# ---- in a browser ----
+
+
+class Watched:
+    """A page in a headless browser, with all that went wrong in it."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.trouble: list[str] = []
+        page.on("console", lambda m: self.trouble.append(f"console {m.type}: {m.text}") if m.type == "error" else None)
+        page.on("pageerror", lambda error: self.trouble.append(f"page error: {error}"))
+        page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else self.trouble.append(r.url))
+        page.on("dialog", lambda dialog: (self.trouble.append("dialog"), dialog.dismiss()))
+
+    def open(self, path: Path, fragment: str = "") -> Any:
+        self.page.goto(path.as_uri() + fragment)
+        self.page.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
+        return self.page
 
 
 @pytest.fixture(scope="module")
@@ -231,68 +410,112 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("no Chromium here: install Debian's chromium to run the browser tests")
+        pytest.skip("there is no Chromium on this machine")
     with playwright.sync_playwright() as driver:
-        launched = driver.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield launched
-        launched.close()
+        started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
 
 
-def test_in_a_browser_it_is_quiet_asks_for_nothing_and_runs_nothing_hostile(browser: Any, run_dir: Path) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto((run_dir / "report.html").as_uri())
-    page.wait_for_selector("#plot-training .main-svg")
-    page.wait_for_selector(".example")
-    assert said == []
-    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [(run_dir / "report.html").as_uri()]
-    assert page.evaluate("window.canary") is None
-    assert page.locator(".js-plotly-plot").count() == 5
+@pytest.fixture
+def watched(browser: Any) -> Iterator[Watched]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    yield Watched(context.new_page())
+    context.close()
 
-    everything = page.locator("#count").inner_text()
-    page.fill("#search", "prompt 7 ")
-    assert page.locator(".example").count() >= 1
-    assert page.locator("#count").inner_text() != everything
-    page.fill("#search", "")
-    page.select_option("#benchmark", "alpaca-eval")
-    page.select_option("#outcome", "better")
-    assert "(better)" in page.locator(".example").first.inner_text()
-    for _ in range(3):
-        if page.locator("#after").is_enabled():
-            page.click("#after")
-    page.click("#theme")
-    assert page.evaluate("document.documentElement.classList.contains('dark')") in (True, False)
-    link = page.locator(".example h3 a").first.get_attribute("href")
-    page.goto((run_dir / "report.html").as_uri() + link)
-    page.reload()
-    page.wait_for_selector(".example.linked")
+
+def test_the_page_works_without_an_error_or_a_request(watched: Watched, run_dir: Path) -> None:
+    page = watched.open(run_dir / "report.html")
+    assert page.locator(".plot .main-svg").count() >= page.locator(".plot").count() > 15
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+    page.fill("#search", "topic-00007")
+    page.locator("#count", has_text="1 of").wait_for()
     assert page.locator(".example").count() == 1
+    assert page.locator("mark").first.inner_text() == "topic-00007"
+    assert "q=topic-00007" in page.url
+    page.click("#all")
+    assert page.locator(".example").count() == 20
+
+    page.select_option("#benchmark", "alpaca-eval")
+    page.select_option("#variant", "ra-dpo")
+    page.select_option("#outcome", "worse")
+    page.locator("#count", has_not_text="260 of").wait_for()
+    examples = pd.read_parquet(run_dir / "examples.parquet")
+    lost = examples[
+        (examples["variant"] == "ra-dpo") & (examples["metric"] == "preference") & (examples["value"] < 1.5)
+    ]
+    page.locator("#count", has_text=f"{len(lost)} of").wait_for()
+
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    assert page.get_attribute("#theme", "aria-pressed") == "true"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    page.locator(f'.plot .main-svg text[style*="fill: {ink}"]').first.wait_for(state="attached")
+
+    page.click('#summary-table button[data-column="2"]')
+    values = page.eval_on_selector_all(
+        "#summary-table tbody td:nth-child(3)", "cells => cells.map(c => +c.dataset.value)"
+    )
+    assert values == sorted(values, reverse=True)
+
+    page.click('#academic .legend button[data-variant="dpo"]')
+    assert page.get_attribute('#academic .legend button[data-variant="dpo"]', "aria-pressed") == "false"
+    assert watched.trouble == []
+
+
+def test_an_examples_link_opens_that_example(watched: Watched, run_dir: Path) -> None:
+    page = watched.open(run_dir / "report.html", "#example=alpaca-eval%2Fslogan%2Fprompt-00004%2F0")
+    assert page.locator(".example").count() == 1
+    assert "topic-00004" in page.locator(".example").inner_text()
+    assert page.locator(".answer").count() == 3  # the baseline's answer, and one of each variant
+    assert page.locator(".checks li").count() > 0
+    page.evaluate("location.hash = '#examples?b=mt-bench&c=math'")
+    page.locator("#count", has_text="4 of").wait_for()
+    assert watched.trouble == []
+
+
+@pytest.mark.slow
+def test_no_script_of_a_hostile_output_runs(watched: Watched, tmp_path: Path) -> None:
+    variants = ("base", f"<img src=x onerror='{CANARY}'>", "</script><b>bold</b>")
+    folder = write_run(tmp_path, variants=variants, hostile=HOSTILE, manifest={"name": f"<script>{CANARY}</script>"})
+    page = watched.open(build_report(folder), "#examples?b=alpaca-eval")
+    for _ in range(2):
+        while page.locator(".more").count():
+            page.locator(".more").first.click()
+        assert page.locator("#list script, #list img, #list iframe, #list svg, #list style, #list base").count() == 0
+        page.click("#after")
     assert page.evaluate("window.canary") is None
-    assert said == []
-    page.close()
+    page.fill("#search", "gnihtemos")
+    page.locator("#count", has_text="1 of").wait_for()
+    assert page.locator(".example .control", has_text="U+202E").count() > 0
+    assert watched.trouble == []
 
 
-def test_the_summary_sorts_by_the_column_that_is_clicked(browser: Any, run_dir: Path) -> None:
-    page = browser.new_page()
-    page.goto((run_dir / "report.html").as_uri())
-    button = page.locator("#summary-table thead button", has_text="mt-bench")
-    button.click()
-    first = page.locator("#summary-table tbody th").first.inner_text()
-    button.click()
-    last = page.locator("#summary-table tbody th").first.inner_text()
-    assert (first.split()[0], last.split()[0]) == ("ra-dpo", "base")
-    page.close()
+@pytest.mark.slow
+def test_ten_thousand_examples_stay_fluid(watched: Watched, tmp_path: Path) -> None:
+    folder = write_run(tmp_path, prompts=10_000, only=("alpaca-eval",))
+    page = watched.open(build_report(folder))
+    assert page.locator("#count").inner_text() == "10,000 of 10,000 examples"
+    page.fill("#search", "topic-09999")
+    page.locator("#count", has_text="1 of 10,000").wait_for(timeout=3_000)
+    seconds = page.evaluate(
+        "(() => { const start = performance.now(); const box = document.getElementById('search'); box.value = '';"
+        "document.getElementById('all').click(); document.getElementById('after').click();"
+        "return (performance.now() - start) / 1000; })()"
+    )
+    assert seconds < 1
+    assert watched.trouble == []
 
 
-def test_on_a_phone_nothing_is_wider_than_the_page(browser: Any, run_dir: Path) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.goto((run_dir / "report.html").as_uri())
-    page.wait_for_selector("#plot-training .main-svg")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.close()
+@pytest.mark.slow
+def test_a_phone_and_paper_show_no_more_than_fits(browser: Any, run_dir: Path) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    watched = Watched(context.new_page())
+    page = watched.open(run_dir / "report.html")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.get_attribute("#theme", "aria-pressed") == "true"
+    assert len(page.pdf(format="A4")) > 50_000
+    assert watched.trouble == []
+    context.close()
