@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from radpo.data.preferences import Preferences
     from radpo.matrix.expand import Plan
     from radpo.matrix.store import Store
+    from radpo.results import Scores
 
 app = typer.Typer(
     help="Train plain and reward-augmented DPO, score the checkpoints, measure unlearning, compare.\n\n"
@@ -347,8 +348,7 @@ def eval_academic(
 
     _quiet_libraries()
     outcome = scores(run(resolve_model(model), tasks, include, limit=limit, batch_size=batch_size, precision="float32"))
-    figures = {f"{r.subset}/{r.metric}": {"value": r.value, "stderr": r.stderr, "n": r.n} for r in outcome.results}
-    _show({**figures, "notes": list(outcome.notes)}, as_json)
+    _show(_figures(outcome), as_json)
 
 
 @analyze_app.command("unlearning")
@@ -381,8 +381,7 @@ def analyze_unlearning(
             progress=(first, second),
         )
     outcome = summarise(frame, high_score=high_score)
-    figures = {f"{r.subset}/{r.metric}": {"value": r.value, "stderr": r.stderr, "n": r.n} for r in outcome.results}
-    _show({**figures, "notes": list(outcome.notes)}, as_json)
+    _show(_figures(outcome), as_json)
 
 
 @app.command()
@@ -418,6 +417,12 @@ def doctor(as_json: Json = False) -> None:
     from radpo.doctor import examine
 
     _show(examine(), as_json)
+
+
+def _figures(scores: Scores) -> dict[str, Any]:
+    """A benchmark's results as one document, by subset and metric."""
+    named = {f"{r.subset}/{r.metric}": {"value": r.value, "stderr": r.stderr, "n": r.n} for r in scores.results}
+    return {**named, "notes": list(scores.notes)}
 
 
 def _show(figures: Mapping[str, Any], as_json: bool) -> None:

@@ -137,7 +137,8 @@ def test_every_number_of_the_summary_is_that_of_its_row(run_dir: Path, page: Pag
 def test_figures_show_the_values_of_results(run_dir: Path) -> None:
     run = load_run(run_dir)
     results = run.results
-    shown = [float(value) for figure in figures_of(run_dir, "win-rate")[:1] for t in figure["data"] for value in t["x"]]
+    drawn = [trace for trace in figures_of(run_dir, "win-rate")[0]["data"] if trace["mode"] == "markers"]
+    shown = [value for trace in drawn for value in trace["x"]]
     wanted = results[(results["metric"] == "win_rate") & (results["subset"] == "all")]["value"]
     assert shown == pytest.approx(list(wanted))
 
@@ -268,13 +269,22 @@ def test_small_samples_and_the_manifests_notes_are_owned_up_to(run_dir: Path, tm
     assert not any(note.startswith("Toy scale") for note in caveats(load_run(large)))
 
 
-def test_findings_call_unlearning_only_what_lies_below_zero_by_more_than_its_interval(run_dir: Path) -> None:
-    found = dict(findings(load_run(run_dir)))
-    asked = [finding for finding in found["dpo"] if finding.title == "unlearning"]
-    assert [finding.verdict for finding in asked] == ["worse"] * 3
-    assert all(finding.text.endswith(": unlearned.") for finding in asked)
-    own = [finding for finding in found["ra-dpo"] if finding.title == "unlearning"][-1]
-    assert own.text.endswith("not distinguishable from no change.")
+@pytest.mark.parametrize(
+    ("value", "verdict", "shown", "words"),
+    [
+        (-4.0, "worse", "−4.00 ± 0.98", "unlearned"),
+        (-0.5, "unclear", "−0.50 ± 0.98", "not distinguishable from no change"),
+        (2.0, "better", "+2.00 ± 0.98", "likelier than before"),
+    ],
+)
+def test_a_response_counts_as_unlearned_only_beyond_its_interval(
+    tmp_path: Path, value: float, verdict: str, shown: str, words: str
+) -> None:
+    row = {"benchmark": "unlearning", "subset": "none", "metric": "delta_logp_rejected_high"}
+    run = load_run(with_results(tmp_path, {**row, "variant": "dpo", "value": value, "stderr": 0.5}))
+    ((variant, (finding,)),) = findings(run)
+    assert (variant, finding.verdict) == ("dpo", verdict)
+    assert finding.text == f"{shown} nats for high-scored rejected responses, asked without a goal (n = 48): {words}."
 
 
 # ---- parts that are missing, files that are wrong ----

@@ -62,7 +62,7 @@ def intervals(
         within: the ends of the scale; fitted to the points unless given.
         reference: where a dotted line stands for no effect.
         suffix: the unit after a number, as in 54.2%.
-        labelled: print each value above its point.
+        labelled: print each value beside its interval.
         slots: how many points a group has room for, so that figures beside each other keep in line; as many as it
             holds unless given.
     """
@@ -80,15 +80,23 @@ def intervals(
             x=rows["value"].tolist(),
             y=[groups.index(group) + shift for group in rows["group"]],
             error_x=_whiskers(rows),
-            mode="markers+text" if labelled else "markers",
-            text=[f"{value:.1f}{suffix}" for value in rows["value"]] if labelled else None,
-            textposition="top center",
-            cliponaxis=False,
+            mode="markers",
             marker={"color": look[variant].colour, "symbol": look[variant].symbol, "size": 9},
             customdata=[[plain(row["group"]), _spoken(row, suffix), int(row["n"])] for _, row in rows.iterrows()],
             hovertemplate="%{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}" + _extra(variant),
             meta=variant,
         )
+        if labelled:
+            figure.add_scatter(
+                x=rows["high"].fillna(rows["value"]).tolist(),
+                y=[groups.index(group) + shift for group in rows["group"]],
+                mode="text",
+                text=[f" {value:.1f}{suffix}" for value in rows["value"]],
+                textposition="middle right",
+                cliponaxis=False,
+                hoverinfo="skip",
+                meta=variant,
+            )
     if reference is not None:
         figure.add_vline(x=reference, line={"dash": "dot", "color": GREY, "width": 1.3})
     figure.update_yaxes(
@@ -96,7 +104,8 @@ def intervals(
         range=[len(groups) - 0.45, -0.55],
     )  # fmt: skip
     figure.update_xaxes(title={"text": axis}, range=list(within) if within else _reach(points, reference))
-    return _styled(figure, height=84 + len(groups) * max(46, 15 * (slots or members) + 16))
+    margin = {"l": 56, "r": 58 if labelled else 18, "t": 14, "b": 48}
+    return _styled(figure, height=84 + len(groups) * max(46, 15 * (slots or members) + 16), margin=margin)
 
 
 def unlearning(changes: pd.DataFrame, look: Mapping[str, Look], bins: Sequence[str], reach: Sequence[float]) -> Figure:
