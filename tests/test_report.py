@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from report_factory import write_run
+from scipy import stats
 
 from radpo.errors import DataError
 from radpo.report import figures
@@ -117,6 +118,11 @@ def with_results(folder: Path, *rows: dict[str, Any]) -> Path:
     return folder
 
 
+def t95(n: int) -> float:
+    """Half a 95% interval in standard errors, from n examples."""
+    return float(stats.t.ppf(0.975, n - 1))
+
+
 # ---- numbers ----
 
 
@@ -127,7 +133,7 @@ def test_every_number_of_the_summary_is_that_of_its_row(run_dir: Path, page: Pag
     assert sorted(row for rows, _ in cells for row in rows) == sorted(primary.index)
     for (place,), text in cells:
         row = results.loc[place]
-        value, half = number(row["value"], row["metric"]), number(1.96 * row["stderr"], row["metric"])
+        value, half = number(row["value"], row["metric"]), number(t95(row["n"]) * row["stderr"], row["metric"])
         assert text.split()[0].rstrip("★") == value
         if row["stderr"] > 0:
             assert f"± {half}" in text
@@ -181,7 +187,7 @@ def test_the_interval_over_seeds_is_never_narrower_than_one_seeds(tmp_path: Path
     rows = [{"variant": "dpo", "seed": seed, "value": 55.0 + seed / 100, "stderr": 6.0} for seed in range(3)]
     found = measure(load_run(with_results(tmp_path, *rows)), "dpo", Name("alpaca-eval", "all", "win_rate"))
     assert found is not None
-    assert found.half == pytest.approx(1.96 * 6)
+    assert found.half == pytest.approx(t95(48) * 6)
     assert found.seeds == 3
 
 

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from radpo.report.load import Run
 
-Z95 = 1.96
-"""Half the width of a 95% interval of the normal distribution, in standard errors."""
-
 
 class Name(NamedTuple):
     """Which figure: a benchmark, a part of it, and a metric."""
@@ -94,10 +91,13 @@ def primary_names(run: Run) -> list[Name]:
 def measure(run: Run, variant: str, name: Name) -> Quantity | None:
     """One variant's figure, or None where it was not measured.
 
-    With one seed the interval is the normal one, value ± 1.96 standard errors. With several, it is the wider of that
-    (the seeds' mean standard error: the seeds answer the same examples, so more seeds do not shrink it) and Student's
-    t over the seeds' values.
+    With one seed the interval is value ± t standard errors, t being the 97.5% quantile of Student's distribution with
+    n - 1 degrees of freedom: with ten examples the normal 1.96 would promise too much. With several seeds, it is the
+    wider of that (with their mean standard error: they answer the same examples, so more seeds do not shrink it) and
+    Student's t over the seeds' values.
     """
+    from scipy import stats
+
     from radpo.analysis.statistics import mean
 
     rows = of(run.results, variant=variant, **name._asdict())
@@ -106,7 +106,9 @@ def measure(run: Run, variant: str, name: Name) -> Quantity | None:
         return None
     values = rows["value"].to_numpy(dtype=float)
     value = float(values.mean())
-    half = Z95 * float(rows["stderr"].mean()) if rows["stderr"].notna().all() else 0.0
+    n = int(rows["n"].min())
+    known = n > 1 and rows["stderr"].notna().all()
+    half = float(stats.t.ppf(0.975, n - 1)) * float(rows["stderr"].mean()) if known else 0.0
     over_seeds = mean(values).high if len(values) > 1 and all(map(math.isfinite, values)) else None
     half = max(half, over_seeds - value if over_seeds is not None else 0.0)
     bottom, top = bounds(name.metric, name.benchmark)
@@ -115,7 +117,7 @@ def measure(run: Run, variant: str, name: Name) -> Quantity | None:
         half=half if half > 0 else None,
         low=max(value - half, min(bottom, value)),
         high=min(value + half, max(top, value)),
-        n=int(rows["n"].min()),
+        n=n,
         seeds=len(rows),
         rows=tuple(map(int, rows.index)),
     )

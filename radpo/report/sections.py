@@ -82,7 +82,7 @@ def _win_rate(run: Run, looks: Mapping[str, Look]) -> Section:
             figure = figures.intervals(parts, looks, axis=axis, reference=50, suffix="%", within=(0, 100))
             panels.append(Panel("By category", _figure(figure)))
             caption += f"By category n = {_sizes(parts)}: read those as hints. "
-        caption += "Whiskers: 95% normal interval of the mean, cut at 0 and 100; none where all comparisons came alike."
+        caption += "Whiskers: 95% t interval of the mean, cut at 0 and 100; none where all comparisons came alike."
         caption += _seeds(whole)
     return Section("win-rate", "Win rate", caption, panels, NOT_ASKED, 2, _in(looks, whole))
 
@@ -143,7 +143,7 @@ def _mt_bench(run: Run, looks: Mapping[str, Look]) -> Section:
         caption += (
             f"By turn: n = {_sizes(by_turn)} judgments each; the second continues the conversation of the first. "
         )
-    caption += "Whiskers: 95% normal interval from the standard error over questions, cut at 1 and 10." + _seeds(parts)
+    caption += "Whiskers: 95% t interval from the standard error over questions, cut at 1 and 10." + _seeds(parts)
     return Section("mt-bench", "MT-Bench", caption, panels, NOT_ASKED, 2, _in(looks, parts, by_turn))
 
 
@@ -165,10 +165,10 @@ def _academic(run: Run, looks: Mapping[str, Look]) -> Section:
         panels.append(Panel("Against the baseline", _figure(figure)))
     caption = (
         "Tasks that alignment should not hurt, scored by lm-eval with the chat template applied. "
-        f"n = {_sizes(points)} documents a task. Whiskers, each task: 95% normal interval from lm-eval's standard error"
+        f"n = {_sizes(points)} documents a task. Whiskers, each task: 95% t interval from lm-eval's standard error"
         + (", cut at 0 and 1" if shares else "")
         + ". Against the baseline: mean paired difference over the same documents, 95% t interval"
-        + (", or unpaired normal interval where the figure is no mean of documents" if _any_unpaired(changes) else "")
+        + (", or unpaired interval where the figure is no mean of documents" if _any_unpaired(changes) else "")
         + f". Left of the dotted line the variant lost against {run.baseline}; an interval across it leaves that open."
     )
     return Section("academic", "Academic retention", caption, panels, NOT_ASKED, 2, _in(looks, points))
