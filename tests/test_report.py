@@ -226,9 +226,9 @@ def test_every_score_falls_into_a_bin(scores: list[float]) -> None:
 @pytest.mark.parametrize(
     ("value", "stderr", "words"),
     [
-        (54.2, 3.1, "dpo: win rate 54.2% ± 6.1 against base (n = 48): not distinguishable from 50%."),
-        (70.0, 5.0, "dpo: win rate 70.0% ± 9.8 against base (n = 48): above 50%."),
-        (30.0, 5.0, "dpo: win rate 30.0% ± 9.8 against base (n = 48): below 50%."),
+        (54.2, 3.1, "dpo: win rate 54.2% ± 6.2 against base (n = 48): not distinguishable from 50%."),
+        (70.0, 5.0, "dpo: win rate 70.0% ± 10.1 against base (n = 48): above 50%."),
+        (30.0, 5.0, "dpo: win rate 30.0% ± 10.1 against base (n = 48): below 50%."),
         (100.0, 0.0, "dpo: win rate 100.0% against base (n = 48): every comparison alike, so no interval."),
     ],
 )
@@ -278,9 +278,9 @@ def test_small_samples_and_the_manifests_notes_are_owned_up_to(run_dir: Path, tm
 @pytest.mark.parametrize(
     ("value", "verdict", "shown", "words"),
     [
-        (-4.0, "worse", "−4.00 ± 0.98", "unlearned"),
-        (-0.5, "unclear", "−0.50 ± 0.98", "not distinguishable from no change"),
-        (2.0, "better", "+2.00 ± 0.98", "likelier than before"),
+        (-4.0, "worse", "−4.00 ± 1.01", "unlearned"),
+        (-0.5, "unclear", "−0.50 ± 1.01", "not distinguishable from no change"),
+        (2.0, "better", "+2.00 ± 1.01", "likelier than before"),
     ],
 )
 def test_a_response_counts_as_unlearned_only_beyond_its_interval(
