@@ -124,7 +124,7 @@ def test_help_answers_without_loading_what_is_heavy() -> None:
         (("data", "validate", "none.jsonl"), "none.jsonl: no such file"),
         (("train", "none.jsonl", "--out", "x", "--set", "bta=1"), "settings are beta"),
         (("train", "none.jsonl", "--out", "x", "--method", "ppo"), "no such variant; there are base, dpo, ra-dpo"),
-        (("report", "."), "no readable manifest.json"),
+        (("report", "."), "no finished run"),
         (("data", "pair", "x.jsonl", "--out", "y.jsonl", "--rule", "any"), "--rule 'any': must be one of"),
     ],
 )

@@ -194,7 +194,7 @@ def length_controlled(annotations: pd.DataFrame, reference_dir: Path | None) -> 
     reason = _why_not_length_controlled(annotations, reference_dir)
     if reason is not None:
         return LengthControlled(None, None, f"alpaca-eval: the length-controlled win rate was not computed, {reason}.")
-    import sklearn  # type: ignore[import-untyped]
+    import sklearn
 
     with _quiet():
         from alpaca_eval.metrics import glm_winrate
