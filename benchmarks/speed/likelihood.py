@@ -34,7 +34,7 @@ def main() -> None:
     items = list(responses(tokenized, None))
     model = load_model(folder)
     peer = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=8)
-    requests = [((None, None), list(item.prompt_ids), list(item.response_ids)) for item in items]
+    requests = [((str(n), ""), list(i.prompt_ids), list(i.response_ids)) for n, i in enumerate(items)]
 
     seconds: dict[str, list[float]] = {"ours": [], "peer": []}
     values: dict[str, list[float]] = {}
@@ -46,9 +46,7 @@ def main() -> None:
             else:
                 values[name] = [logp for logp, _ in peer._loglikelihood_tokens(requests, disable_tqdm=True)]
             seconds[name].append(time.process_time() - start)
-    apart = max(
-        abs(a - b) / i.response_ids.__len__() for a, b, i in zip(values["ours"], values["peer"], items, strict=True)
-    )
+    apart = max(abs(a - b) / len(i.response_ids) for a, b, i in zip(values["ours"], values["peer"], items, strict=True))
     rate = {name: [len(items) / taken for taken in times[1:]] for name, times in seconds.items()}
     ratios = [ours / theirs for ours, theirs in zip(rate["ours"], rate["peer"], strict=True)]
     row: dict[str, Any] = {
