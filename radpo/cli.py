@@ -204,7 +204,7 @@ def data_sample(
     from radpo.data.onpolicy import sample
     from radpo.data.questions import load_questions
     from radpo.models.generation import Sampling, answer
-    from radpo.models.loading import load_model, load_tokenizer, resolve_model
+    from radpo.models.loading import load_model, load_tokenizer, model_fingerprint, resolve_model
 
     _quiet_libraries()
     asked = load_questions(questions)
@@ -224,6 +224,7 @@ def data_sample(
             per_prompt=per_prompt,
             seed=seed,
             chunk=batch_size,
+            made_by=f"{model_fingerprint(model)} {temperature} {top_p} {max_new_tokens}",
             progress=progress,
         )
     print(out)

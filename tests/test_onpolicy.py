@@ -1,4 +1,4 @@
-"""On-policy data: sampling that resumes, grading, and pairing by rule; and the set that the project itself ships."""
+"""On-policy data: sampling that resumes, grading, and pairing by rule."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from radpo.data.onpolicy import pair, sample, score
-from radpo.data.preferences import load_preferences
 from radpo.data.questions import Question, load_questions
 from radpo.errors import DataError
 from radpo.judges.verifier import Verifier
 
-BUNDLED = Path(__file__).parents[1] / "benchmarks" / "data"
 QUESTIONS = [Question(f"q{n}", "test", (f"Ask {n}",), (({"kind": "no_commas"}, {"kind": "number"}),)) for n in range(5)]
 
 
@@ -40,7 +38,7 @@ def test_sampling_resumed_gives_what_sampling_at_once_gives(tmp_path: Path, torn
     with pytest.raises(KeyboardInterrupt):
         sample(QUESTIONS, dies, out, per_prompt=3, seed=7, chunk=4)
     assert not out.exists(), "what is not whole does not bear the name"
-    partial = tmp_path / ".torn.jsonl.partial"
+    [partial] = tmp_path.glob(".torn.jsonl.*.partial")
     lines = partial.read_bytes().splitlines(keepends=True)
     if torn == "in a line":
         partial.write_bytes(b"".join(lines) + b'{"prompt_id": "q2", "sam')
@@ -52,6 +50,20 @@ def test_sampling_resumed_gives_what_sampling_at_once_gives(tmp_path: Path, torn
     )  # fmt: skip
     assert out.read_text() == (tmp_path / "whole.jsonl").read_text()
     assert len(again) == (3 if torn == "in a chunk" else 2), "finished chunks are not sampled again"
+
+
+@pytest.mark.parametrize("other", [{"seed": 8}, {"made_by": "hotter"}, {"chunk": 2}, {"questions": QUESTIONS[::-1]}])
+def test_what_another_run_left_is_not_taken_up(tmp_path: Path, other: dict[str, Any]) -> None:
+    def dies(conversations: Sequence[Sequence[Mapping[str, str]]], seed: int) -> list[str]:
+        if seed % 1_000_003 > 0:
+            raise KeyboardInterrupt
+        return ["another run's"] * len(conversations)
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(QUESTIONS, dies, tmp_path / "out.jsonl", per_prompt=2, seed=7, chunk=4)
+    wanted = {"questions": QUESTIONS, "seed": 7, "chunk": 4, **other}
+    sample(answer=answer, out=tmp_path / "out.jsonl", per_prompt=2, **wanted)
+    assert "another run's" not in (tmp_path / "out.jsonl").read_text()
 
 
 def test_grading_adds_score_reason_and_judge(tmp_path: Path) -> None:
@@ -94,6 +106,57 @@ def test_a_pair_is_the_best_sample_against_a_worse_one(
     assert pair(path, rule, seed).table.equals(pairs.table), "the same seed gives the same pairs"
 
 
+def write_graded(path: Path, rows: list[tuple[str, str, float | None]]) -> Path:
+    path.write_text(
+        "".join(
+            json.dumps({"prompt_id": name, "prompt": [{"role": "user", "content": name}], "response": text, "score": n})
+            + "\n"
+            for name, text, n in rows
+        )
+    )
+    return path
+
+
+def test_what_gives_no_pair_is_counted_by_reason(tmp_path: Path) -> None:
+    rows: list[tuple[str, str, float | None]] = [
+        ("same scores", "x", 4),
+        ("same scores", "y", 4),
+        ("same texts", "x", 4),
+        ("same texts", "x", 7),
+        ("good", "x", 7),
+        ("good", "y", 4),
+        ("good", " ", 1),
+        ("good", "z", None),
+    ]
+    pairs = pair(write_graded(tmp_path / "graded.jsonl", rows), "best-worst", 0)
+    assert [(row["id"], row["chosen"], row["rejected"]) for row in pairs.table.to_pylist()] == [("good", "x", "y")]
+    assert pairs.dropped == {
+        "prompts whose samples all score the same": 1,
+        "prompts with identical samples": 1,
+        "empty samples": 1,
+        "samples without a score": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("{", "line 2: not JSON"),
+        ("[" * 100_000, "line 2: not JSON"),
+        ("[]", "line 2: lacks prompt_id, prompt, response, score"),
+        ('{"prompt_id": "a", "prompt": "hello", "response": "x", "score": 1}', "line 2, prompt: must be a list"),
+        ('{"prompt_id": "a", "prompt": [{"role": "user", "content": "?"}], "response": 3, "score": 1}', "line 2, resp"),
+        ('{"prompt_id": "a", "prompt": [{"role": "user", "content": "?"}], "response": "x", "score": "7"}', "2, score"),
+        ('{"prompt_id": "a", "prompt": [{"role": "user", "content": "?"}], "response": "x", "score": NaN}', "2, score"),
+    ],
+)
+def test_a_malformed_sample_is_an_error_with_its_place(tmp_path: Path, row: str, told: str) -> None:
+    path = write_graded(tmp_path / "graded.jsonl", [("a", "x", 1)])
+    path.write_text(path.read_text() + row + "\n")
+    with pytest.raises(DataError, match=told):
+        pair(path, "best-random", 0)
+
+
 def test_questions_are_checked_with_their_place(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     for row, told in (
@@ -106,48 +169,3 @@ def test_questions_are_checked_with_their_place(tmp_path: Path) -> None:
         path.write_text('{"question_id": "a", "turns": ["x"]}\n' + row + "\n")
         with pytest.raises(DataError, match=told):
             load_questions(path)
-
-
-def test_the_bundled_pairs_are_sound_and_many() -> None:
-    train, held_out = (load_preferences(BUNDLED / f"{split}_pairs.jsonl") for split in ("train", "heldout"))
-    assert train.table.num_rows >= 200
-    assert held_out.table.num_rows >= 60
-    assert sum(value >= 5 for value in held_out.table["score_rejected"].to_pylist()) >= 10
-
-
-def test_the_bundled_held_out_prompts_are_disjoint_and_use_ten_kinds() -> None:
-    train, held_out = (load_questions(BUNDLED / f"{split}_prompts.jsonl") for split in ("train", "heldout"))
-    assert not {q.turns[0] for q in train} & {q.turns[0] for q in held_out}
-    first = [{q.turns[0].split(".")[0] for q in split} for split in (train, held_out)]
-    assert not first[0] & first[1], "the subjects are disjoint too"
-    for split in (train, held_out):
-        assert len({c["kind"] for q in split for c in q.constraints[0]}) >= 10
-
-
-def test_the_bundled_prompts_are_what_their_script_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("make_prompts", BUNDLED / "make_prompts.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    monkeypatch.setattr(script, "__file__", str(tmp_path / "make_prompts.py"))
-    script.main()
-    for name in ("train_prompts.jsonl", "heldout_prompts.jsonl"):
-        assert (tmp_path / name).read_text() == (BUNDLED / name).read_text()
-
-
-def test_every_bundled_constraint_can_be_checked() -> None:
-    for name in ("train_prompts", "heldout_prompts", "mt_questions"):
-        for question in load_questions(BUNDLED / f"{name}.jsonl"):
-            assert all(question.constraints), "every turn has something to check"
-            for turn in question.constraints:
-                for constraint in turn:
-                    Verifier().grade([_request(question.turns[0], constraint)])
-
-
-def _request(prompt: str, constraint: Mapping[str, Any]) -> Any:
-    from radpo.judges.base import GradeRequest
-
-    return GradeRequest([{"role": "user", "content": prompt}], "text", {"constraints": [constraint]})

@@ -224,8 +224,8 @@ FUNCTIONS: dict[str, Function] = {
     "likelihood": Function(_likelihood, version=1, packages=_NUMERICS),
     "unlearning": Function(_unlearning, version=1),
     "generate": Function(_generate, version=1, packages=_NUMERICS),
-    "alpaca-eval": Function(_alpaca_eval, version=1, packages=("alpaca-eval",)),
-    "mt-bench": Function(_mt_bench, version=1),
+    "alpaca-eval": Function(_alpaca_eval, version=2, packages=("alpaca-eval",)),
+    "mt-bench": Function(_mt_bench, version=2),
     "academic": Function(_academic, version=1, packages=(*_NUMERICS, "lm-eval")),
 }
 FunctionName = Literal[
