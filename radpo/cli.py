@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radpo.errors import ConfigError, RadpoError
+from radpo.cli_data import data_app
+from radpo.cli_options import Json, Model, PairsFile, Scale, Seed, load_pairs, print_json, quiet_libraries
+from radpo.errors import RadpoError
 
 if TYPE_CHECKING:
-    from radpo.data.preferences import Preferences
     from radpo.matrix.expand import Plan
     from radpo.matrix.store import Store
     from radpo.results import Scores
@@ -26,7 +27,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Check, relabel and make scored preferences.", no_args_is_help=True)
 eval_app = typer.Typer(help="Score one checkpoint on one benchmark.", no_args_is_help=True)
 analyze_app = typer.Typer(help="Ask what training did to a checkpoint.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -34,9 +34,6 @@ app.add_typer(eval_app, name="eval")
 app.add_typer(analyze_app, name="analyze")
 
 MatrixFile = Annotated[Path, typer.Argument(metavar="MATRIX.yaml", help="The matrix file.")]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else there.")
-]
 
 
 def main() -> None:
@@ -84,7 +81,7 @@ def run(
     from radpo.matrix.graph import in_order
     from radpo.matrix.run import run_matrix
 
-    _quiet_libraries()
+    quiet_libraries()
     with MatrixView(len(in_order(plan_.wanted))) as view:
         finished = run_matrix(plan_, folder, store, view)
     if finished.unchanged:
@@ -125,144 +122,6 @@ def report(
     print(build_report(run_dir))
 
 
-PairsFile = Annotated[
-    Path, typer.Argument(metavar="PAIRS", help="Scored pairs: .jsonl, .jsonl.gz, .parquet, or a `datasets` folder.")
-]
-Scale = Annotated[tuple[float, float], typer.Option(help="The lowest and the highest score there can be.")]
-OnErrorOption = Annotated[
-    str, typer.Option("--on-error", help="raise: stop at the first bad row. skip: leave it out, and count.")
-]
-Swap = Annotated[bool, typer.Option("--swap", help="Let pairs whose chosen scores below its rejected change places.")]
-Model = Annotated[str, typer.Option(help="A bundled model, a folder, a .gguf file, or a Hub id.")]
-Out = Annotated[Path, typer.Option(help="Where the result goes.")]
-Seed = Annotated[int, typer.Option(help="What chance begins with.")]
-
-
-@data_app.command("validate")
-def data_validate(
-    pairs: PairsFile,
-    scale: Scale = (1.0, 10.0),
-    on_error: OnErrorOption = "raise",
-    swap: Swap = False,
-    as_json: Json = False,
-) -> None:
-    """Check scored pairs; exit status 0 if they are usable, 2 with file, line, column and mend if not."""
-    checked = _load_pairs(pairs, scale, on_error, swap)
-    counts = {"rows_read": checked.rows_read, "usable": checked.table.num_rows, "dropped": dict(checked.dropped)}
-    if as_json:
-        _print_json(counts)
-    else:
-        print(f"{pairs}: {counts['usable']} of {counts['rows_read']} pairs usable")
-        for reason, count in checked.dropped.items():
-            print(f"  dropped {count}: {reason}")
-
-
-@data_app.command("relabel")
-def data_relabel(
-    pairs: PairsFile,
-    out: Out,
-    kind: Annotated[str, typer.Option(help="ra: two pairs of each, a goal for each response. plain: no goals.")] = "ra",
-    placement: Annotated[
-        str, typer.Option(help="Where the goal goes: system, or user for templates without it.")
-    ] = "system",
-    scale: Scale = (1.0, 10.0),
-    on_error: OnErrorOption = "raise",
-    swap: Swap = False,
-) -> None:
-    """Turn scored pairs into training pairs, reward-augmented (arXiv 2410.08067) or plain."""
-    from radpo.data.preferences import write_preferences
-    from radpo.data.relabel import relabel
-
-    _one_of("--kind", kind, ("plain", "ra"))
-    _one_of("--placement", placement, ("system", "user"))
-    checked = _load_pairs(pairs, scale, on_error, swap)
-    relabeled = relabel(checked.table, kind, placement=placement)  # type: ignore[arg-type]
-    write_preferences(relabeled.table, out)
-    dropped = sum(checked.dropped.values())
-    print(
-        f"{out}: {relabeled.table.num_rows} training pairs from {checked.table.num_rows} "
-        f"({relabeled.ties_dropped} ties and {dropped} bad rows left out)"
-    )
-
-
-@data_app.command("sample")
-def data_sample(
-    questions: Annotated[
-        Path, typer.Argument(metavar="PROMPTS.jsonl", help="question_id, category, turns, constraints.")
-    ],
-    out: Out,
-    model: Model = "smollm2-135m-instruct",
-    per_prompt: Annotated[int, typer.Option(min=1, help="Samples of each prompt.")] = 4,
-    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    top_p: Annotated[float, typer.Option(min=0.01, max=1.0)] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 512,
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts answered at once.")] = 64,
-    seed: Seed = 0,
-) -> None:
-    """Draw several answers to every prompt. Interrupted, the same command goes on where it stopped."""
-    from radpo.console import progress_bar
-    from radpo.data.onpolicy import sample
-    from radpo.data.questions import load_questions
-    from radpo.models.generation import Sampling, answer
-    from radpo.models.loading import load_model, load_tokenizer, model_fingerprint, resolve_model
-
-    _quiet_libraries()
-    asked = load_questions(questions)
-    folder = resolve_model(model)
-    weights, tokenizer = load_model(folder, "auto"), load_tokenizer(folder)
-    with progress_bar("sampling") as progress:
-        sample(
-            asked,
-            lambda conversations, chunk_seed: answer(
-                weights,
-                tokenizer,
-                conversations,
-                Sampling(max_new_tokens, temperature, top_p, chunk_seed),
-                batch_size=batch_size,
-            ),
-            out,
-            per_prompt=per_prompt,
-            seed=seed,
-            chunk=batch_size,
-            made_by=f"{model_fingerprint(model)} {temperature} {top_p} {max_new_tokens}",
-            progress=progress,
-        )
-    print(out)
-
-
-@data_app.command("score")
-def data_score(
-    samples: Annotated[Path, typer.Argument(metavar="SAMPLES.jsonl", help="As `radpo data sample` writes.")], out: Out
-) -> None:
-    """Grade every sample 1-10 with the verifier, by the share of its prompt's constraints that it meets."""
-    from radpo.console import progress_bar
-    from radpo.data.onpolicy import score
-    from radpo.judges.verifier import Verifier
-
-    with progress_bar("scoring") as progress:
-        score(samples, Verifier(), out, progress=progress)
-    print(out)
-
-
-@data_app.command("pair")
-def data_pair(
-    scored: Annotated[Path, typer.Argument(metavar="SCORED.jsonl", help="As `radpo data score` writes.")],
-    out: Out,
-    rule: Annotated[str, typer.Option(help="best-random (the paper's) or best-worst.")] = "best-random",
-    seed: Seed = 0,
-) -> None:
-    """Make scored pairs of graded samples: the best of a prompt's against a worse one."""
-    from radpo.data.onpolicy import pair
-    from radpo.data.preferences import write_preferences
-
-    _one_of("--rule", rule, ("best-random", "best-worst"))
-    pairs = pair(scored, rule, seed)  # type: ignore[arg-type]
-    write_preferences(pairs.table, out)
-    print(f"{out}: {pairs.table.num_rows} pairs")
-    for reason, count in pairs.dropped.items():
-        print(f"  without a pair, {reason}: {count}")
-
-
 @app.command()
 def train(
     pairs: PairsFile,
@@ -285,7 +144,7 @@ def train(
     from radpo.training.alone import parse_settings, train_alone
 
     chosen = parse_settings(settings or [])
-    _quiet_libraries()
+    quiet_libraries()
     with progress_bar("reference") as reference_progress, progress_bar("training") as progress:
         policy = train_alone(
             pairs,
@@ -347,7 +206,7 @@ def eval_academic(
     from radpo.harness.academic import run, scores
     from radpo.models.loading import resolve_model
 
-    _quiet_libraries()
+    quiet_libraries()
     outcome = scores(run(resolve_model(model), tasks, include, limit=limit, batch_size=batch_size, precision="float32"))
     _show(_figures(outcome), as_json)
 
@@ -370,8 +229,8 @@ def analyze_unlearning(
     from radpo.models.heldout import heldout_change
     from radpo.models.loading import resolve_model
 
-    table = _load_pairs(pairs, scale, "raise", False).table
-    _quiet_libraries()
+    table = load_pairs(pairs, scale, "raise", False).table
+    quiet_libraries()
     with progress_bar("reference") as first, progress_bar("policy") as second:
         frame = heldout_change(
             resolve_model(policy),
@@ -406,7 +265,7 @@ def regress(
     if markdown:
         markdown.write_text(verdict.to_markdown(), encoding="utf-8")
     if as_json:
-        _print_json(verdict.to_json())
+        print_json(verdict.to_json())
     else:
         print(verdict.to_markdown())
     raise typer.Exit(1 if verdict.regressed else 0)
@@ -428,7 +287,7 @@ def _figures(scores: Scores) -> dict[str, Any]:
 
 def _show(figures: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        _print_json(figures)
+        print_json(figures)
         return
     for name, value in figures.items():
         if isinstance(value, dict) and {"value", "stderr", "n"} <= value.keys():
@@ -438,18 +297,6 @@ def _show(figures: Mapping[str, Any], as_json: bool) -> None:
             print(*value, sep="\n")
         else:
             print(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
-
-
-def _load_pairs(path: Path, scale: tuple[float, float], on_error: str, swap: bool) -> Preferences:
-    from radpo.data.preferences import load_preferences
-
-    _one_of("--on-error", on_error, ("raise", "skip"))
-    return load_preferences(path, scale=scale, on_error=on_error, swap=swap)  # type: ignore[arg-type]
-
-
-def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{option} {value!r}: must be one of {', '.join(allowed)}")
 
 
 def _places(plan: Plan, out: Path | None) -> tuple[Path, Store]:
@@ -468,19 +315,3 @@ def _print_plan(plan: Plan, store: Store) -> None:
         print(f"{'in store' if store.has(stage) else 'to do   '}  {stage.name}")
     missing = sum(not store.has(stage) for stage in stages)
     print(f"{plan.matrix.name}: {len(stages)} stages, {missing} to do")
-
-
-def _quiet_libraries() -> None:
-    """The libraries' own bars and advice would run across ours; their errors still come through."""
-    import warnings
-
-    warnings.simplefilter("ignore", FutureWarning)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=1, ensure_ascii=False))
