@@ -57,8 +57,8 @@ def data_relabel(
     swap: Swap = False,
 ) -> None:
     """Turn scored pairs into training pairs, reward-augmented (arXiv 2410.08067) or plain."""
-    from radpo.data.preferences import write_preferences
     from radpo.data.relabel import relabel
+    from radpo.data.writing import write_preferences
 
     one_of("--kind", kind, ("plain", "ra"))
     one_of("--placement", placement, ("system", "user"))
@@ -140,7 +140,7 @@ def data_pair(
 ) -> None:
     """Make scored pairs of graded samples: the best of a prompt's against a worse one."""
     from radpo.data.onpolicy import pair
-    from radpo.data.preferences import write_preferences
+    from radpo.data.writing import write_preferences
 
     one_of("--rule", rule, ("best-random", "best-worst"))
     pairs = pair(scored, rule, seed)  # type: ignore[arg-type]

@@ -31,10 +31,10 @@ Seed = Annotated[int, typer.Option(help="What chance begins with.")]
 
 
 def load_pairs(path: Path, scale: tuple[float, float], on_error: str, swap: bool) -> Preferences:
-    from radpo.data.preferences import load_preferences
+    from radpo.data.preferences import Reading, load_preferences
 
     one_of("--on-error", on_error, ("raise", "skip"))
-    return load_preferences(path, scale=scale, on_error=on_error, swap=swap)  # type: ignore[arg-type]
+    return load_preferences(path, Reading(scale, on_error, swap))  # type: ignore[arg-type]
 
 
 def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

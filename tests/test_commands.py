@@ -11,7 +11,7 @@ from factories import scored_pairs, write_model
 from typer.testing import CliRunner
 
 from radpo.cli import app
-from radpo.data.preferences import write_preferences
+from radpo.data.writing import write_preferences
 from radpo.errors import ConfigError
 
 FAST = ["--set", "batch_size=2", "--set", "micro_batch_size=2", "--set", "learning_rate=0.001", "--set", "beta=0.3"]

@@ -12,7 +12,8 @@ from factories import scored_pairs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from radpo.data.preferences import load_preferences, write_preferences
+from radpo.data.preferences import Reading, load_preferences
+from radpo.data.writing import write_preferences
 from radpo.errors import DataError
 
 GOOD = {"id": "a", "prompt": "Hello", "chosen": "Hi there", "rejected": "No", "score_chosen": 8, "score_rejected": 3.5}
@@ -67,14 +68,16 @@ def test_a_bad_row_gives_its_file_line_column_and_mend(tmp_path: Path, row: Any,
 
 @pytest.mark.parametrize(("row", "column", "reason"), BAD)
 def test_a_bad_row_can_be_skipped_and_is_counted(tmp_path: Path, row: Any, column: str, reason: str) -> None:
-    loaded = load_preferences(write(tmp_path / "pairs.jsonl", GOOD, row, changed(id="c")), on_error="skip")
+    loaded = load_preferences(write(tmp_path / "pairs.jsonl", GOOD, row, changed(id="c")), Reading(on_error="skip"))
     assert loaded.rows_read == 3
     assert loaded.table["id"].to_pylist() == ["a", "c"]
     assert loaded.dropped == {f"{column}: {reason}": 1}
 
 
 def test_pairs_the_wrong_way_round_are_swapped_when_asked(tmp_path: Path) -> None:
-    row = load_preferences(write(tmp_path / "p.jsonl", changed(score_chosen=2)), swap=True).table.to_pylist()[0]
+    row = load_preferences(write(tmp_path / "p.jsonl", changed(score_chosen=2)), Reading(swap=True)).table.to_pylist()[
+        0
+    ]
     assert (row["chosen"], row["rejected"]) == ("No", "Hi there")
     assert (row["score_chosen"], row["score_rejected"]) == (3.5, 2)
 
@@ -118,7 +121,7 @@ def test_conversations_are_read_with_and_without_a_prompt_column(tmp_path: Path)
         ("p.jsonl.gz", gzip.compress(json.dumps(GOOD).encode() * 99)[:-20], "damaged or cut short"),
         ("p.jsonl.gz", b"not gzip", "damaged or cut short"),
         ("p.parquet", b"not parquet", "cannot be read as Parquet"),
-        ("p.csv", b"a,b", "unknown format"),
+        ("p.tsv", b"a,b", "unknown format"),
         ("p.jsonl", b'{"id": "\xff"}\n', "not JSON"),
         ("p.jsonl", b"[" * 100_000, "not JSON"),
     ],
@@ -144,7 +147,7 @@ json_values = st.recursive(
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(GOOD, json_values)))
 def test_no_row_gets_past_unchecked_or_raises_anything_else(tmp_path: Path, row: dict[str, Any]) -> None:
-    loaded = load_preferences(write(tmp_path / "fuzz.jsonl", {**GOOD, **row}, row), on_error="skip")
+    loaded = load_preferences(write(tmp_path / "fuzz.jsonl", {**GOOD, **row}, row), Reading(on_error="skip"))
     assert loaded.rows_read == loaded.table.num_rows + sum(loaded.dropped.values()) == 2
     for good in loaded.table.to_pylist():
         assert 1 <= good["score_rejected"] <= good["score_chosen"] <= 10
@@ -154,7 +157,9 @@ def test_no_row_gets_past_unchecked_or_raises_anything_else(tmp_path: Path, row:
 
 
 def test_the_real_set_is_read_and_every_bad_row_accounted_for(real_data: Path) -> None:
-    loaded = load_preferences(real_data / "preferences" / "ultrafeedback_binarized_960.jsonl.gz", on_error="skip")
+    loaded = load_preferences(
+        real_data / "preferences" / "ultrafeedback_binarized_960.jsonl.gz", Reading(on_error="skip")
+    )
     assert loaded.rows_read == 960
     assert loaded.dropped == {"rejected: identical responses": 5, "chosen: empty response": 1}
     assert loaded.table.num_rows == 954

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
+
+from radpo.errors import DataError
 
 Placement = Literal["system", "user"]
 """Where the goal goes: into the system message, or, where a template has none, before the first user message."""
@@ -19,6 +22,13 @@ DEFAULT_GOAL_TEXT = (
     "target scores (on a scale of 1-10, where 1 is lowest and 10 is highest):\nOverall score: {g}."
 )
 """The wording of arXiv 2410.08067; `{g}` is the score."""
+
+DEFAULT_ATTRIBUTES_TEXT = (
+    "You are an assistant that generates responses for the instruction while implicitly achieving the following "
+    "target scores (on a scale of {low}-{high}, where {low} is lowest and {high} is highest):\n{g}"
+)
+"""The same wording for a goal per attribute: `{g}` is a line for each (`attribute_goals`), `{low}` and `{high}` the
+ends of their scale."""
 
 _BEGIN = "{#- radpo goal -#}"
 # An empty expression ends the prologue: unlike a tag, it leaves the white space of what follows alone.
@@ -34,6 +44,35 @@ def format_goal(goal: float) -> str:
 def goal_text(goal: float, template: str = DEFAULT_GOAL_TEXT) -> str:
     """The sentence that asks for a goal."""
     return template.replace("{g}", format_goal(goal))
+
+
+def attribute_goals(goals: Mapping[str, float]) -> str:
+    """Goals by attribute, a line for each: `Instruction following score: 4.`"""
+    return "\n".join(
+        f"{name.replace('_', ' ').capitalize()} score: {format_goal(goal)}." for name, goal in goals.items()
+    )
+
+
+def attributes_text(scale: tuple[float, float], template: str = DEFAULT_ATTRIBUTES_TEXT) -> str:
+    """A wording of attributes' goals with the ends of their scale put in; `{g}` stays."""
+    return template.replace("{low}", format_goal(scale[0])).replace("{high}", format_goal(scale[1]))
+
+
+def read_goal_template(path: Path) -> str:
+    """The wording of a goal from a text file; the line end at its end is no part of it.
+
+    Raises:
+        DataError: the file cannot be read, or does not say where the score goes.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a goal's wording ({error})") from error
+    if text.count("{g}") != 1:
+        raise DataError(
+            f"{path}: a goal's wording has {{g}} once, where the score goes; this one {text.count('{g}')} times"
+        )
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def condition(
@@ -80,14 +119,16 @@ def detect_placement(chat_template: str) -> Placement:
 
 
 def goal_aware_template(
-    chat_template: str, best: float, placement: Placement, template: str = DEFAULT_GOAL_TEXT
+    chat_template: str, best: float | str, placement: Placement, template: str = DEFAULT_GOAL_TEXT
 ) -> str:
     """A chat template that asks for a goal.
 
-    Rendered as usual it asks for `best`; with the variable `goal=7` it asks for 7; with `goal=None` it asks for none.
+    Rendered as usual it asks for `best` (a score, or what `attribute_goals` makes of several); with the variable
+    `goal=7` it asks for 7; with `goal=None` it asks for none.
     It renders exactly what `chat_template` renders of `condition(messages, goal, placement)`.
     """
     before, after = (_literal(part) for part in template.split("{g}", 1))
+    usual = _literal(best) if isinstance(best, str) else format_goal(best)
     join_system = """
 {%- if messages and messages[0]['role'] == 'system' -%}
 {%- set radpo_content = messages[0]['content'] -%}
@@ -121,7 +162,7 @@ def goal_aware_template(
         own = own.lstrip(" \t")  # a renderer that strips before tags does so only at the start of a line
     return (
         _BEGIN
-        + f"\n{{%- set radpo_goal = goal if goal is defined else {format_goal(best)} -%}}"
+        + f"\n{{%- set radpo_goal = goal if goal is defined else {usual} -%}}"
         + "\n{%- if radpo_goal is not none -%}"
         + "\n{%- if radpo_goal is number -%}{%- set radpo_goal = radpo_goal | round(2) -%}"
         + "{%- if radpo_goal == radpo_goal | int -%}{%- set radpo_goal = radpo_goal | int -%}{%- endif -%}{%- endif -%}"

@@ -1,31 +1,70 @@
-"""Scored preferences: a JSONL, Parquet or `datasets` file comes in, one checked table goes out, nothing silently lost.
+"""Scored preferences: a set in any known layout and format comes in, checked pairs go out, nothing silently lost.
 
-The table's columns: id, prompt (role/content messages, the last one the user's), chosen and rejected (text),
-score_chosen, score_rejected. A row that cannot be used is an error that says where it is and how to mend it; with
-`on_error="skip"` it is left out and counted by reason.
+A row that cannot be used is an error that says where it is and how to mend it; with `on_error="skip"` it is left out
+and counted by reason.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import math
-import os
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from radpo.data.layouts import (
+    HELPSTEER,
+    NOTHING_TO_PAIR,
+    Numbered,
+    Row,
+    Shape,
+    as_number,
+    completions_pairs,
+    responses_pairs,
+    shape_of,
+)
+from radpo.data.pairing import Rule
+from radpo.data.rows import LOG_LIKELIHOODS, BadRowError, Rules, check_row
+from radpo.data.sources import CHUNK_BYTES, CHUNK_ROWS, chunks, shown
 from radpo.errors import DataError
+from radpo.judges.base import Progress, no_progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 OnError = Literal["raise", "skip"]
 COLUMNS = ("id", "prompt", "chosen", "rejected", "score_chosen", "score_rejected")
-BATCH_ROWS = 10_000
+_NUMBERS = ("score_chosen", "score_rejected", "score", *LOG_LIKELIHOODS, *HELPSTEER)
+_KNOWN = (
+    *COLUMNS, "source_index", "attributes_chosen", "attributes_rejected", *LOG_LIKELIHOODS,
+    "instruction", "completions", "response", "score", "attributes", *HELPSTEER,
+    "source_id", "side",  # of relabeled pairs, which are told apart
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a preference set is to be read.
+
+    Args:
+        scale: the lowest and the highest score there can be.
+        on_error: stop at the first bad row, or leave bad rows out and count them.
+        swap: let a pair whose chosen scores below its rejected change places, instead of counting it as bad.
+        lenient: take rows that say little (see `radpo.data.rows.Rules`) as they are.
+        columns: which column of the set is which of ours, where they are not named alike: ours -> the set's.
+        pairing: which responses to pair, in layouts that give more than two to a prompt.
+        seed: what the pairing's choices begin with.
+    """
+
+    scale: tuple[float, float] = (1.0, 10.0)
+    on_error: OnError = "raise"
+    swap: bool = False
+    lenient: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
+    pairing: Rule = "best-other"
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,280 +76,269 @@ class Preferences:
     dropped: Mapping[str, int]
 
 
-class _BadRowError(Exception):
-    """Why a row cannot be used: the column, a reason to count it under, and the mend."""
+def schema(attributes: Sequence[str] = (), *, log_likelihoods: bool = False) -> pa.Schema:
+    """The Arrow schema of checked pairs: the common form that every command reads.
 
-    def __init__(self, column: str, reason: str, mend: str) -> None:
-        super().__init__(column, reason, mend)
-        self.column, self.reason, self.mend = column, reason, mend
-
-
-def schema() -> pa.Schema:
-    """The Arrow schema of checked pairs."""
+    prompt is a list of role/content messages, the last one the user's; chosen and rejected are text. Where responses
+    are scored by attribute, attributes_chosen and attributes_rejected hold those scores; where log-likelihoods are
+    known, there are the columns of `radpo.data.rows.LOG_LIKELIHOODS`.
+    """
     import pyarrow as pa
 
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
-    return pa.schema(
-        [
-            ("id", pa.string()),
-            ("prompt", pa.list_(message)),
-            ("chosen", pa.string()),
-            ("rejected", pa.string()),
-            ("score_chosen", pa.float64()),
-            ("score_rejected", pa.float64()),
+    fields = [
+        ("id", pa.string()),
+        ("prompt", pa.list_(message)),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("score_chosen", pa.float64()),
+        ("score_rejected", pa.float64()),
+    ]
+    if attributes:
+        scores = pa.struct([(name, pa.float64()) for name in attributes])
+        fields += [("attributes_chosen", scores), ("attributes_rejected", scores)]
+    if log_likelihoods:
+        fields += [(name, pa.float64()) for name in LOG_LIKELIHOODS]
+    return pa.schema(fields)
+
+
+class PreferenceReader:
+    """The checked pairs of a source, batch by batch; reading again reads the source again.
+
+    After a reading, `rows_read` is how many rows the source has, and `dropped` how many were left out, by reason. In
+    the layouts that give several responses to a prompt, prompts with nothing to pair are counted among them.
+
+    Args:
+        source: see `radpo.data.sources.chunks`; the layouts are in `radpo.data.layouts`. In the layout of pairs, prompt
+            is text or messages (and may be missing where chosen and rejected are whole conversations), chosen and
+            rejected are text or messages that end with the assistant's, and id or source_index may name the row.
+    """
+
+    def __init__(self, source: str | Path, reading: Reading | None = None, progress: Progress = no_progress) -> None:
+        self.source = source
+        self.reading = reading or Reading()
+        self.schema: pa.Schema = schema()
+        self.rows_read = 0
+        self.dropped: Counter[str] = Counter()
+        self._progress = progress
+        self._seen: set[str] = set()
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Record batches of one `schema`, at least one of them.
+
+        Raises:
+            DataError: the source cannot be read, or a row is bad; the message names source, row, column and mend.
+            ServiceError: an address or the Hub cannot be read.
+        """
+        import pyarrow as pa
+
+        self.schema, self.rows_read, self.dropped, self._seen = schema(), 0, Counter(), set()
+        read = self._chunks()
+        shape, begun = self._shape(read)
+        rules = shape.rules(Rules(self.reading.scale, self.reading.swap, self.reading.lenient))
+        self.schema = schema(shape.attributes, log_likelihoods=shape.log_likelihoods)
+        yield pa.RecordBatch.from_pylist([], schema=self.schema)
+        rest = chain(begun, read)
+        if shape.layout == "responses":
+            rows = (row for chunk in rest for row in _numbered(chunk))
+            yield from self._batches(responses_pairs(rows, rules, self.reading.pairing, self.reading.seed), rules)
+            return
+        for chunk in rest:
+            if isinstance(chunk, list) or shape.layout == "completions":
+                yield from self._batches(self._one_by_one(_numbered(chunk), shape.layout, rules), rules)
+            else:
+                yield self._at_once(chunk, rules)
+
+    def _chunks(self) -> Iterator[_Table | list[Numbered]]:
+        """The source's chunks, the columns named as ours and the rows numbered."""
+        as_text = ".csv" in Path(str(self.source)).suffixes
+        for chunk in chunks(self.source, self._wanted, self._progress):
+            first = self.rows_read + 1
+            if isinstance(chunk, list):
+                self.rows_read += len(chunk)
+                yield [(number, self._renamed(row, as_text)) for number, row in chunk]
+            else:
+                self.rows_read += chunk.num_rows
+                yield _Table(first, self._renamed_table(chunk))
+
+    def _shape(self, read: Iterator[_Table | list[Numbered]]) -> tuple[Shape, list[_Table | list[Numbered]]]:
+        """The shape of the first row that can be read, and the chunks read to find it."""
+        begun = []
+        for chunk in read:
+            begun.append(chunk)
+            head = chunk if isinstance(chunk, list) else _Table(chunk.first, chunk.batch.slice(0, 1))
+            for _, row in _numbered(head):
+                if isinstance(row, BadRowError):
+                    continue
+                if {"source_id", "side", "chosen"} <= row.keys():
+                    raise DataError(
+                        f"{shown(self.source)}: training pairs that `radpo data relabel` made; "
+                        "give the scored pairs that they were made of"
+                    )
+                return shape_of(row), begun
+        return Shape("pairs", (), False), begun
+
+    def _one_by_one(self, rows: Iterable[Numbered], layout: str, rules: Rules) -> Iterator[_Outcome]:
+        """Every row's pairs, before they are checked."""
+        for number, row in rows:
+            if layout == "pairs" or isinstance(row, BadRowError):
+                yield [number], row if isinstance(row, BadRowError) else [row]
+                continue
+            try:
+                leave_out = partial(self._refuse, number)
+                pairing, seed = self.reading.pairing, self.reading.seed
+                yield [number], completions_pairs(number, row, rules, pairing, seed, leave_out)
+            except BadRowError as problem:
+                yield [number], problem
+
+    def _batches(self, outcomes: Iterable[_Outcome], rules: Rules) -> Iterator[pa.RecordBatch]:
+        """Pairs checked one by one, gathered into batches."""
+        import pyarrow as pa
+
+        good: list[dict[str, Any]] = []
+        size = 0
+        for numbers, outcome in outcomes:
+            if isinstance(outcome, BadRowError):
+                self._refuse(numbers[0], outcome)
+                continue
+            for pair in outcome:
+                checked = self._admitted(numbers[0], pair, rules)
+                if checked is not None:
+                    good.append(checked)
+                    size += len(checked["chosen"]) + len(checked["rejected"])
+            if len(good) >= CHUNK_ROWS or size > CHUNK_BYTES:
+                yield pa.RecordBatch.from_pylist(good, schema=self.schema)
+                good, size = [], 0
+        yield pa.RecordBatch.from_pylist(good, schema=self.schema)
+
+    def _at_once(self, table: _Table, rules: Rules) -> pa.RecordBatch:
+        """A table's pairs: the plainly good ones column by column, the others one by one."""
+        import numpy as np
+        import pyarrow as pa
+
+        from radpo.data.columns import good_rows
+
+        found = good_rows(table.batch, table.first, rules, self.schema)
+        if found is None or (self.reading.on_error == "raise" and not found[1].all()):
+            pairs = (self._admitted(number, row, rules) for number, row in _numbered(table))
+            return pa.RecordBatch.from_pylist([pair for pair in pairs if pair is not None], schema=self.schema)
+        common, good = found
+        names = common["id"].to_pylist()
+        others = {
+            int(place): pair
+            for place in np.flatnonzero(~good)
+            if (pair := self._checked(table.first + int(place), table.row(int(place)), rules)) is not None
+        }
+        if not others and good.all() and len(set(names)) == len(names) and self._seen.isdisjoint(names):
+            self._seen.update(names)
+            return common
+        places = [
+            place
+            for place in sorted([*map(int, np.flatnonzero(good)), *others])
+            if self._is_first(table.first + place, others[place]["id"] if place in others else names[place])
         ]
-    )
+        taken = [place for place in places if place not in others]
+        added = [others[place] for place in places if place in others]
+        both = pa.concat_batches([common.take(taken), pa.RecordBatch.from_pylist(added, schema=self.schema)])
+        return both.take(np.argsort(np.argsort([*taken, *(place for place in places if place in others)])))
+
+    def _admitted(self, number: int, row: Row, rules: Rules) -> dict[str, Any] | None:
+        """A row's pair in the common form, None where it is left out."""
+        pair = self._checked(number, row, rules)
+        return pair if pair is not None and self._is_first(number, pair["id"]) else None
+
+    def _checked(self, number: int, row: Row, rules: Rules) -> dict[str, Any] | None:
+        try:
+            if isinstance(row, BadRowError):
+                raise row
+            return check_row(row, number, rules)
+        except BadRowError as problem:
+            self._refuse(number, problem)
+            return None
+
+    def _is_first(self, number: int, name: str) -> bool:
+        """Whether an id was not met before."""
+        if name in self._seen:
+            mend = f"{name[:80]!r} was used before; give every pair its own"
+            self._refuse(number, BadRowError("id", "duplicate id", mend))
+            return False
+        self._seen.add(name)
+        return True
+
+    def _refuse(self, number: int, problem: BadRowError) -> None:
+        """Leave out what is bad and count it, or stop the reading there. Nothing to pair is no fault of the row."""
+        if self.reading.on_error == "raise" and problem.reason != NOTHING_TO_PAIR:
+            unit = "line" if ".jsonl" in Path(str(self.source)).suffixes else "row"
+            place = f"{shown(self.source)}, {unit} {number}, column {problem.column}"
+            raise DataError(f"{place}: {problem.reason}; {problem.mend}") from None
+        self.dropped[f"{problem.column}: {problem.reason}"] += 1
+
+    def _wanted(self, names: Sequence[str]) -> list[str]:
+        """The columns of a table that matter."""
+        lacking = [name for name in self.reading.columns.values() if name not in names]
+        if lacking:
+            raise DataError(
+                f"{shown(self.source)}: no column {lacking[0]!r} (named in --columns); it has {', '.join(names)}"
+            )
+        return [name for name in dict.fromkeys(names) if name in _KNOWN or name in self.reading.columns.values()]
+
+    def _renamed(self, row: Row, as_text: bool) -> Row:
+        if isinstance(row, BadRowError):
+            return row
+        if self.reading.columns:
+            row = row | {ours: row.get(theirs) for ours, theirs in self.reading.columns.items()}
+        if as_text:
+            row = {name: as_number(value) if name in _NUMBERS else value for name, value in row.items()}
+        return row
+
+    def _renamed_table(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        import pyarrow as pa
+
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        columns |= {ours: columns[theirs] for ours, theirs in self.reading.columns.items()}
+        return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A batch of rows, the first of them with this number."""
+
+    first: int
+    batch: pa.RecordBatch
+
+    def row(self, place: int) -> Row:
+        try:
+            row: dict[str, Any] = self.batch.slice(place, 1).to_pylist()[0]
+        except ValueError:
+            return BadRowError("(whole row)", "not UTF-8", "the text is not valid Unicode; mend or remove the row")
+        return row
+
+
+_Outcome = tuple[list[int], list[dict[str, Any]] | BadRowError]
+"""The numbers of the rows that pairs came from, and the pairs before they are checked, or what is wrong."""
+
+
+def _numbered(chunk: _Table | list[Numbered]) -> Iterator[Numbered]:
+    if isinstance(chunk, list):
+        yield from chunk
+        return
+    try:
+        yield from enumerate(chunk.batch.to_pylist(), start=chunk.first)
+    except ValueError:  # text that is not UTF-8, in some row
+        yield from ((chunk.first + place, chunk.row(place)) for place in range(chunk.batch.num_rows))
 
 
 def load_preferences(
-    path: Path, *, scale: tuple[float, float] = (1.0, 10.0), on_error: OnError = "raise", swap: bool = False
+    source: str | Path, reading: Reading | None = None, progress: Progress = no_progress
 ) -> Preferences:
-    """Read and check scored pairs.
-
-    Args:
-        path: a `.jsonl`, `.jsonl.gz` or `.parquet` file, or a folder that `datasets` saved (with several splits,
-            `FOLDER/SPLIT`). Columns: prompt (text, or messages; may be missing where chosen and rejected are whole
-            conversations), chosen and rejected (text, or messages that end with the assistant's), score_chosen,
-            score_rejected, and id or source_index if wanted (else the row's number).
-        scale: the lowest and the highest score there can be.
-        on_error: stop at the first bad row, or leave bad rows out and count them.
-        swap: let a pair whose chosen scores below its rejected change places, instead of counting it as bad.
+    """A whole source's checked pairs in memory; `PreferenceReader` takes them batch by batch.
 
     Raises:
-        DataError: the file cannot be read, or a row is bad; the message names file, line, column and mend.
+        DataError: the source cannot be read, or a row is bad; the message names source, row, column and mend.
+        ServiceError: an address or the Hub cannot be read.
     """
     import pyarrow as pa
 
-    good: list[dict[str, Any]] = []
-    batches: list[pa.RecordBatch] = []
-    dropped: Counter[str] = Counter()
-    seen: set[str] = set()
-    rows_read = 0
-    for place, row in _rows(path):
-        rows_read += 1
-        try:
-            if isinstance(row, _BadRowError):
-                raise row
-            checked = _checked(row, rows_read, scale, swap)
-            if checked["id"] in seen:
-                raise _BadRowError("id", "duplicate id", f"{checked['id']!r} was used before; give every pair its own")
-        except _BadRowError as problem:
-            if on_error == "raise":
-                raise DataError(f"{path}, {place}, column {problem.column}: {problem.reason}; {problem.mend}") from None
-            dropped[f"{problem.column}: {problem.reason}"] += 1
-            continue
-        seen.add(checked["id"])
-        good.append(checked)
-        if len(good) == BATCH_ROWS:
-            batches.append(pa.RecordBatch.from_pylist(good, schema=schema()))
-            good = []
-    batches.append(pa.RecordBatch.from_pylist(good, schema=schema()))
-    return Preferences(pa.Table.from_batches(batches, schema=schema()), rows_read, dict(dropped))
-
-
-def write_preferences(table: pa.Table, path: Path) -> None:
-    """Write pairs as `.jsonl` or `.parquet`; the file appears whole or not at all.
-
-    Raises:
-        DataError: the file's ending is neither.
-    """
-    import pyarrow.parquet as pq
-
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        if path.suffix == ".parquet":
-            pq.write_table(table, partial)
-        elif path.suffix == ".jsonl":
-            with partial.open("w", encoding="utf-8") as stream:
-                for batch in table.to_batches(max_chunksize=BATCH_ROWS):
-                    stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
-        else:
-            raise DataError(f"{path}: unknown ending {path.suffix!r}; write to .jsonl or .parquet")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | _BadRowError]]:
-    """Every row of a file with its place in words."""
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        yield from _json_rows(path)
-    elif path.suffix == ".parquet":
-        yield from _arrow_rows(_parquet_batches(path))
-    elif path.is_dir() or path.parent.joinpath("dataset_dict.json").is_file():
-        yield from _arrow_rows(_dataset_batches(path))
-    elif not path.exists():
-        raise DataError(f"{path}: no such file")
-    else:
-        raise DataError(f"{path}: unknown format; give a .jsonl, .jsonl.gz or .parquet file, or a `datasets` folder")
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | _BadRowError]]:
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield f"line {number}", _parsed(line)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{path}: cannot be read to its end ({error}); the file is damaged or cut short") from error
-
-
-def _parsed(line: bytes) -> dict[str, Any] | _BadRowError:
-    mend = "every line must be one JSON object in UTF-8"
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError):
-        return _BadRowError("(whole line)", "not JSON", mend)
-    return row if isinstance(row, dict) else _BadRowError("(whole line)", "not a JSON object", mend)
-
-
-def _arrow_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, dict[str, Any]]]:
-    number = 0
-    for batch in batches:
-        for row in batch.to_pylist():
-            number += 1
-            yield f"row {number}", row
-
-
-def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(BATCH_ROWS)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
-
-
-def _dataset_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    from datasets import DatasetDict, load_from_disk
-
-    try:
-        dataset = load_from_disk(str(path))
-    except (FileNotFoundError, ValueError, OSError) as error:
-        raise DataError(f"{path}: not a folder that `datasets` saved ({str(error).splitlines()[0]})") from error
-    if isinstance(dataset, DatasetDict):
-        splits = ", ".join(str(path / split) for split in dataset)
-        raise DataError(f"{path}: holds several splits; name one of {splits}")
-    yield from dataset.with_format("arrow").data.to_batches(BATCH_ROWS)
-
-
-def _checked(row: Mapping[str, Any], number: int, scale: tuple[float, float], swap: bool) -> dict[str, Any]:
-    """A row in the common form, or the first thing that is wrong with it."""
-    chosen_context, chosen = _response(row, "chosen")
-    rejected_context, rejected = _response(row, "rejected")
-    prompt = _prompt(row, chosen_context, rejected_context)
-    if chosen == rejected:
-        raise _BadRowError("rejected", "identical responses", "a pair of equal responses prefers nothing; remove it")
-    score_chosen, score_rejected = _score(row, "score_chosen", scale), _score(row, "score_rejected", scale)
-    if score_chosen < score_rejected:
-        if not swap:
-            mend = "swap the two responses with their scores (--swap does so for all such pairs)"
-            raise _BadRowError("score_chosen", "chosen scored below rejected", mend)
-        chosen, rejected, score_chosen, score_rejected = rejected, chosen, score_rejected, score_chosen
-    name = row.get("id", row.get("source_index"))
-    return {
-        "id": str(number if name is None else _text(str(name), "id")),
-        "prompt": prompt,
-        "chosen": chosen,
-        "rejected": rejected,
-        "score_chosen": score_chosen,
-        "score_rejected": score_rejected,
-    }
-
-
-def _response(row: Mapping[str, Any], column: str) -> tuple[list[dict[str, str]] | None, str]:
-    """The messages before a response (None where the row gives the response alone), and its text."""
-    value = _present(row, column)
-    context: list[dict[str, str]] | None = None
-    if isinstance(value, list):
-        messages = _messages(value, column)
-        if messages[-1]["role"] != "assistant":
-            raise _BadRowError(column, "does not end with the assistant", "its last message must be the response")
-        context, value = messages[:-1] or None, messages[-1]["content"]
-    if not isinstance(value, str):
-        raise _BadRowError(column, f"wrong type {type(value).__name__}", "give text, or messages with role and content")
-    if not value.strip():
-        raise _BadRowError(column, "empty response", "give both responses, or remove the pair")
-    return context, _text(value, column)
-
-
-def _prompt(
-    row: Mapping[str, Any], chosen: list[dict[str, str]] | None, rejected: list[dict[str, str]] | None
-) -> list[dict[str, str]]:
-    value = row.get("prompt")
-    if chosen is not None and rejected is not None and chosen != rejected:
-        raise _BadRowError("rejected", "another conversation", "chosen and rejected must answer the same prompt")
-    context = chosen or rejected
-    if value is None and context is None:
-        _present(row, "prompt")
-    if value is None:
-        prompt = context or []
-    elif isinstance(value, str):
-        # UltraFeedback's way: the prompt again as the conversation's start, maybe after a system message.
-        prompt = (
-            context
-            if context and context[-1]["content"] == value
-            else [{"role": "user", "content": _text(value, "prompt")}]
-        )
-    elif isinstance(value, list):
-        prompt = _messages(value, "prompt")
-    else:
-        raise _BadRowError(
-            "prompt", f"wrong type {type(value).__name__}", "give text, or messages with role and content"
-        )
-    if context is not None and prompt != context:
-        raise _BadRowError("prompt", "another conversation", "it must be what chosen and rejected begin with")
-    if prompt[-1]["role"] != "user":
-        raise _BadRowError("prompt", "does not end with the user", "its last message must be the user's")
-    if not prompt[-1]["content"].strip():
-        raise _BadRowError("prompt", "empty", "give the instruction, or remove the pair")
-    return prompt
-
-
-def _messages(value: list[Any], column: str) -> list[dict[str, str]]:
-    mend = 'messages are objects with text "role" and "content"'
-    if not value:
-        raise _BadRowError(column, "no messages", mend)
-    messages = []
-    for message in value:
-        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
-        if not isinstance(role, str) or not isinstance(content, str):
-            raise _BadRowError(column, "a message without role or content", mend)
-        messages.append({"role": _text(role, column), "content": _text(content, column)})
-    return messages
-
-
-def _score(row: Mapping[str, Any], column: str, scale: tuple[float, float]) -> float:
-    value = _present(row, column)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _BadRowError(column, f"wrong type {type(value).__name__}", "give the score as a number")
-    if not math.isfinite(value):
-        raise _BadRowError(column, "not a finite number", "give the score, or remove the pair")
-    if not scale[0] <= value <= scale[1]:
-        mend = f"{value} is not on the scale {scale[0]:g}-{scale[1]:g}; rescale, or state the scale (--scale)"
-        raise _BadRowError(column, "outside the scale", mend)
-    return float(value)
-
-
-def _present(row: Mapping[str, Any], column: str) -> Any:
-    value = row.get(column)
-    if value is None:
-        raise _BadRowError(
-            column, "missing", f"the row needs a value for {column}; it has {', '.join(map(str, row)) or 'none'}"
-        )
-    return value
-
-
-def _text(value: str, column: str) -> str:
-    """The text itself, if it can be written as UTF-8: a lone surrogate cannot, and would fail far from its cause."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise _BadRowError(column, "a lone surrogate", "the text is not valid Unicode; mend or remove it") from None
-    return value
+    reader = PreferenceReader(source, reading, progress)
+    batches = list(reader)
+    return Preferences(pa.Table.from_batches(batches, schema=reader.schema), reader.rows_read, dict(reader.dropped))

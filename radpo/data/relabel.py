@@ -2,34 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from radpo.data.goals import DEFAULT_GOAL_TEXT, Placement, goal_text, join_goal_text
+from radpo.data.goals import (
+    DEFAULT_GOAL_TEXT,
+    Placement,
+    attribute_goals,
+    attributes_text,
+    format_goal,
+)
+from radpo.data.implicit import Rescale
+from radpo.data.plan import KINDS, SIDES, Counts, Kind, Relabeling, attribute_vectors, make_plan, measure
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
     from datasets import Dataset
 
-Kind = Literal["plain", "ra"]
-"""`plain`: every pair as it is, without a goal. `ra`: every pair twice, once for each response's score as the goal."""
+    Floats = npt.NDArray[np.float64]
+    Mask = npt.NDArray[np.bool_]
+
+__all__ = ["KINDS", "Counts", "Kind", "Relabeled", "relabel", "relabel_batch", "to_trl", "training_schema"]
+
+PIECE_ROWS = 10_000
+PIECE_BYTES = 256 << 20
+"""Pairs relabeled at once: Arrow's text columns hold 2 GiB at most, and a piece's texts come up twice."""
 
 
 @dataclass(frozen=True)
 class Relabeled:
-    """Training pairs, and how many tied pairs were left out.
-
-    The table's columns: id, source_id (the scored pair it comes from), side (plain, or whose score is the goal: chosen
-    or rejected), goal (null where plain), prompt (messages, goal included), chosen, rejected, score_chosen,
-    score_rejected. Scores stay with their responses, so the `rejected` side's score_chosen is the source's lower one.
-    """
+    """Training pairs (`training_schema`), and what became of the scored ones."""
 
     table: pa.Table
-    ties_dropped: int
+    counts: Counts
+
+    @property
+    def ties_dropped(self) -> int:
+        """Pairs left out because their scores are equal."""
+        return self.counts.ties_dropped
 
 
 def relabel(
-    pairs: pa.Table, kind: Kind, *, placement: Placement = "system", template: str = DEFAULT_GOAL_TEXT
+    pairs: pa.Table,
+    kind: Kind,
+    *,
+    placement: Placement = "system",
+    template: str | None = None,
+    min_gap: float = 0.0,
+    shuffle: bool = False,
+    seed: int = 0,
+    rescale: Rescale = "rank",
+    beta: float = 0.01,
+    scale: tuple[float, float] = (1.0, 10.0),
+    attribute_scale: tuple[float, float] = (1.0, 5.0),
 ) -> Relabeled:
     """Turn scored pairs into training pairs.
 
@@ -38,32 +66,50 @@ def relabel(
     the preferred one. N pairs with distinct scores give 2N. In the second pair the responses change places; only then
     is the response that fits the goal the chosen one.
 
-    A pair whose scores are equal says nothing about which response is better, for either kind; it is left out of both,
-    and counted, so that variants are compared on the same pairs.
+    `half-ra` does so for a random half of the prompts, so that there are as many training pairs as plain DPO has: the
+    number of pairs used is the nearest to half that whole prompts allow. `attributes` takes each response's vector of
+    attribute scores for its goal, R being minus the squared distance of the vectors; a goal names the attributes that
+    are rated for both responses. `ira` takes implicit rewards (`radpo.data.implicit`) of all responses, rescaled
+    together, for the scores; which response is preferred then depends on the goal alone, so that a chosen response with
+    the lower implicit reward is no error.
+
+    A pair whose scores are equal says nothing about which response is better, for any kind; it is left out and counted,
+    so that variants are compared on the same pairs.
 
     Args:
-        pairs: scored preferences (`radpo.data.preferences`).
+        pairs: scored preferences (`radpo.data.preferences`); `attributes` needs its attribute columns, `ira` its
+            log-likelihoods.
         placement: where the goal goes in the prompt.
-        template: the goal's wording, `{g}` standing for the score.
+        template: the goal's wording, `{g}` standing for the score; by default the paper's, and for `attributes`
+            `radpo.data.goals.DEFAULT_ATTRIBUTES_TEXT`.
+        min_gap: leave out pairs whose overall scores are nearer to each other than this (`ira`: the rescaled rewards).
+        shuffle: put the training pairs in a random order. Without it they come in the order of the scored pairs, the
+            two of one pair next to each other.
+        seed: what the choice of the half and the order begin with.
+        rescale: how `ira` moves implicit rewards onto the scale.
+        beta: the DPO policy's, for `ira`'s columns of implicit rewards; no goal depends on it.
+        scale: what `ira` rescales to: the lowest and the highest score that a goal can ask for.
+        attribute_scale: the lowest and the highest score of an attribute, which the default wording states.
+
+    Raises:
+        DataError: the pairs lack the columns that the kind needs, or an attribute's score is not on its scale.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    informative = pairs.filter(pc.not_equal(pairs["score_chosen"], pairs["score_rejected"])).combine_chunks()
-    ties = pairs.num_rows - informative.num_rows
-    if kind == "plain":
-        rows = informative.num_rows
-        goals = pa.nulls(rows, pa.float64())
-        table = _table(informative, "plain", goals, informative["prompt"], swap=False)
-        return Relabeled(table, ties)
-    prompts = informative["prompt"].to_pylist()
-    sides = []
-    for side in ("chosen", "rejected"):
-        goals = informative[f"score_{side}"]
-        asked = _condition_all(prompts, goals.to_pylist(), placement, template)
-        prompt = pa.array(asked, type=pairs.schema.field("prompt").type)
-        sides.append(_table(informative, side, goals, prompt, swap=side == "rejected"))
-    return Relabeled(_interleave(sides), ties)
+    settings = Relabeling(kind, placement, template, min_gap, shuffle, seed, rescale, beta, scale, attribute_scale)
+    pieces = list(_pieces(pairs))
+    plan = make_plan([measure(piece, settings) for piece in pieces], settings)
+    made, start, same_goal = [], 0, 0
+    for piece in pieces:
+        rows = slice(start, start + piece.num_rows)
+        scores, implicit = plan.measured.scores[rows], plan.measured.implicit[rows]
+        batch, same = relabel_batch(piece, plan.used[rows], scores, implicit, settings)
+        made.append(batch)
+        start, same_goal = rows.stop, same_goal + same
+    table = pa.Table.from_batches(made, schema=training_schema(pairs.schema, settings))
+    if plan.places is not None:
+        table = table.take(pa.array(plan.places.argsort()))
+    return Relabeled(table, replace(plan.counts, same_goal=same_goal))
 
 
 def to_trl(table: pa.Table) -> Dataset:
@@ -71,43 +117,159 @@ def to_trl(table: pa.Table) -> Dataset:
     from datasets import Dataset
 
     columns = {name: table[name].to_pylist() for name in table.column_names}
-    for side in ("chosen", "rejected"):
+    for side in SIDES:
         columns[side] = [[{"role": "assistant", "content": text}] for text in columns[side]]
     return Dataset.from_dict(columns)
 
 
-def _condition_all(
-    prompts: list[list[dict[str, Any]]], goals: list[float], placement: Placement, template: str
-) -> list[list[dict[str, Any]]]:
-    texts = {goal: goal_text(goal, template) for goal in set(goals)}
-    return [join_goal_text(prompt, texts[goal], placement) for prompt, goal in zip(prompts, goals, strict=True)]
+def training_schema(pairs: pa.Schema, settings: Relabeling) -> pa.Schema:
+    """The columns of training pairs.
 
+    id, source_id (the scored pair it comes from), side (plain, or whose score is the goal: chosen or rejected), goal
+    (null where there is none, or where there are several), prompt (messages, goal included), chosen, rejected,
+    score_chosen, score_rejected. Scores stay with their responses, so the `rejected` side's score_chosen is the
+    source's lower one. `attributes` adds goal_attributes (null where it names none), attributes_chosen and
+    attributes_rejected; `ira`, whose scores are the rescaled implicit rewards, adds implicit_reward_chosen and
+    implicit_reward_rejected, as they were before.
 
-def _table(pairs: pa.Table, side: str, goals: Any, prompt: Any, *, swap: bool) -> pa.Table:
+    Args:
+        pairs: the scored pairs' schema.
+    """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    chosen, rejected = ("rejected", "chosen") if swap else ("chosen", "rejected")
-    return pa.table(
-        {
-            "id": pc.binary_join_element_wise(pairs["id"], side, "#"),
-            "source_id": pairs["id"],
-            "side": pa.repeat(side, pairs.num_rows),
-            "goal": goals,
-            "prompt": prompt,
-            "chosen": pairs[chosen],
-            "rejected": pairs[rejected],
-            "score_chosen": pairs[f"score_{chosen}"],
-            "score_rejected": pairs[f"score_{rejected}"],
-        }
-    )
+    fields = [
+        ("id", pa.string()),
+        ("source_id", pa.string()),
+        ("side", pa.string()),
+        ("goal", pa.float64()),
+        ("prompt", pairs.field("prompt").type),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("score_chosen", pa.float64()),
+        ("score_rejected", pa.float64()),
+    ]
+    if settings.kind == "attributes":
+        rated = pairs.field("attributes_chosen").type
+        fields += [(name, rated) for name in ("goal_attributes", "attributes_chosen", "attributes_rejected")]
+    if settings.kind == "ira":
+        fields += [(f"implicit_reward_{side}", pa.float64()) for side in SIDES]
+    return pa.schema(fields)
 
 
-def _interleave(sides: list[pa.Table]) -> pa.Table:
-    """The two sides of one source pair next to each other, so that the first rows of a table are whole pairs."""
+def relabel_batch(
+    batch: pa.RecordBatch, used: Mask, scores: Floats, implicit: Floats, settings: Relabeling
+) -> tuple[pa.RecordBatch, int]:
+    """The training pairs of a batch, in the order of its pairs, and how many pairs' two goals read the same.
+
+    Args:
+        used: which pairs are used, (rows,).
+        scores: of chosen and rejected, (rows, 2).
+        implicit: implicit rewards of chosen and rejected for `ira`, (rows, 2).
+    """
+    import pyarrow as pa
+
+    pairs = batch if used.all() else batch.filter(pa.array(used))
+    scores, implicit = scores[used], implicit[used]
+    columns = {name: pairs.column(name) for name in ("prompt", *SIDES)} | {"source_id": pairs.column("id")}
+    columns |= {f"score_{side}": pa.array(scores[:, place]) for place, side in enumerate(SIDES)}
+    if settings.kind == "ira":
+        columns |= {f"implicit_reward_{side}": pa.array(implicit[:, place]) for place, side in enumerate(SIDES)}
+    if settings.kind == "attributes":
+        columns |= {name: pairs.column(name) for name in ("attributes_chosen", "attributes_rejected")}
+    same_goal = 0
+    if settings.kind == "plain":
+        columns |= {"side": pa.repeat("plain", pairs.num_rows), "goal": pa.nulls(pairs.num_rows, pa.float64())}
+    else:
+        columns, same_goal = _conditioned(columns, scores, settings)
+    columns["id"] = _ids(columns["source_id"], columns["side"])
+    schema = training_schema(batch.schema, settings)
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema), same_goal
+
+
+def _conditioned(columns: dict[str, Any], scores: Floats, settings: Relabeling) -> tuple[dict[str, Any], int]:
+    """Every pair's two conditioned pairs next to each other, and how many pairs' two goals read the same."""
     import numpy as np
     import pyarrow as pa
 
-    rows = sides[0].num_rows
-    order = np.arange(2 * rows).reshape(2, rows).T.ravel()
-    return pa.concat_tables(sides).take(pa.array(order))
+    from radpo.data.conditioning import condition_prompts
+
+    rows = len(scores)
+    goals: dict[str, Any] = {"goal": pa.array(scores.ravel())}
+    if settings.kind == "attributes":
+        vectors = attribute_vectors(columns, settings.attribute_scale)
+        vectors += 0 * vectors[:, ::-1]  # what is not rated for both responses is asked for of neither
+        kind = columns["attributes_chosen"].type
+        goals = {"goal": pa.nulls(2 * rows, pa.float64()), "goal_attributes": _structs(vectors, kind)}
+        texts, which = _attribute_texts(vectors, [field.name for field in kind], settings)
+    else:
+        texts, which = _goal_texts(scores, settings.template or DEFAULT_GOAL_TEXT)
+    made = goals | {"side": pa.array(np.tile(np.array(SIDES, object), rows), pa.string())}
+    made["source_id"] = columns["source_id"].take(pa.array(np.arange(rows).repeat(2)))
+    asked = [texts.take(pa.array(side)) for side in which.T]
+    made["prompt"] = condition_prompts(columns["prompt"], asked, settings.placement)
+    # In the second pair the responses change places, and all that belongs to them.
+    there = np.arange(2 * rows).reshape(2, rows).T
+    for name in ("", "score_", "attributes_", "implicit_reward_"):
+        if f"{name}chosen" in columns:
+            both = pa.concat_arrays([columns[f"{name}{side}"] for side in SIDES])
+            made[f"{name}chosen"] = both.take(pa.array(there.ravel()))
+            made[f"{name}rejected"] = both.take(pa.array(there[:, ::-1].ravel()))
+    return made, int((which[:, 0] == which[:, 1]).sum())
+
+
+def _goal_texts(scores: Floats, template: str) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    """The different goal sentences, and which of them each response's score asks for, (rows, 2)."""
+    import numpy as np
+    import pyarrow as pa
+
+    values, which = np.unique(scores.round(2), return_inverse=True)
+    written = [template.replace("{g}", format_goal(value)) for value in values.tolist()]
+    return pa.array(written, pa.string()), which.reshape(scores.shape)
+
+
+def _attribute_texts(vectors: Floats, names: list[str], settings: Relabeling) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    """The different goal sentences, and which of them each response's scores ask for, (rows, 2)."""
+    import numpy as np
+    import pyarrow as pa
+
+    template = attributes_text(settings.attribute_scale, *([settings.template] if settings.template else []))
+    values, which = np.unique(vectors.round(2).reshape(-1, len(names)), axis=0, return_inverse=True)
+    written = [
+        template.replace(
+            "{g}", attribute_goals({name: goal for name, goal in zip(names, row, strict=True) if not np.isnan(goal)})
+        )
+        for row in values.tolist()
+    ]
+    return pa.array(written, pa.string()), which.reshape(len(vectors), 2)
+
+
+def _structs(vectors: Floats, kind: Any) -> Any:
+    """(rows, 2, attributes) as structs, (rows * 2,), null for nan."""
+    import pyarrow as pa
+
+    flat = vectors.reshape(-1, vectors.shape[-1])
+    return pa.StructArray.from_arrays([pa.array(column, from_pandas=True) for column in flat.T], fields=list(kind))
+
+
+def _ids(source_ids: Any, sides: Any) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(source_ids, sides, "#")
+
+
+def _pieces(pairs: pa.Table) -> Iterator[pa.RecordBatch]:
+    """The pairs in batches that are small enough to be relabeled at once; at least one, which may be empty."""
+    import pyarrow as pa
+
+    yield pa.RecordBatch.from_pylist([], schema=pairs.schema)
+    for batch in pairs.to_batches(max_chunksize=PIECE_ROWS):
+        yield from _halved(batch)
+
+
+def _halved(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    if batch.num_rows > 1 and batch.nbytes > PIECE_BYTES:
+        middle = batch.num_rows // 2
+        yield from _halved(batch.slice(0, middle))
+        yield from _halved(batch.slice(middle))
+    else:
+        yield batch

@@ -15,13 +15,13 @@ def _relabel(task: Task) -> None:
     import pyarrow.parquet as pq
 
     from radpo.data.goals import detect_placement, original_template
-    from radpo.data.preferences import load_preferences
+    from radpo.data.preferences import Reading, load_preferences
     from radpo.data.relabel import relabel
     from radpo.models.loading import load_tokenizer, resolve_model
 
     settings = task.stage.settings
     low, high = settings["scale"]
-    preferences = load_preferences(_path(settings["pairs"]), scale=(low, high))
+    preferences = load_preferences(_path(settings["pairs"]), Reading((low, high)))
     table = preferences.table.slice(0, settings["limit"])
     tokenizer = load_tokenizer(resolve_model(settings["model"].location))
     placement = detect_placement(original_template(str(tokenizer.chat_template)))
@@ -89,12 +89,12 @@ def _train(task: Task) -> None:
 
 def _likelihood(task: Task) -> None:
     """A checkpoint and held-out scored pairs -> log-likelihoods for every goal (`likelihoods.parquet`)."""
-    from radpo.data.preferences import load_preferences
+    from radpo.data.preferences import Reading, load_preferences
     from radpo.models.heldout import heldout_log_likelihoods
 
     settings = task.stage.settings
     low, high = settings["scale"]
-    pairs = load_preferences(_path(settings["pairs"]), scale=(low, high)).table.slice(0, settings["limit"])
+    pairs = load_preferences(_path(settings["pairs"]), Reading((low, high))).table.slice(0, settings["limit"])
     frame = heldout_log_likelihoods(
         _policy(task),
         pairs,

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from radpo.data.goals import detect_placement, goal_aware_template, original_template
-from radpo.data.preferences import load_preferences
+from radpo.data.preferences import Reading, load_preferences
 from radpo.data.relabel import relabel
 from radpo.errors import ConfigError
 from radpo.judges.base import Progress, no_progress
@@ -73,7 +73,7 @@ def train_alone(
     folder = resolve_model(model)
     template = original_template(str(load_tokenizer(folder).chat_template))
     placement = detect_placement(template)
-    pairs = relabel(load_preferences(pairs_file, scale=scale).table, variant.data, placement=placement).table
+    pairs = relabel(load_preferences(pairs_file, Reading(scale)).table, variant.data, placement=placement).table
     out.mkdir(parents=True, exist_ok=True)
     asked: Mapping[str, Any] = {
         "method": method, "model": model, "seed": seed, "scale": list(scale), "pairs": pairs.num_rows,
