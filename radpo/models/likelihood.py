@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from radpo.judges.base import Progress, no_progress
+from radpo.models.head import target_log_probs
+from radpo.models.shared_prefix import IGNORED, model_inputs, shared_rows, why_not
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -86,69 +88,94 @@ def log_likelihoods(
 ) -> list[LogLikelihood]:
     """log p(response | prompt) = sum over the response's tokens t of log p(t | all before it), in nats.
 
-    Items of like length share a batch, so that little is padded; the model's head is applied from the batch's first
-    response position on. The result is in the order of `items`.
+    Responses to one prompt share a row in which the prompt is read once (`radpo.models.shared_prefix`), rows of like
+    length share a batch, and the model's head is applied where a response's token is predicted. A model whose attention
+    cannot take the mask reads every response in a row of its own, which gives the same figures. The result is in the
+    order of `items`.
 
     Args:
         autocast: compute in bfloat16 as mixed-precision training does (log-probabilities themselves are in float32).
         batch_tokens: how many tokens, padding included, a batch may hold; memory grows with it.
+
+    Raises:
+        DataError: a prompt has no token.
     """
     import torch
 
-    results: list[LogLikelihood | None] = [None] * len(items)
+    shared = why_not(model) is None
+    rows = sorted(_rows(items, batch_tokens if shared else 0), key=lambda row: -row.width)
+    logps = [0.0] * len(items)
     done = 0
-    # Longest first: if memory is short, it shows at once.
-    order = sorted(range(len(items)), key=lambda index: -_length(items[index]))
     with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
-        for batch in _batches(order, items, batch_tokens):
-            for index, result in zip(batch, _score_batch(model, [items[index] for index in batch]), strict=True):
-                results[index] = result
-            done += len(batch)
+        for batch in _batches(rows, batch_tokens):
+            for row, sums in zip(batch, _score(model, batch, items, shared), strict=True):
+                for index, logp in zip(row.members, sums, strict=True):
+                    logps[index] = logp
+            done += sum(len(row.members) for row in batch)
             progress(done, len(items))
-    return [result for result in results if result is not None]
+    return [LogLikelihood(logp, len(item.response_ids)) for logp, item in zip(logps, items, strict=True)]
 
 
-def _score_batch(model: PreTrainedModel, batch: Sequence[TokenizedResponse]) -> list[LogLikelihood]:
+@dataclass(frozen=True)
+class _Row:
+    """Items, by their places, that have one prompt and are read together; `width` is in tokens."""
+
+    members: list[int]
+    width: int
+
+
+def _rows(items: Sequence[TokenizedResponse], most: int) -> Iterator[_Row]:
+    """Items with equal prompts, as many in a row as `most` tokens hold, but at least one."""
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for index, item in enumerate(items):
+        by_prompt.setdefault(item.prompt_ids, []).append(index)
+    for prompt, members in by_prompt.items():
+        row, width = [members[0]], len(prompt) - 1 + len(items[members[0]].response_ids)
+        for index in members[1:]:
+            length = len(items[index].response_ids)
+            if width + length > most:
+                yield _Row(row, width)
+                row, width = [], len(prompt) - 1
+            row.append(index)
+            width += length
+        yield _Row(row, width)
+
+
+def _score(
+    model: PreTrainedModel, batch: Sequence[_Row], items: Sequence[TokenizedResponse], shared: bool
+) -> list[list[float]]:
+    """log p of every response of every row."""
     import torch
 
-    width = max(map(_length, batch))
-    input_ids = torch.zeros(len(batch), width, dtype=torch.long)
-    attention = torch.zeros(len(batch), width, dtype=torch.long)
-    for row, item in enumerate(batch):
-        ids = torch.tensor(item.prompt_ids + item.response_ids)
-        input_ids[row, : len(ids)] = ids
-        attention[row, : len(ids)] = 1
-    # Position p predicts token p + 1, so the first logits needed are at the end of the shortest prompt.
-    first = min(len(item.prompt_ids) for item in batch) - 1
-    keep = torch.arange(first, width - 1, device=model.device)
-    input_ids, attention = input_ids.to(model.device), attention.to(model.device)
-    logits = model(input_ids=input_ids, attention_mask=attention, logits_to_keep=keep, use_cache=False).logits
-    targets = input_ids[:, first + 1 :]
-    scores = []
-    for row, item in enumerate(batch):  # row by row: a float32 copy of all logits would double the peak
-        start = len(item.prompt_ids) - 1 - first
-        stop = start + len(item.response_ids)
-        row_logits = logits[row, start:stop].float()
-        chosen = row_logits.gather(-1, targets[row, start:stop, None]).squeeze(-1)
-        logp = (chosen - row_logits.logsumexp(-1)).sum().item()
-        scores.append(LogLikelihood(logp=logp, tokens=len(item.response_ids)))
-    return scores
+    rows = shared_rows(
+        [items[row.members[0]].prompt_ids for row in batch],
+        [[items[index].response_ids for index in row.members] for row in batch],
+    ).to(model.device)
+    inputs = (
+        model_inputs(rows, model.config.get_text_config(), model.dtype)
+        if shared
+        else {"input_ids": rows.input_ids, "attention_mask": (rows.branch >= 0).long()}
+    )
+    hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
+    predicting = rows.labels != IGNORED
+    logps = torch.zeros(rows.labels.shape, dtype=torch.float32, device=model.device)
+    logps[predicting] = target_log_probs(model, hidden[predicting], rows.labels[predicting])
+    return [
+        [logps[place, rows.branch[place] == number].sum(dtype=torch.float64).item() for number in range(1, len(row.members) + 1)]
+        for place, row in enumerate(batch)
+    ]
 
 
-def _batches(order: Sequence[int], items: Sequence[TokenizedResponse], batch_tokens: int) -> Iterator[list[int]]:
-    batch: list[int] = []
-    for index in order:
-        width = _length(items[batch[0]]) if batch else 0
-        if batch and width * (len(batch) + 1) > batch_tokens:
+def _batches(rows: Sequence[_Row], batch_tokens: int) -> Iterator[list[_Row]]:
+    """Neighbouring rows, as many as a batch holds when all are padded to the first one's width."""
+    batch: list[_Row] = []
+    for row in rows:
+        if batch and batch[0].width * (len(batch) + 1) > batch_tokens:
             yield batch
             batch = []
-        batch.append(index)
+        batch.append(row)
     if batch:
         yield batch
-
-
-def _length(item: TokenizedResponse) -> int:
-    return len(item.prompt_ids) + len(item.response_ids)
 
 
 def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from radpo.data.goals import original_template
 from radpo.judges.base import Progress, no_progress
-from radpo.models.likelihood import log_likelihoods, responses, tokenize_pair
+from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import Precision, load_model, load_tokenizer, torch_dtype
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
 
 
 def reference_log_likelihoods(
@@ -32,27 +33,38 @@ def reference_log_likelihoods(
         precision: as training's, so that policy and reference agree before the first step.
 
     Returns:
-        A table with columns id, ref_chosen_logps, ref_rejected_logps, chosen_tokens, rejected_tokens, row for row as
-        `pairs`.
+        A table row for row as `pairs`, with columns id; prompt_ids, chosen_ids, rejected_ids (tokens, not truncated);
+        ref_chosen_logps, ref_rejected_logps, and chosen_tokens, rejected_tokens (what of the responses max_length
+        leaves, which is what was scored).
     """
     import pyarrow as pa
     import torch
 
     model, tokenizer = load_model(model_folder), load_tokenizer(model_folder)
     tokenizer.chat_template = original_template(str(tokenizer.chat_template))
-    tokenized = [
-        tokenize_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"])
-        for row in pairs.select(["prompt", "chosen", "rejected"]).to_pylist()
-    ]
+    tokenized = tokenize_pairs(tokenizer, pairs)
     autocast = torch_dtype(precision) is torch.bfloat16
     scored = log_likelihoods(model, list(responses(tokenized, max_length)), autocast=autocast, progress=progress)
     chosen, rejected = scored[::2], scored[1::2]
+    token_ids = pa.list_(pa.int32())
     return pa.table(
         {
             "id": pairs["id"],
+            "prompt_ids": pa.array([pair.prompt_ids for pair in tokenized], token_ids),
+            "chosen_ids": pa.array([pair.chosen_ids for pair in tokenized], token_ids),
+            "rejected_ids": pa.array([pair.rejected_ids for pair in tokenized], token_ids),
             "ref_chosen_logps": [item.logp for item in chosen],
             "ref_rejected_logps": [item.logp for item in rejected],
             "chosen_tokens": [item.tokens for item in chosen],
             "rejected_tokens": [item.tokens for item in rejected],
         }
     )
+
+
+def tokenize_pairs(tokenizer: PreTrainedTokenizerBase, pairs: pa.Table) -> list[TokenizedPair]:
+    """Every pair of a relabeled table in tokens."""
+    return [
+        tokenize_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"])
+        for batch in pairs.select(["prompt", "chosen", "rejected"]).to_batches(max_chunksize=1000)
+        for row in batch.to_pylist()
+    ]

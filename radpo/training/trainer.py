@@ -1,210 +1,181 @@
-"""The trainer: relabeled pairs and their reference log-likelihoods come in, a policy as a Hugging Face folder goes out.
+"""The trainer: TRL's `DPOTrainer`, reading every prompt once for both of its responses.
 
-The mathematics is TRL's `DPOTrainer`; this file gives it precomputed references, exact resumption and plain outputs.
+The mathematics stays TRL's: its loss, its metrics and its log are computed by its own code from the same per-token
+log-probabilities, which are had at about half the cost.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from radpo.data.goals import original_template
-from radpo.data.relabel import to_trl
-from radpo.errors import DataError, RadpoError
-from radpo.judges.base import Progress, no_progress
-from radpo.models.loading import load_model, load_tokenizer, torch_dtype
-from radpo.training.checkpoint import COMPLETE, last_complete, save_policy
-from radpo.training.settings import TrainingSettings
+import torch
+from trl import DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.utils import FusedCausalLMOutput
+
+from radpo.errors import RadpoError
+from radpo.models.head import processor_head
+from radpo.models.shared_prefix import IGNORED, SharedRows, model_inputs, why_not
+from radpo.training.collator import SharedPrefixCollator, StepGroupedSampler, take_rows
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from datasets import Dataset
-    from transformers import TrainerCallback
-    from trl import DPOConfig
 
-# Figures of TRL's log that describe the run and not the model: they differ between machines and after a resumption.
-NOT_METRICS = {
-    "epoch",
-    "num_tokens",
-    "train_runtime",
-    "train_samples_per_second",
-    "train_steps_per_second",
-    "total_flos",
-}
+log = logging.getLogger(__name__)
+
+PairLoss = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+"""A loss of one's own: the log-ratios log(pi/pi_ref) of chosen and of rejected responses, (pairs,) each, in nats, and
+beta come in; every pair's loss goes out, (pairs,)."""
+
+SORTED_LOSSES = {"aot", "aot_unpaired"}
+"""Losses that compare the pairs of a micro-batch with each other, so that which ones share it changes the loss."""
 
 
-def train(
-    model_folder: Path,
-    pairs: pa.Table,
-    reference: pa.Table,
-    out: Path,
-    settings: TrainingSettings,
-    *,
-    seed: int,
-    chat_template: str | None = None,
-    heldout: pa.Table | None = None,
-    heldout_reference: pa.Table | None = None,
-    save_every: int = 50,
-    progress: Progress = no_progress,
-) -> None:
-    """Train a policy on preference pairs, or go on where an interrupted run in the same folder stopped.
+class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
+    """TRL's `DPOTrainer` with its arguments, losses, logged metrics and checkpoints, at about half the cost of a step.
+
+    A pair is one row [prompt | chosen | rejected] in which the responses do not see each other; the language-model
+    head is applied where a response's token is predicted; the pairs of an optimiser step are put into micro-batches by
+    length. Where a model's attention cannot take the mask, TRL's own path is used, and the log says so and why.
+
+    Reference log-likelihoods that the data set brings (`ref_chosen_logps`, `ref_rejected_logps`) are used as they are;
+    a data set that brings token ids (`prompt_ids`, `chosen_ids`, `rejected_ids`) is not tokenised again.
 
     Args:
-        model_folder: the model to start from, which is also the reference.
-        pairs: a relabeled table (`radpo.data.relabel`).
-        reference: `reference_log_likelihoods` of the same pairs under the same model, row for row.
-        out: gets `policy/` (the checkpoint), `training.parquet` (step, metric, value) and `heldout.json`.
-        chat_template: the policy's chat template, where it is not the model's own (`goal_aware_template`).
-        heldout: relabeled pairs to evaluate on once training is done, with their reference log-likelihoods.
-        save_every: optimiser steps between resumable checkpoints.
+        pair_loss: used instead of `args.loss_type`, whose figures other than the loss are still logged.
+        everything else: as TRL's.
 
     Raises:
-        DataError: no pair is left to train on.
-        RadpoError: the loss is no longer a number.
+        RadpoError: in training, a loss that is no number; the message has the step and the pairs' ids.
     """
-    import pandas as pd
-    from transformers import PrinterCallback
-    from trl import DPOTrainer
 
-    class PrecomputedReferenceTrainer(DPOTrainer):  # type: ignore[misc]
-        """TRL's trainer, reading the reference log-likelihoods from the data set instead of computing them again."""
+    def __init__(self, *args: Any, pair_loss: PairLoss | None = None, **kwargs: Any) -> None:
+        self.pair_loss = pair_loss
+        self.unshared: str | None = None
+        self._tried = False
+        super().__init__(*args, **kwargs)
+        self._share_prefixes()
 
-        def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+    def _share_prefixes(self) -> None:
+        """Use our collator where TRL would use its own for text; one that a user gave stays."""
+        if type(self.data_collator) is DataCollatorForPreference:
+            theirs = vars(self.data_collator)
+            if theirs["truncation_mode"] == "keep_start":
+                self.data_collator = SharedPrefixCollator(**theirs)
+            else:  # cut at their starts, the two sequences of a pair no longer begin alike
+                self._fall_back("truncation_mode is keep_end")
+
+    def _fall_back(self, reason: str) -> None:
+        self.unshared, self._tried = reason, True
+        log.warning("prompts are read twice, as TRL does: %s", reason)
+
+    def _shares(self, model: Any) -> bool:
+        if not self._tried:
+            self._tried = True
+            if self.aux_loss_enabled:
+                reason: str | None = "the load-balancing loss counts every token"
+            elif getattr(getattr(self.model, "active_peft_config", None), "is_prompt_learning", False):
+                reason = "the adapter puts tokens of its own before the prompt"
+            else:
+                reason = why_not(model)
+            if reason is not None:
+                self._fall_back(reason)
+        return self.unshared is None
+
+    def _reading(self, model: Any, rows: SharedRows | None) -> Any:
+        """What TRL's code is given to call as its model: one that answers TRL's question from shared rows."""
+        if rows is None or not self._shares(model):
+            return model
+        config = self.model.config.get_text_config()
+
+        def read(*, labels: torch.Tensor, input_ids: Any, attention_mask: Any, **kwargs: Any) -> FusedCausalLMOutput:
+            outputs = model(**model_inputs(rows, config, self.model.dtype), shift_labels=rows.labels, **kwargs)
+            return _apart(outputs, rows, labels[:, 1:] != IGNORED)
+
+        return read
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        rows, ids, inputs = take_rows(inputs)
+        reading, outputs = self._reading(model, rows), {}
+
+        def remembering(**kwargs: Any) -> Any:
+            outputs["fused"] = reading(**kwargs)
+            return outputs["fused"]
+
+        with processor_head(self.accelerator.device):
+            if return_outputs:
+                return super()._compute_loss(model, inputs, return_outputs)
+            loss = super()._compute_loss(remembering, inputs, False)
+        if self.pair_loss is not None:
+            if not self.precompute_ref_logps:
+                raise RadpoError("a loss of one's own needs precompute_ref_log_probs")
+            chosen, rejected = outputs["fused"].log_probs.sum(dim=1).chunk(2)
+            ratios = chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"]
+            loss = self.pair_loss(*ratios, self.beta).mean()
+        if self.model.training and not torch.isfinite(loss):
+            raise RadpoError(
+                f"training step {self.state.global_step + 1}: the loss is {loss.item()} on the pairs "
+                f"{', '.join(map(str, ids))}; lower learning_rate, or train in float32"
+            )
+        return loss
+
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """log p(chosen) and log p(rejected) under the reference, (pairs,) each, in nats."""
+        rows, _, inputs = take_rows(inputs)
+        with processor_head(self.accelerator.device):
+            return super().compute_ref_log_probs(self._reading(model, rows), inputs)
+
+    def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: Any, dataset_name: str) -> Dataset:
+        if {"prompt_ids", "chosen_ids", "rejected_ids"} <= set(getattr(dataset, "column_names", None) or ()):
             return dataset
+        return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
 
-    train_set = _dataset(pairs, reference)
-    eval_set = None if heldout is None or heldout_reference is None else _dataset(heldout, heldout_reference)
-    tokenizer = load_tokenizer(model_folder)
-    template = original_template(str(tokenizer.chat_template))
-    tokenizer.chat_template = template  # the goal, if any, is already in the prompts
-    work = out / "work"
-    trainer = PrecomputedReferenceTrainer(
-        model=load_model(model_folder),
-        args=_arguments(settings, work, seed, save_every, eval_rows=0 if eval_set is None else len(eval_set)),
-        train_dataset=train_set,
-        eval_dataset=eval_set,
-        processing_class=tokenizer,
-        callbacks=[_watch(progress)],
-    )
-    trainer.remove_callback(PrinterCallback)  # it writes to standard output, which is for results
-    _forbid_silent_loss("training", len(train_set), len(trainer.train_dataset), settings.max_length)
-    if eval_set is not None:
-        _forbid_silent_loss("held-out", len(eval_set), len(trainer.eval_dataset), settings.max_length)
-    checkpoint = last_complete(work)
-    with _head_at_responses_only():
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        metrics = {} if eval_set is None else trainer.evaluate()
-    if metrics:
-        kept = {key.removeprefix("eval_"): value for key, value in metrics.items() if "/" in key or key == "eval_loss"}
-        (out / "heldout.json").write_text(json.dumps(kept, indent=1, sort_keys=True), encoding="utf-8")
-    rows = [
-        {"step": log["step"], "metric": metric, "value": float(value)}
-        for log in trainer.state.log_history
-        for metric, value in sorted(log.items())
-        if metric not in NOT_METRICS | {"step"} and not metric.startswith(("eval_", "train_"))
-    ]
-    pd.DataFrame(rows, columns=["step", "metric", "value"]).to_parquet(out / "training.parquet", index=False)
-    partial = out / "policy.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    save_policy(trainer.accelerator.unwrap_model(trainer.model), tokenizer, chat_template or template, partial)
-    partial.rename(out / "policy")
-    shutil.rmtree(work, ignore_errors=True)
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        if {"ref_chosen_logps", "ref_rejected_logps"} <= set(dataset.column_names):
+            return dataset
+        self._share_prefixes()
+        return super()._precompute_ref_logps(dataset, name, batch_size)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if "id" not in self._signature_columns:
+            self._signature_columns.append("id")
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if (
+            self.args.train_sampling_strategy != "random"
+            or not hasattr(dataset, "with_format")
+            or not hasattr(dataset, "__len__")
+            or set(self.loss_types) & SORTED_LOSSES
+        ):
+            return super()._get_train_sampler(train_dataset)
+        columns = dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]).with_format("arrow")[:]
+        lengths = sum(columns[name].combine_chunks().value_lengths().to_numpy() for name in columns.column_names)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return StepGroupedSampler(lengths.tolist(), step, seed)
 
 
-def _dataset(pairs: pa.Table, reference: pa.Table) -> Dataset:
-    """TRL's data set of the pairs, with the reference log-likelihoods as columns."""
-    if pairs["id"].to_pylist() != reference["id"].to_pylist():
-        raise DataError(
-            "the reference log-likelihoods belong to other pairs: their ids differ from the training pairs'"
-        )
-    dataset = to_trl(pairs)
-    for column in ("ref_chosen_logps", "ref_rejected_logps"):
-        dataset = dataset.add_column(column, reference[column].to_pylist())
-    return dataset
+def _apart(outputs: FusedCausalLMOutput, rows: SharedRows, wanted: torch.Tensor) -> FusedCausalLMOutput:
+    """What was computed on shared rows, (pairs, width), as TRL has it: chosen rows, then rejected rows.
 
-
-def _forbid_silent_loss(what: str, before: int, after: int, max_length: int) -> None:
-    """TRL drops a pair whose prompt alone fills max_length without a word; here that stops the run."""
-    if after < before:
-        raise DataError(
-            f"{before - after} of {before} {what} pairs have a prompt of max_length ({max_length}) tokens or more, "
-            "which leaves no response to learn from; raise max_length or leave those pairs out"
-        )
-
-
-def _arguments(settings: TrainingSettings, work: Path, seed: int, save_every: int, eval_rows: int) -> DPOConfig:
-    import torch
-    from trl import DPOConfig
-
-    # TRL reports the mean of the batches' means, which is the mean over pairs only if all batches are of one size.
-    eval_batch = max(size for size in range(1, 9) if eval_rows % size == 0)
-    return DPOConfig(
-        output_dir=str(work),
-        seed=seed,
-        data_seed=seed,
-        beta=settings.beta,
-        loss_type=[settings.loss],
-        label_smoothing=settings.label_smoothing,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup_share,
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.micro_batch_size,
-        gradient_accumulation_steps=settings.batch_size // settings.micro_batch_size,
-        per_device_eval_batch_size=eval_batch,
-        max_length=settings.max_length,
-        bf16=torch_dtype(settings.precision) is torch.bfloat16,
-        use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=False,
-        precompute_ref_log_probs=True,
-        save_strategy="steps",
-        save_steps=save_every,
-        save_total_limit=2,  # the one before stays until the next is whole
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # a loss that is no number must be seen
-        disable_tqdm=True,
-        report_to="none",
-    )
-
-
-@contextmanager
-def _head_at_responses_only() -> Iterator[None]:
-    """Have TRL project onto the vocabulary only the positions whose log-probability it uses.
-
-    TRL 1.16 does so where Triton runs. Elsewhere it projects every position, prompts and padding too, for the sake of
-    compilers that need fixed shapes, and masks the rest afterwards. Without a compiler that changes no figure and takes
-    more than half of a step's time on a processor with SmolLM2's vocabulary.
+    Args:
+        wanted: (2 pairs, TRL's width - 1), where a response's token is predicted.
     """
-    from unittest.mock import patch
+    halves = wanted.chunk(2)
 
-    with patch("trl.trainer.utils._use_triton", lambda device: True):
-        yield
+    def spread(values: torch.Tensor | None) -> torch.Tensor | None:
+        if values is None:
+            return None
+        return torch.cat(
+            [
+                values.new_zeros(half.shape).masked_scatter(half, values[rows.branch == number])
+                for number, half in enumerate(halves, start=1)
+            ]
+        )
 
-
-def _watch(progress: Progress) -> TrainerCallback:
-    from transformers import TrainerCallback
-
-    class Watch(TrainerCallback):  # type: ignore[misc]
-        """Reports steps, marks checkpoints as whole once they are, and stops at a loss that is no number."""
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            progress(state.global_step, state.max_steps)
-
-        def on_log(
-            self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
-        ) -> None:
-            if logs and not math.isfinite(logs.get("loss", 0.0)):
-                raise RadpoError(
-                    f"training step {state.global_step}: the loss is {logs['loss']}; "
-                    "lower learning_rate, or train in float32"
-                )
-
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
-
-    return Watch()
+    names = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
+    return FusedCausalLMOutput(**{name: spread(getattr(outputs, name)) for name in names})

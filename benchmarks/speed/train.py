@@ -1,0 +1,237 @@
+"""A DPO training step and the reference precompute: radpo's trainer against TRL's, same pairs, one run, in turn.
+
+Run from the repository's root: python benchmarks/speed/train.py [--json FILE] [--model FOLDER] [--rounds N]
+
+Three trainers take the same optimiser steps on the same pairs, each in a process of its own so that peak memory is its
+own: TRL with its defaults (gradient checkpointing, the reference model beside the policy), TRL with precomputed
+references and no gradient checkpointing, and radpo's. Pairs are real UltraFeedback ones where RADPO_REAL_DATA or
+../shared/data has them, else synthetic ones of the same lengths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+REAL = Path(os.environ.get("RADPO_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+UF = REAL / "preferences" / "ultrafeedback_binarized_960.jsonl.gz"
+PAIRS, MICRO_BATCH, MAX_LENGTH, SEED = 24, 4, 512, 0
+ARMS = ("trl-defaults", "trl-precomputed", "radpo")
+
+
+def main() -> None:
+    """Run every arm in turn, print medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the rows here as JSON")
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="a bundled model, a folder, or a Hub id")
+    parser.add_argument("--rounds", type=int, default=1, help="how often every trainer runs")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="how many pairs it trains on, all in one epoch")
+    parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.arm:
+        print(json.dumps(measure(arguments.arm, arguments.model, arguments.pairs)))
+        return
+    found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
+    for _ in range(arguments.rounds):
+        for arm in ARMS:
+            command = [sys.executable, __file__, "--arm", arm, "--model", arguments.model, "--pairs"]
+            out = subprocess.run([*command, str(arguments.pairs)], check=True, stdout=subprocess.PIPE, text=True)
+            found[arm].append(json.loads(out.stdout.splitlines()[-1]))
+            print(f"{arm}: {found[arm][-1]}", file=sys.stderr)
+    rows = [
+        row("training step", found, "trl-defaults", "train", arguments.pairs, 2.5),
+        row("training step", found, "trl-precomputed", "train", arguments.pairs, 2.0),
+        row("reference precompute", found, "trl-precomputed", "reference", arguments.pairs, 2.5),
+        memory(found, "trl-precomputed", 0.7),
+    ]
+    where = "real UltraFeedback pairs" if UF.is_file() else "synthetic pairs of UltraFeedback's lengths"
+    print(f"{arguments.pairs} {where}, {arguments.model}, max_length {MAX_LENGTH}, micro-batch {MICRO_BATCH}")
+    for r in rows:
+        print(
+            f"{r['what']}: ours {r['ours']}, peer {r['peer']} {r['unit']}; ratio {r['ratio']} {r['spread']}, "
+            f"goal {r['goal']}"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"name": "train", "rows": rows}, indent=1), encoding="utf-8")
+
+
+def row(
+    what: str, found: dict[str, list[dict[str, float]]], peer: str, figure: str, pairs: int, goal: float
+) -> dict[str, Any]:
+    """Pairs per processor second of ours and of a peer, and the ratios round by round."""
+    ours, theirs = ([pairs / run[figure] for run in found[arm]] for arm in ("radpo", peer))
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    return _row(f"{what} against {peer}", ours, theirs, "pairs per processor second", ratios, goal)
+
+
+def memory(found: dict[str, list[dict[str, float]]], peer: str, goal: float) -> dict[str, Any]:
+    """Peak memory of ours and of a peer in training; the ratio is better where it is lower."""
+    ours, theirs = ([run["peak_gib"] for run in found[arm]] for arm in ("radpo", peer))
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    return _row(f"peak memory against {peer} (lower is better)", ours, theirs, "GiB", ratios, goal)
+
+
+def _row(
+    what: str, ours: list[float], theirs: list[float], unit: str, ratios: list[float], goal: float
+) -> dict[str, Any]:
+    return {
+        "what": what,
+        "ours": round(statistics.median(ours), 4),
+        "peer": round(statistics.median(theirs), 4),
+        "unit": unit,
+        "ratio": round(statistics.median(ratios), 3),
+        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
+        "goal": goal,
+    }
+
+
+def measure(arm: str, model: str, count: int) -> dict[str, float]:
+    """One trainer's processor seconds for the precompute and for the steps, and its peak memory in training."""
+    import torch
+    from trl import DPOConfig, DPOTrainer
+
+    from radpo.data.relabel import to_trl
+    from radpo.models.loading import bf16_supported, load_model, load_tokenizer, resolve_model
+    from radpo.training.dataset import training_dataset
+    from radpo.training.reference import reference_log_likelihoods
+    from radpo.training.trainer import SharedPrefixDPOTrainer
+
+    folder, pairs = resolve_model(model), preference_pairs(count)
+    precision: Any = "bfloat16" if bf16_supported() else "float32"
+    taken: dict[str, float] = {"reference": 0.0}
+    settings: dict[str, Any] = {
+        "per_device_train_batch_size": MICRO_BATCH,
+        "gradient_accumulation_steps": max(count // MICRO_BATCH // 2, 1),
+        "max_length": MAX_LENGTH,
+        "bf16": precision == "bfloat16",
+        "use_cpu": not torch.cuda.is_available(),
+        "num_train_epochs": 1,
+        "seed": SEED,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_steps": 1,
+    }
+    with tempfile.TemporaryDirectory() as out:
+        if arm == "radpo":
+            start = clock()
+            reference = reference_log_likelihoods(folder, pairs, max_length=MAX_LENGTH, precision=precision)
+            taken["reference"] = clock() - start
+            data, trainer_class = training_dataset(pairs, reference), SharedPrefixDPOTrainer
+        else:
+            data, trainer_class = to_trl(pairs), DPOTrainer
+        if arm != "trl-defaults":
+            settings |= {"gradient_checkpointing": False, "precompute_ref_log_probs": True}
+        start = clock()
+        trainer = trainer_class(
+            model=load_model(folder),
+            ref_model=load_model(folder) if arm == "trl-defaults" else None,
+            args=DPOConfig(output_dir=out, **settings),
+            train_dataset=data,
+            processing_class=load_tokenizer(folder),
+        )
+        if arm == "trl-precomputed":
+            taken["reference"] = clock() - start
+        forget_peak()
+        start = clock()
+        trainer.train()
+        taken["train"] = clock() - start
+    return {**{name: round(value, 2) for name, value in taken.items()}, "peak_gib": round(peak_gib(), 3)}
+
+
+def preference_pairs(count: int) -> Any:
+    """Scored pairs as plain training pairs: prompt as messages, chosen and rejected as text."""
+    import pyarrow as pa
+
+    from radpo.data.preferences import schema
+    from radpo.data.relabel import relabel
+
+    rows = [row for row in (_real() if UF.is_file() else _synthetic()) if row["score_chosen"] > row["score_rejected"]]
+    random.Random(SEED).shuffle(rows)
+    return relabel(pa.Table.from_pylist(rows[:count], schema=schema()), "plain").table
+
+
+def _real() -> list[dict[str, Any]]:
+    with gzip.open(UF, "rt", encoding="utf-8") as stream:
+        read = [json.loads(line) for line in stream]
+    return [
+        {
+            "id": str(number),
+            "prompt": [{"role": "user", "content": _text(row["prompt"])}],
+            "chosen": _text(row["chosen"]),
+            "rejected": _text(row["rejected"]),
+            "score_chosen": float(row["score_chosen"]),
+            "score_rejected": float(row["score_rejected"]),
+        }
+        for number, row in enumerate(read)
+    ]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value[-1]["content"])
+
+
+def _synthetic() -> list[dict[str, Any]]:
+    """Random words, in numbers drawn from log-normal fits to UltraFeedback's prompts and responses."""
+    chance = random.Random(SEED)
+
+    def words(mean: float, spread: float) -> str:
+        number = int(min(max(chance.lognormvariate(mean, spread), 3), 700))
+        return " ".join(chance.choice(("the", "answer", "model", "of", "score", "good", "river", "two")) for _ in range(number))
+
+    return [
+        {
+            "id": str(number),
+            "prompt": [{"role": "user", "content": words(4.2, 1.0)}],
+            "chosen": words(4.9, 0.8),
+            "rejected": words(4.7, 0.9),
+            "score_chosen": 8.0,
+            "score_rejected": 5.0,
+        }
+        for number in range(960)
+    ]
+
+
+def clock() -> float:
+    """Processor seconds of this process on a processor; wall seconds where a GPU does the work."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def forget_peak() -> None:
+    """Start measuring peak memory anew."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_gib() -> float:
+    """Peak memory since `forget_peak`: the GPU's where there is one, else this process's resident memory."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    return int(found[1]) / 2**20 if found else float("nan")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Hidden states come in, log-probabilities of given next tokens go out, without the logits of all positions at once.
+
+TRL has this for GPUs, in Triton. On processors its stand-in walks over tiles far larger than any cache, projects
+positions that predict nothing, and multiplies gradients in float32; there the function of this module takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+TILE_NUMBERS = 1 << 22
+"""Numbers in a tile of logits: 16 MiB in float32, which stays in cache and below what malloc asks the system for."""
+
+GRADIENT_NUMBERS = 1 << 27
+"""Numbers in a block of the logits' gradient: 256 MiB in bfloat16. Its product is rounded once, as autograd's is."""
+
+
+class TokenLogProbs(torch.autograd.Function):
+    """log p of each target token, and figures of the distributions that they come from.
+
+    Takes and gives what TRL's `ChunkedLogProbFunction` does, and can stand in its place. Only log p has a gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        temperature: float = 1.0,
+        chunk_size: int = 0,
+        softcap: float | None = None,
+        logit_scale: float = 1.0,
+        outputs: tuple[str, ...] = ("log_probs",),
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Project tile by tile.
+
+        Args:
+            hidden: (positions, size), the last layer's output.
+            weight: (vocabulary, size), the head's; `bias`, (vocabulary,), may be None.
+            targets: (positions,), the token that each position predicts.
+            chunk_size: not used; the tiles' size follows from the vocabulary.
+            softcap: the bound c of logits z as c tanh(z / c), None for none.
+            outputs: which of log_probs, entropy, log_sum_sq_probs, mean_logits and is_top1 are wanted.
+
+        Returns:
+            log p in nats; the entropy in nats; log sum p^2; the mean logit; whether the target is the most likely
+            token; each (positions,), None where not wanted. In float32, the last in bool.
+        """
+        shape = (logit_scale, softcap, 1 / temperature)
+        dtype = _compute_dtype(hidden)
+        wanted = {name: torch.empty(len(targets), dtype=torch.float32) for name in outputs}
+        log_z = torch.empty(len(targets), dtype=torch.float32)
+        for part, z in _tiles(hidden, weight, bias, shape, dtype):
+            top, place = z.max(-1)
+            target = z.gather(-1, targets[part, None]).squeeze(-1)
+            if "mean_logits" in wanted:
+                wanted["mean_logits"][part] = z.mean(-1)
+            if "is_top1" in wanted:
+                wanted["is_top1"][part] = (place == targets[part]).float()
+            e = (z - top[:, None]).exp_()
+            total = e.sum(-1)
+            log_z[part] = top + total.log()
+            if "entropy" in wanted:
+                wanted["entropy"][part] = log_z[part] - _dot(e, z) / total
+            if "log_sum_sq_probs" in wanted:
+                wanted["log_sum_sq_probs"][part] = _dot(e, e).log() - 2 * total.log()
+            wanted["log_probs"][part] = target - log_z[part]
+        ctx.save_for_backward(hidden, weight, bias, targets, log_z)
+        ctx.shape, ctx.dtype = shape, dtype
+        top1 = wanted.get("is_top1")
+        found = (
+            wanted["log_probs"],
+            wanted.get("entropy"),
+            wanted.get("log_sum_sq_probs"),
+            wanted.get("mean_logits"),
+            None if top1 is None else top1.bool(),
+        )
+        ctx.mark_non_differentiable(*(value for value in found[1:] if value is not None))
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        """d log p / d z_j = [j is the target] - p_j, through what shapes z, to hidden states and head."""
+        hidden, weight, bias, targets, log_z = ctx.saved_tensors
+        scale, softcap, inverse = ctx.shape
+        outer = gradients[0]
+        assert outer is not None
+        grad_hidden = torch.empty(hidden.shape, dtype=hidden.dtype)
+        grad_weight = torch.zeros(weight.shape, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros(weight.shape[0]) if bias is not None and ctx.needs_input_grad[2] else None
+        cast = weight.to(ctx.dtype)
+        rows = max(GRADIENT_NUMBERS // weight.shape[0], 1)
+        for start in range(0, len(targets), rows):
+            block = slice(start, min(start + rows, len(targets)))
+            states = hidden[block].to(ctx.dtype)
+            gradient = torch.empty(len(states), weight.shape[0], dtype=ctx.dtype)
+            for part, z in _tiles(states, weight, bias, ctx.shape, ctx.dtype, cast):
+                here = slice(start + part.start, start + part.stop)
+                slope = None if softcap is None else 1 - (z / (softcap * inverse)).square_()
+                g = outer[here, None]
+                z.sub_(log_z[here, None]).exp_().mul_(-g).scatter_add_(-1, targets[here, None], g.expand(-1, 1))
+                if slope is not None:
+                    z.mul_(slope)
+                gradient[part] = z.mul_(scale * inverse) if scale * inverse != 1 else z
+            grad_hidden[block] = gradient @ cast
+            if grad_weight is not None:
+                grad_weight += gradient.t() @ states
+            if grad_bias is not None:
+                grad_bias += gradient.sum(0, dtype=torch.float32)
+        return (
+            grad_hidden,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
+            *[None] * 6,
+        )
+
+
+def _tiles(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    shape: tuple[float, float | None, float],
+    dtype: torch.dtype,
+    cast: torch.Tensor | None = None,
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Logits in float32, some positions at a time; a tile is overwritten by the next."""
+    scale, softcap, inverse = shape
+    cast = weight.to(dtype) if cast is None else cast
+    rows = max(TILE_NUMBERS // weight.shape[0], 1)
+    buffer = torch.empty(min(rows, len(hidden)), weight.shape[0], dtype=torch.float32)
+    for start in range(0, len(hidden), rows):
+        part = slice(start, min(start + rows, len(hidden)))
+        product = torch.nn.functional.linear(hidden[part].to(dtype), cast, None if bias is None else bias.to(dtype))
+        z = buffer[: part.stop - part.start].copy_(product)
+        if scale != 1:
+            z.mul_(scale)
+        if softcap is not None:
+            z.div_(softcap).tanh_().mul_(softcap)
+        if inverse != 1:
+            z.mul_(inverse)
+        yield part, z
+
+
+def _dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Row by row scalar products, without the products in between."""
+    return torch.bmm(one[:, None, :], other[:, :, None]).flatten()
+
+
+def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+@contextmanager
+def processor_head(device: torch.device) -> Iterator[None]:
+    """On a processor, have TRL's language-model head use this module, at the positions that predict something only.
+
+    TRL 1.16 leaves out the others only where Triton runs; elsewhere it projects every position, prompts and padding
+    too, for the sake of compilers that need fixed shapes, and masks the rest afterwards.
+    """
+    from unittest.mock import patch
+
+    if device.type != "cpu":
+        yield
+        return
+    with (
+        patch("trl.trainer.utils._use_triton", lambda device: True),
+        patch("trl.trainer.utils._ChunkedLogProbFunction", TokenLogProbs),
+    ):
+        yield
+
+
+def target_log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """log p of each target token under a model's head, in nats, (positions,), in float32.
+
+    Args:
+        hidden: (positions, size), the last layer's output where a token is predicted.
+        targets: (positions,), the tokens predicted.
+
+    Raises:
+        NotImplementedError: the model's family shapes its logits in a way not known here.
+    """
+    head, config = model.get_output_embeddings(), model.config.get_text_config()
+    if any(getattr(config, name, None) not in (None, 1.0) for name in ("logits_scaling", "lm_head_multiplier")):
+        raise NotImplementedError(f"logits of {config.model_type}")
+    scale, softcap = getattr(config, "logit_scale", None), getattr(config, "final_logit_softcapping", None)
+    function = TokenLogProbs if hidden.device.type == "cpu" else _triton_log_probs()
+    found = function.apply(
+        hidden, head.weight, head.bias, targets, 1.0, 1 << 15, softcap, 1.0 if scale is None else scale, ("log_probs",)
+    )
+    log_probs: torch.Tensor = found[0]
+    return log_probs
+
+
+def _triton_log_probs() -> Any:
+    from trl.kernels import ChunkedLogProbFunction
+
+    return ChunkedLogProbFunction
+
+
