@@ -217,7 +217,7 @@ def _notes(plan: Plan, store: Store) -> list[str]:
             notes.update(dict.fromkeys(json.loads((store.folder(stage) / "notes.json").read_text(encoding="utf-8"))))
     if len(plan.matrix.seeds) == 1:
         notes["One seed was run: differences between variants include the luck of that seed."] = None
-    missing = [name for name, value in dict(plan.matrix.benchmarks).items() if value is None]
+    missing = [name for name, value in plan.matrix.benchmarks.named().items() if value is None]
     if missing:
         notes[f"Not run, because the matrix does not ask for it: {', '.join(missing)}."] = None
     return list(notes)
