@@ -62,7 +62,9 @@ class Builder:
             hints: what it is to know that cannot change its result.
         """
         name = "/".join(part for part in (function, self.label, who) if part)
-        return Stage(name, function, FUNCTIONS[function], settings, inputs or {}, hints or {})
+        resources = self.matrix.resources.get(function)
+        asked = {"resources": resources.model_dump(exclude_none=True)} if resources else {}
+        return Stage(name, function, FUNCTIONS[function], settings, inputs or {}, {**asked, **(hints or {})})
 
     def about(self, checkpoint: Checkpoint | None, function: str, who: str, settings: Mapping[str, Any]) -> Stage:
         """A stage that reads a checkpoint: the one that was trained, or (None, too) the matrix's model as it is."""

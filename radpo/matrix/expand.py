@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from radpo.config import Matrix
+from radpo.config.words import did_you_mean
+from radpo.errors import ConfigError
 from radpo.matrix.benchmarks import BENCHMARKS
 from radpo.matrix.builder import Builder, Checkpoint
-from radpo.matrix.graph import Source, Stage
+from radpo.matrix.graph import Source, Stage, in_order
+from radpo.matrix.stages import FUNCTIONS
 from radpo.matrix.training import checkpoint
 from radpo.models.loading import model_fingerprint
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One variant with one seed: its training stage (None for a model as it is) and a scoring stage a benchmark."""
+    """A model's variant with one seed: its training stage (None for a model as it is), a scoring stage a benchmark."""
 
+    model: str
     variant: str
     seed: int
     train: Stage | None
     benchmarks: Mapping[str, Stage]
+
+    @property
+    def wanted(self) -> list[Stage]:
+        """The last stage of every chain; what they need follows from them."""
+        return [*self.benchmarks.values(), *([self.train] if self.train else [])]
 
 
 @dataclass(frozen=True)
@@ -28,34 +39,60 @@ class Plan:
     """A matrix with its sources identified by content and its cells expanded."""
 
     matrix: Matrix
-    model: Source
+    models: tuple[Source, ...]
     files: Mapping[str, Source]
     cells: tuple[Cell, ...]
 
-    @property
-    def wanted(self) -> list[Stage]:
-        """The last stage of every chain; what they need follows from them."""
-        return [
-            stage for cell in self.cells for stage in (*cell.benchmarks.values(), *([cell.train] if cell.train else []))
-        ]
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """All stages of all cells, each once, inputs first."""
+        return in_order(stage for cell in self.cells for stage in cell.wanted)
+
+    def cells_of(self, model: Source) -> list[Cell]:
+        """The cells of one model."""
+        return [cell for cell in self.cells if cell.model == model.location]
 
 
 def expand(matrix: Matrix) -> Plan:
     """The cells and stages of a matrix. Cells share every stage whose settings and inputs are the same.
 
     Raises:
-        ConfigError: a variant's method does not exist.
-        ModelError: the model is not to be had.
+        ConfigError: a variant's method does not exist, or no cell is left.
+        ModelError: a model is not to be had.
     """
-    builder = Builder(matrix, Source(matrix.model, model_fingerprint(matrix.model)))
-    cells = tuple(_cell(builder, checkpoint(builder, name, seed)) for seed in matrix.seeds for name in matrix.variants)
-    return Plan(matrix, builder.model, builder.files, cells)
+    for function in matrix.resources:
+        if function not in FUNCTIONS:
+            known = ", ".join(FUNCTIONS)
+            raise ConfigError(
+                f"resources.{function}: no such stage; there are {known}{did_you_mean(function, FUNCTIONS)}"
+            )
+    several = len(matrix.all_models) > 1
+    models = tuple(Source(name, model_fingerprint(name)) for name in matrix.all_models)
+    files: dict[str, Source] = {}
+    cells = []
+    for model in models:
+        builder = Builder(matrix, model, files, model.location if several else "")
+        for seed in matrix.seeds:
+            for name in matrix.variants:
+                cell = _cell(builder, checkpoint(builder, name, seed))
+                if cell is not None:
+                    cells.append(cell)
+    if not cells:
+        raise ConfigError(f"{matrix.name}: include and exclude leave no cell of the matrix")
+    left = tuple(model for model in models if any(cell.model == model.location for cell in cells))
+    return Plan(matrix, left, files, tuple(cells))
 
 
-def _cell(builder: Builder, scored: Checkpoint) -> Cell:
-    stages: dict[str, Stage] = {}
+def _cell(builder: Builder, scored: Checkpoint) -> Cell | None:
+    """The cell of a checkpoint; None where the matrix leaves it out."""
+    model, stages = builder.model.location, dict[str, Stage]()
+    place: dict[str, Any] = {"model": model, "variant": scored.variant, "seed": scored.seed}
+    if not builder.matrix.has_cell(**place):
+        return None
     for name, section in builder.matrix.benchmarks.named().items():
-        stage = None if section is None else BENCHMARKS[name](builder, section, scored)
+        if section is None or not builder.matrix.has_cell(**place, benchmark=name):
+            continue
+        stage = BENCHMARKS[name](builder, section, scored)
         if stage is not None:
             stages[name] = stage
-    return Cell(scored.variant, scored.seed, scored.train, stages)
+    return Cell(model, scored.variant, scored.seed, scored.train, stages)
