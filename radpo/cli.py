@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from radpo import cli_matrix
 from radpo.cli_data import data_app
 from radpo.cli_options import Json, Model, PairsFile, Scale, Seed, load_pairs, print_json, quiet_libraries
 from radpo.errors import RadpoError
 
 if TYPE_CHECKING:
-    from radpo.matrix.expand import Plan
-    from radpo.matrix.store import Store
     from radpo.results import Scores
 
 app = typer.Typer(
@@ -33,7 +31,8 @@ app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
 app.add_typer(analyze_app, name="analyze")
 
-MatrixFile = Annotated[Path, typer.Argument(metavar="MATRIX.yaml", help="The matrix file.")]
+app.command()(cli_matrix.run)
+app.command()(cli_matrix.plan)
 
 
 def main() -> None:
@@ -56,60 +55,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
         print(__version__)
         raise typer.Exit
-
-
-@app.command()
-def run(
-    matrix: MatrixFile,
-    out: Annotated[Path | None, typer.Option(help="The run directory; runs/NAME unless given.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, as `radpo plan`.")] = False,
-) -> None:
-    """Run a matrix to its report. Interrupted, the same command goes on; unchanged, it does nothing.
-
-    Finished stages are kept in a store beside the run directories (runs/store, or RADPO_STORE) and shared by all
-    matrices that need them.
-    """
-    from radpo.config import load_matrix
-    from radpo.matrix.expand import expand
-
-    plan_ = expand(load_matrix(matrix))
-    folder, store = _places(plan_, out)
-    if dry_run:
-        _print_plan(plan_, store)
-        return
-    from radpo.console import MatrixView
-    from radpo.matrix.graph import in_order
-    from radpo.matrix.run import run_matrix
-
-    quiet_libraries()
-    with MatrixView(len(in_order(plan_.wanted))) as view:
-        finished = run_matrix(plan_, folder, store, view)
-    if finished.unchanged:
-        print("nothing to do: every stage is in the store and the report is current", file=sys.stderr)
-    print(finished.report)
-
-
-@app.command()
-def plan(
-    matrix: MatrixFile,
-    out: Annotated[Path | None, typer.Option(help="The run directory; runs/NAME unless given.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List a matrix's stages and which of them the store already has."""
-    from radpo.config import load_matrix
-    from radpo.matrix.expand import expand
-    from radpo.matrix.graph import in_order
-
-    plan_ = expand(load_matrix(matrix))
-    _, store = _places(plan_, out)
-    if as_json:
-        stages = [
-            {"name": s.name, "key": s.key, "in_store": store.has(s), "needs": [i.name for i in s.inputs.values()]}
-            for s in in_order(plan_.wanted)
-        ]
-        print(json.dumps({"name": plan_.matrix.name, "stages": stages}, indent=1))
-    else:
-        _print_plan(plan_, store)
 
 
 @app.command()
@@ -297,21 +242,3 @@ def _show(figures: Mapping[str, Any], as_json: bool) -> None:
             print(*value, sep="\n")
         else:
             print(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
-
-
-def _places(plan: Plan, out: Path | None) -> tuple[Path, Store]:
-    """The run directory, and the store beside it."""
-    from radpo.matrix.store import Store
-
-    folder = out or Path("runs") / plan.matrix.name
-    return folder, Store(Path(os.environ.get("RADPO_STORE") or folder.parent / "store"))
-
-
-def _print_plan(plan: Plan, store: Store) -> None:
-    from radpo.matrix.graph import in_order
-
-    stages = in_order(plan.wanted)
-    for stage in stages:
-        print(f"{'in store' if store.has(stage) else 'to do   '}  {stage.name}")
-    missing = sum(not store.has(stage) for stage in stages)
-    print(f"{plan.matrix.name}: {len(stages)} stages, {missing} to do")

@@ -1,49 +1,17 @@
-"""Stages, keys, the store and the local executor, on stages that take no model."""
+"""Stages, keys and the schedule, on stages that take no model, in this process."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from cheap_stages import WRITE, stage, write_text
+from cheap_stages import run_inline as run
 
-from radpo.matrix.executors import Done, run_local
 from radpo.matrix.graph import Function, Source, Stage, Task, in_order
+from radpo.matrix.schedule import StageError
 from radpo.matrix.store import Store
-
-
-class Watcher:
-    """Notes which stages were computed and which came from the store."""
-
-    def __init__(self) -> None:
-        self.computed: list[str] = []
-        self.kept: list[str] = []
-
-    def begins(self, stage: Stage) -> None: ...
-
-    def progresses(self, stage: Stage, done: int, total: int) -> None: ...
-
-    def ends(self, done: Done) -> None:
-        (self.kept if done.from_store else self.computed).append(done.stage.name)
-
-
-def write_text(task: Task) -> None:
-    before = "".join((folder / "text").read_text() for _, folder in sorted(task.inputs.items()))
-    (task.out / "text").write_text(before + str(task.stage.settings["text"]))
-
-
-WRITE = Function(write_text, version=1)
-
-
-def stage(name: str, text: Any, *, function: Function = WRITE, **inputs: Stage) -> Stage:
-    return Stage(name, "write", function, {"text": text}, inputs)
-
-
-def run(store: Store, *wanted: Stage) -> Watcher:
-    watcher = Watcher()
-    run_local(wanted, store, watcher)
-    return watcher
 
 
 def test_inputs_are_computed_first_and_a_shared_stage_once(tmp_path: Path) -> None:
@@ -101,7 +69,7 @@ def test_a_stage_that_fails_leaves_nothing_under_its_key_and_can_be_run_again(tm
 
     flaky = stage("flaky", "x", function=Function(sometimes, version=1))
     store = Store(tmp_path)
-    with pytest.raises(RuntimeError, match="killed"):
+    with pytest.raises(StageError, match="killed"):
         run(store, flaky)
     assert not store.has(flaky)
     assert not store.folder(flaky).exists()
@@ -113,16 +81,19 @@ def test_a_resumable_stage_finds_what_its_interrupted_try_left(tmp_path: Path) -
     tries: list[list[str]] = []
 
     def resumes(task: Task) -> None:
-        tries.append([path.name for path in task.out.iterdir()])
-        (task.out / "step").write_text("1")
+        tries.append([path.name for path in task.out.rglob("*")])
+        (task.out / "work").mkdir(exist_ok=True)
+        (task.out / "work" / "step").write_text("1")
+        (task.out / "other").write_text("half")
         if len(tries) == 1:
             raise RuntimeError("killed")
 
     long = stage("long", "x", function=Function(resumes, version=1, resumable=True))
-    with pytest.raises(RuntimeError, match="killed"):
+    with pytest.raises(StageError, match="killed"):
         run(Store(tmp_path), long)
     run(Store(tmp_path), long)
-    assert tries == [[], ["step"]]
+    assert sorted(tries[1]) == ["step", "work"], "only the folder `work` outlives a try"
+    assert not (Store(tmp_path).folder(long) / "work").exists()
 
 
 @pytest.mark.parametrize("hurt", ["shorten", "delete"])

@@ -75,8 +75,7 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """The stage's content address: 32 hexadecimal digits."""
-        document = json.dumps(self.identity(), sort_keys=True, default=_content, allow_nan=False)
-        return hashlib.sha256(document.encode()).hexdigest()[:32]
+        return key_of(self.identity())
 
     def identity(self) -> dict[str, Any]:
         """Everything that the key is the hash of."""
@@ -105,7 +104,15 @@ def in_order(wanted: Iterable[Stage]) -> list[Stage]:
     return [by_key[key] for key in sorter.static_order()]
 
 
-def _content(value: Any) -> Any:
+def key_of(identity: Mapping[str, Any]) -> str:
+    """The key that belongs to a stage's identity, or to the record of a finished one, which holds its identity."""
+    parts = {part: identity[part] for part in ("function", "version", "packages", "settings", "inputs")}
+    document = json.dumps(parts, sort_keys=True, default=described, allow_nan=False)
+    return hashlib.sha256(document.encode()).hexdigest()[:32]
+
+
+def described(value: Any) -> Any:
+    """How a stage's settings are written down: a source by its content, never by where it lies."""
     if isinstance(value, Source):
         return {"content": value.identity}
     raise TypeError(f"a stage's settings hold {value!r}, which is neither JSON nor a Source")

@@ -1,90 +1,11 @@
-"""What the stages of a matrix run: each reads its inputs' folders, calls one room, and writes its own folder."""
+"""The stages that score a checkpoint: log-likelihoods, answers, judges, lm-eval."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any, Literal, cast
 
 from radpo.matrix.graph import Function, Source, Task
-from radpo.training.settings import TrainingSettings
-
-
-def _relabel(task: Task) -> None:
-    """Scored pairs -> training pairs (`pairs.parquet`) and what was dropped on the way (`counts.json`)."""
-    import pyarrow.parquet as pq
-
-    from radpo.data.goals import detect_placement, original_template
-    from radpo.data.preferences import Reading, load_preferences
-    from radpo.data.relabel import relabel
-    from radpo.models.loading import load_tokenizer, resolve_model
-
-    settings = task.stage.settings
-    low, high = settings["scale"]
-    preferences = load_preferences(_path(settings["pairs"]), Reading((low, high)))
-    table = preferences.table.slice(0, settings["limit"])
-    tokenizer = load_tokenizer(resolve_model(settings["model"].location))
-    placement = detect_placement(original_template(str(tokenizer.chat_template)))
-    relabeled = relabel(table, settings["kind"], placement=placement)
-    pq.write_table(relabeled.table, task.out / "pairs.parquet")
-    counts = {
-        "rows_read": preferences.rows_read,
-        "dropped": dict(preferences.dropped),
-        "used": table.num_rows,
-        "ties_dropped": relabeled.ties_dropped,
-        "pairs": relabeled.table.num_rows,
-    }
-    _write_json(task.out / "counts.json", counts)
-
-
-def _reference(task: Task) -> None:
-    """Training pairs -> their log-likelihoods under the model that training starts from (`reference.parquet`)."""
-    import pyarrow.parquet as pq
-
-    from radpo.models.loading import resolve_model
-    from radpo.training.reference import reference_log_likelihoods
-
-    settings = task.stage.settings
-    table = reference_log_likelihoods(
-        resolve_model(settings["model"].location),
-        pq.read_table(task.inputs["pairs"] / "pairs.parquet"),
-        max_length=settings["max_length"],
-        precision=settings["precision"],
-        progress=task.progress,
-    )
-    pq.write_table(table, task.out / "reference.parquet")
-
-
-def _train(task: Task) -> None:
-    """Training pairs and references -> `policy/`, `training.parquet`, `heldout.json`."""
-    import pandas as pd
-    import pyarrow.parquet as pq
-
-    from radpo.data.goals import detect_placement, goal_aware_template, original_template
-    from radpo.models.heldout import heldout_reference
-    from radpo.models.loading import load_tokenizer, resolve_model
-    from radpo.training.trainer import train
-
-    settings = task.stage.settings
-    folder = resolve_model(settings["model"].location)
-    template = original_template(str(load_tokenizer(folder).chat_template))
-    if settings["conditioned"]:
-        template = goal_aware_template(template, best=settings["best"], placement=detect_placement(template))
-    heldout = pq.read_table(task.inputs["heldout_pairs"] / "pairs.parquet")
-    measured = pd.read_parquet(task.inputs["heldout_reference"] / "likelihoods.parquet")
-    train(
-        folder,
-        pq.read_table(task.inputs["pairs"] / "pairs.parquet"),
-        pq.read_table(task.inputs["reference"] / "reference.parquet"),
-        task.out,
-        TrainingSettings.model_validate(settings["training"]),
-        seed=settings["seed"],
-        chat_template=template,
-        heldout=heldout,
-        heldout_reference=heldout_reference(measured, heldout),
-        save_every=task.stage.hints["save_every"],
-        progress=task.progress,
-    )
+from radpo.matrix.stages.common import NUMERICS, path_of, policy_folder, write_json
 
 
 def _likelihood(task: Task) -> None:
@@ -94,9 +15,9 @@ def _likelihood(task: Task) -> None:
 
     settings = task.stage.settings
     low, high = settings["scale"]
-    pairs = load_preferences(_path(settings["pairs"]), Reading((low, high))).table.slice(0, settings["limit"])
+    pairs = load_preferences(path_of(settings["pairs"]), Reading((low, high))).table.slice(0, settings["limit"])
     frame = heldout_log_likelihoods(
-        _policy(task),
+        policy_folder(task),
         pairs,
         best=high,
         max_length=settings["max_length"],
@@ -129,8 +50,8 @@ def _generate(task: Task) -> None:
     from radpo.models.loading import load_model, load_tokenizer
 
     settings = task.stage.settings
-    questions = load_questions(_path(settings["questions"]))[: settings["limit"]]
-    folder, sampling = _policy(task), dict(settings["sampling"])
+    questions = load_questions(path_of(settings["questions"]))[: settings["limit"]]
+    folder, sampling = policy_folder(task), dict(settings["sampling"])
     batch_size = sampling.pop("batch_size")
     model, tokenizer = load_model(folder, "auto"), load_tokenizer(folder)
     conversations: list[list[dict[str, str]]] = [[] for _ in questions]
@@ -165,7 +86,7 @@ def _alpaca_eval(task: Task) -> None:
     from radpo.results import write_scores
 
     settings = task.stage.settings
-    questions = load_questions(_path(settings["questions"]))[: settings["limit"]]
+    questions = load_questions(path_of(settings["questions"]))[: settings["limit"]]
     annotations = annotate(
         questions,
         load_answers(task.inputs["answers"] / "answers.jsonl", questions),
@@ -188,7 +109,7 @@ def _mt_bench(task: Task) -> None:
     from radpo.results import write_scores
 
     settings = task.stage.settings
-    questions = load_questions(_path(settings["questions"]))[: settings["limit"]]
+    questions = load_questions(path_of(settings["questions"]))[: settings["limit"]]
     answers = load_answers(task.inputs["answers"] / "answers.jsonl", questions)
     judgments = grade(questions, answers, Verifier(), progress=task.progress)
     write_scores(scores(judgments, questions=questions, answers=answers, goal=settings["goal"]), task.out)
@@ -202,49 +123,24 @@ def _academic(task: Task) -> None:
     settings = task.stage.settings
     include: Source | None = settings["include"]
     outcome = run(
-        _policy(task),
+        policy_folder(task),
         settings["tasks"],
-        None if include is None else _path(include),
+        None if include is None else path_of(include),
         limit=settings["limit"],
         batch_size=settings["batch_size"],
         # In bfloat16 the log-likelihoods of short choices fall on a coarse grid and tie.
         precision="float32",
         progress=task.progress,
     )
-    _write_json(task.out / "lm_eval.json", outcome.lm_eval_results)
+    write_json(task.out / "lm_eval.json", outcome.lm_eval_results)
     write_scores(scores(outcome), task.out)
 
 
-_NUMERICS = ("torch", "transformers")
-
-FUNCTIONS: dict[str, Function] = {
-    "relabel": Function(_relabel, version=1),
-    "reference": Function(_reference, version=1, packages=_NUMERICS),
-    "train": Function(_train, version=1, packages=(*_NUMERICS, "trl", "accelerate"), resumable=True),
-    "likelihood": Function(_likelihood, version=1, packages=_NUMERICS),
+SCORING = {
+    "likelihood": Function(_likelihood, version=1, packages=NUMERICS),
     "unlearning": Function(_unlearning, version=1),
-    "generate": Function(_generate, version=1, packages=_NUMERICS),
+    "generate": Function(_generate, version=1, packages=NUMERICS),
     "alpaca-eval": Function(_alpaca_eval, version=2, packages=("alpaca-eval",)),
     "mt-bench": Function(_mt_bench, version=2),
-    "academic": Function(_academic, version=1, packages=(*_NUMERICS, "lm-eval")),
+    "academic": Function(_academic, version=1, packages=(*NUMERICS, "lm-eval")),
 }
-FunctionName = Literal[
-    "relabel", "reference", "train", "likelihood", "unlearning", "generate", "alpaca-eval", "mt-bench", "academic"
-]
-
-
-def _policy(task: Task) -> Path:
-    """The checkpoint that a stage is about: the one that its input trained, else the matrix's model."""
-    from radpo.models.loading import resolve_model
-
-    if "policy" in task.inputs:
-        return task.inputs["policy"] / "policy"
-    return resolve_model(cast(Source, task.stage.settings["model"]).location)
-
-
-def _path(source: Source) -> Path:
-    return Path(source.location)
-
-
-def _write_json(path: Path, document: Any) -> None:
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False, default=str), encoding="utf-8")

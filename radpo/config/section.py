@@ -1,0 +1,33 @@
+"""What every section of a matrix file is made of: frozen, closed to unknown keys, paths beside the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+
+
+class Section(BaseModel):
+    """A mapping of a matrix file: its keys are the model's fields, and there are no others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _beside_the_matrix(path: Path, info: ValidationInfo) -> Path:
+    folder: Path = (info.context or {}).get("folder", Path())
+    found = folder / path.expanduser()
+    if not found.exists():
+        raise ValueError(f"{found} does not exist")
+    return found
+
+
+MatrixPath = Annotated[Path, AfterValidator(_beside_the_matrix)]
+"""A file or folder that exists; relative paths begin at the matrix file's own folder."""
+
+
+class DataFile(Section):
+    """A file of scored pairs or of questions, and how many of its rows to take (all, unless `limit` says less)."""
+
+    path: MatrixPath
+    limit: Annotated[int, Field(ge=1)] | None = None

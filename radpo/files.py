@@ -1,0 +1,84 @@
+"""Files as they should be: a folder comes in, its sizes and checksums go out, and later what of it is damaged."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypedDict
+
+
+class Seal(TypedDict):
+    """What a file was when it was written."""
+
+    bytes: int
+    sha256: str
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_in(folder: Path) -> dict[str, Path]:
+    """Every file under a folder by its relative name with forward slashes, in order of names."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return dict(sorted(found.items()))
+
+
+def seal(folder: Path, leave_out: frozenset[str] = frozenset()) -> dict[str, Seal]:
+    """Sizes and checksums of a folder's files."""
+    return {
+        name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for name, path in files_in(folder).items()
+        if name not in leave_out
+    }
+
+
+def broken_seal(folder: Path, seals: Mapping[str, Seal], leave_out: frozenset[str] = frozenset()) -> str | None:
+    """The first thing about a folder that is not as it was sealed, in words; None where it is whole."""
+    there = files_in(folder)
+    for name, sealed in seals.items():
+        if name not in there:
+            return f"{name} is missing"
+        size = there[name].stat().st_size
+        if size != sealed["bytes"]:
+            return f"{name} has {size} bytes instead of {sealed['bytes']}"
+        if sha256(there[name]) != sealed["sha256"]:
+            return f"{name} does not have its checksum"
+    foreign = there.keys() - seals.keys() - leave_out
+    return f"{min(foreign)} does not belong there" if foreign else None
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under a temporary name, then put it in place in one step; a failed try leaves nothing behind."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def replace_json(path: Path, document: object) -> None:
+    """Write a JSON document in one step."""
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def is_full(error: BaseException, folder: Path) -> bool:
+    """Whether work in a folder failed for lack of room.
+
+    Libraries that write through other languages' runtimes lose the error's number, so the disk is asked as well.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return shutil.disk_usage(folder).free < 2**16

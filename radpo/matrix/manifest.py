@@ -1,0 +1,126 @@
+"""The manifest: everything that it takes to know, and to make again, what a run directory shows."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from radpo.matrix.expand import Cell, Plan
+from radpo.matrix.graph import Source, Stage, in_order
+from radpo.matrix.machine import describe_machine
+from radpo.matrix.schedule import Done
+from radpo.matrix.store import Store
+
+PACKAGES = (
+    "radpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "lm-eval", "alpaca-eval",
+    "numpy", "pandas", "pyarrow", "scipy", "plotly",
+)  # fmt: skip
+
+
+def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key: str, seconds: float) -> dict[str, Any]:
+    """The manifest of one model's run directory.
+
+    Args:
+        done: how each of the plan's stages was had.
+        key: the identity of what the run directory shows.
+        seconds: wall time of this run.
+    """
+    matrix, cells = plan.matrix, plan.cells_of(model)
+    stages = in_order(stage for cell in cells for stage in cell.wanted)
+    keys, seeds = {stage.key for stage in stages}, sorted({cell.seed for cell in cells})
+    return {
+        "name": matrix.name,
+        "key": key,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "radpo": version("radpo"),
+        "git_commit": _git_commit(),
+        "platform": {"python": platform.python_version(), **describe_machine()},
+        "packages": {package: found for package in PACKAGES if (found := _version(package)) is not None},
+        "models": {model.location: {"fingerprint": model.identity}},
+        "data": {Path(source.location).name: {"sha256": source.identity} for source in plan.files.values()},
+        "pairs": _pair_counts(stages, store),
+        "seeds": seeds,
+        "baseline": matrix.baseline,
+        "variants": {
+            name: {"method": settings.method or name, "training": matrix.training_for(settings).model_dump()}
+            for name, settings in matrix.variants.items()
+            if any(cell.variant == name for cell in cells)
+        },
+        "notes": _notes(plan, cells, len(seeds), store),
+        "stages": [
+            {
+                "name": item.stage.name,
+                "key": item.stage.key,
+                "seconds": item.seconds,
+                "from_store": item.from_store,
+                "peak_mib": item.peak_mib,
+            }
+            for item in done
+            if item.stage.key in keys
+        ],
+        "wall_seconds": seconds,
+    }
+
+
+def _pair_counts(stages: Sequence[Stage], store: Store) -> dict[str, Any]:
+    """What was read, dropped and used of every set of pairs, by relabeling stage."""
+    relabeled = [stage for stage in stages if stage.function_name == "relabel"]
+    return {s.name: json.loads((store.open(s) / "counts.json").read_text(encoding="utf-8")) for s in relabeled}
+
+
+def _notes(plan: Plan, cells: Sequence[Cell], seeds: int, store: Store) -> list[str]:
+    """What the benchmarks say they did not do, each sentence once."""
+    notes: dict[str, None] = {}
+    for cell in cells:
+        for stage in cell.benchmarks.values():
+            notes.update(dict.fromkeys(json.loads((store.open(stage) / "notes.json").read_text(encoding="utf-8"))))
+    if seeds == 1:
+        notes["One seed was run: differences between variants include the luck of that seed."] = None
+    missing = [name for name, value in plan.matrix.benchmarks.named().items() if value is None]
+    if missing:
+        notes[f"Not run, because the matrix does not ask for it: {', '.join(missing)}."] = None
+    return list(notes)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that radpo runs from, with `+` where files were changed; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        return f"{commit}+" if _git(here, "status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+def resolved(plan: Plan) -> dict[str, Any]:
+    """The matrix with every default written out; files by their names, since where they lay says nothing elsewhere."""
+    document: dict[str, Any] = plan.matrix.model_dump(mode="json", by_alias=True, exclude_none=True)
+    names = {location: Path(location).name for location in plan.files}
+
+    def shortened(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: shortened(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [shortened(item) for item in value]
+        return names.get(value, value) if isinstance(value, str) else value
+
+    shortened_document: dict[str, Any] = shortened(document)
+    return shortened_document
