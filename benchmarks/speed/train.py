@@ -188,7 +188,7 @@ def _synthetic() -> list[dict[str, Any]]:
 
     def words(mean: float, spread: float) -> str:
         number = int(min(max(chance.lognormvariate(mean, spread), 3), 700))
-        return " ".join(chance.choice(("the", "answer", "model", "of", "score", "good", "river", "two")) for _ in range(number))
+        return " ".join(chance.choices(("the", "answer", "model", "of", "score", "good", "river", "two"), k=number))
 
     return [
         {

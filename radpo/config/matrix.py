@@ -11,6 +11,7 @@ from radpo.config.benchmarks import Benchmarks
 from radpo.config.section import DataFile, Section
 from radpo.config.words import did_you_mean
 from radpo.training.settings import TrainingSettings
+from radpo.training.variants import find_variant
 
 
 class Data(Section):
@@ -86,6 +87,9 @@ class Matrix(Section):
     data: Data
     training: TrainingSettings = TrainingSettings()
     save_every: int = Field(50, ge=1, description="Optimiser steps between resumable checkpoints.")
+    track: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Optimiser steps between measurements of the held-out log-likelihoods during training."
+    )
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         (), description="Where transformers reports training besides; each needs its own package."
     )
@@ -125,9 +129,9 @@ class Matrix(Section):
             known = ", ".join(self.variants)
             hint = did_you_mean(self.baseline, self.variants)
             raise ValueError(f"baseline {self.baseline!r} is none of the variants: {known}{hint}")
-        for name, variant in self.variants.items():
+        for name in self.variants:
             try:
-                self.training_for(variant)
+                self.training_for(name)
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(map(str, first["loc"]))
@@ -159,9 +163,15 @@ class Matrix(Section):
             cells.hold(**place) for cells in self.exclude if cells.whole or benchmark is not None
         )
 
-    def training_for(self, variant: VariantSettings) -> TrainingSettings:
-        """The matrix's training settings with the variant's own on top."""
-        return TrainingSettings.model_validate({**self.training.model_dump(), **variant.training})
+    def training_for(self, name: str) -> TrainingSettings:
+        """The matrix's training settings, with those that make the variant's method and then its own on top.
+
+        Raises:
+            ConfigError: the variant's method does not exist.
+        """
+        variant = self.variants[name]
+        method = find_variant(variant.method or name)
+        return TrainingSettings.model_validate({**self.training.model_dump(), **method.training, **variant.training})
 
 
 def _several(value: Any) -> tuple[Any, ...]:

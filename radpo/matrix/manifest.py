@@ -48,7 +48,7 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
         "seeds": seeds,
         "baseline": matrix.baseline,
         "variants": {
-            name: {"method": settings.method or name, "training": matrix.training_for(settings).model_dump()}
+            name: {"method": settings.method or name, "training": matrix.training_for(name).model_dump()}
             for name, settings in matrix.variants.items()
             if any(cell.variant == name for cell in cells)
         },

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from radpo.config import DataFile
 from radpo.matrix.builder import Builder, Checkpoint
 from radpo.matrix.graph import Stage
 from radpo.training.settings import TrainingSettings
-from radpo.training.variants import Variant, find_variant
+from radpo.training.variants import find_variant, variant_code
 
 
 def checkpoint(builder: Builder, name: str, seed: int) -> Checkpoint:
@@ -15,12 +17,12 @@ def checkpoint(builder: Builder, name: str, seed: int) -> Checkpoint:
     Raises:
         ConfigError: the variant's method does not exist.
     """
-    settings = builder.matrix.variants[name]
-    variant = find_variant(settings.method or name)
+    method = builder.matrix.variants[name].method or name
+    variant = find_variant(method)
     goal = builder.matrix.data.scale[1] if variant.conditioned else None
     if variant.data is None:
         return Checkpoint(name, seed, None, goal)
-    return Checkpoint(name, seed, _train(builder, name, variant, builder.matrix.training_for(settings), seed), goal)
+    return Checkpoint(name, seed, _train(builder, name, method, builder.matrix.training_for(name), seed), goal)
 
 
 def heldout_likelihoods(builder: Builder, scored: Checkpoint | None, training: TrainingSettings) -> Stage:
@@ -34,35 +36,60 @@ def heldout_likelihoods(builder: Builder, scored: Checkpoint | None, training: T
     return builder.about(scored, "likelihood", who, settings)
 
 
-def _train(builder: Builder, name: str, variant: Variant, training: TrainingSettings, seed: int) -> Stage:
-    data = builder.matrix.data
-    pairs = _relabel(builder, "train", data.train, variant)
-    reference = builder.stage(
-        "reference",
-        f"{variant.data}",
-        {"model": builder.model, "max_length": training.max_length, "precision": training.precision},
-        {"pairs": pairs},
-    )
-    return builder.stage(
-        "train",
-        f"{name}/seed-{seed}",
-        {
-            "model": builder.model,
-            "training": training.model_dump(),
-            "seed": seed,
-            "conditioned": variant.conditioned,
-            "best": data.scale[1],
-        },
-        {
-            "pairs": pairs,
-            "reference": reference,
-            "heldout_pairs": _relabel(builder, "heldout", data.heldout, variant),
-            "heldout_reference": heldout_likelihoods(builder, None, training),
-        },
-        {"save_every": builder.matrix.save_every},
-    )
+def _train(builder: Builder, name: str, method: str, training: TrainingSettings, seed: int) -> Stage:
+    variant, data, matrix = find_variant(method), builder.matrix.data, builder.matrix
+    rewarded = None
+    if variant.rewards_from is not None:
+        policy = _train(builder, f"{name}/rewards", variant.rewards_from, training, seed)
+        rewarded = _implicit(builder, policy, training)
+    pairs = _relabel(builder, "train", data.train, method, rewarded)
+    inputs = {"pairs": pairs, "reference": _reference(builder, method, pairs, training)}
+    # Implicit rewards are known of the training pairs alone: held out, the policy is asked with the scores given.
+    judged_by = "ra-dpo" if variant.rewards_from is not None or variant.data == "half-ra" else method
+    heldout = _relabel(builder, "heldout", data.heldout, judged_by, None)
+    inputs["heldout_pairs"] = heldout
+    if find_variant(judged_by).data in ("plain", "ra"):
+        inputs["heldout_likelihoods"] = heldout_likelihoods(builder, None, training)
+    else:
+        inputs["heldout_reference"] = _reference(builder, f"heldout/{judged_by}", heldout, training)
+    settings: dict[str, Any] = {
+        "model": builder.model,
+        "training": training.model_dump(mode="json"),
+        "seed": seed,
+        "conditioned": variant.conditioned,
+        "best": data.scale[1],
+    }
+    if variant.loss is not None:
+        settings |= {"method": method, "code": variant_code(method)}
+    if matrix.track is not None:
+        settings |= {"track": matrix.track, "tracked": builder.pairs(data.heldout)}
+    hints = {"save_every": matrix.save_every, "report_to": list(matrix.report_to)}
+    return builder.stage("train", f"{name}/seed-{seed}", settings, inputs, hints)
 
 
-def _relabel(builder: Builder, split: str, file: DataFile, variant: Variant) -> Stage:
-    settings = {**builder.pairs(file), "kind": variant.data, "model": builder.model}
-    return builder.stage("relabel", f"{split}/{variant.data}", settings)
+def _reference(builder: Builder, who: str, pairs: Stage, training: TrainingSettings) -> Stage:
+    """log p under the model that training starts from: the same for all seeds, betas, losses and learning rates."""
+    settings = {"model": builder.model, "max_length": training.max_length, "precision": training.precision}
+    return builder.stage("reference", who, settings, {"pairs": pairs})
+
+
+def _implicit(builder: Builder, policy: Stage, training: TrainingSettings) -> Stage:
+    """The scored training pairs with what a trained policy and its reference make of them."""
+    settings = {
+        **builder.pairs(builder.matrix.data.train),
+        "model": builder.model,
+        "max_length": training.max_length,
+        "precision": training.precision,
+    }
+    return builder.stage("implicit", policy.name.partition("/")[2], settings, {"policy": policy})
+
+
+def _relabel(builder: Builder, split: str, file: DataFile, method: str, rewarded: Stage | None) -> Stage:
+    variant = find_variant(method)
+    settings = {**builder.pairs(file), "model": builder.model}
+    if callable(variant.data):
+        settings |= {"method": method, "code": variant_code(method)}
+        return builder.stage("relabel", f"{split}/{method}", settings)
+    settings |= {"kind": variant.data}
+    inputs = {} if rewarded is None else {"scored": rewarded}
+    return builder.stage("relabel", f"{split}/{variant.data}", settings, inputs)

@@ -19,7 +19,7 @@ GRADIENT_NUMBERS = 1 << 27
 """Numbers in a block of the logits' gradient: 256 MiB in bfloat16. Its product is rounded once, as autograd's is."""
 
 
-class TokenLogProbs(torch.autograd.Function):
+class TokenLogProbs(torch.autograd.Function):  # type: ignore[misc]
     """log p of each target token, and figures of the distributions that they come from.
 
     Takes and gives what TRL's `ChunkedLogProbFunction` does, and can stand in its place. Only log p has a gradient.
@@ -202,5 +202,3 @@ def _triton_log_probs() -> Any:
     from trl.kernels import ChunkedLogProbFunction
 
     return ChunkedLogProbFunction
-
-

@@ -161,8 +161,8 @@ def _score(
     logps = torch.zeros(rows.labels.shape, dtype=torch.float32, device=model.device)
     logps[predicting] = target_log_probs(model, hidden[predicting], rows.labels[predicting])
     return [
-        [logps[place, rows.branch[place] == number].sum(dtype=torch.float64).item() for number in range(1, len(row.members) + 1)]
-        for place, row in enumerate(batch)
+        [float(logp[branch == number].sum(dtype=torch.float64)) for number in range(1, len(row.members) + 1)]
+        for row, logp, branch in zip(batch, logps, rows.branch, strict=True)
     ]
 
 

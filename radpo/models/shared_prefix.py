@@ -118,7 +118,7 @@ def _visible(branch: torch.Tensor) -> torch.Tensor:
     return causal & ((key == 0) | (key == query))
 
 
-def _within(position_ids: torch.Tensor, window: int) -> torch.Tensor:
+def _within(position_ids: torch.Tensor, window: Any) -> torch.Tensor:
     """Where a key is less than a window's length before a query, counted in each response's own sequence."""
     return position_ids[:, None, None, :] > position_ids[:, None, :, None] - window
 
@@ -167,7 +167,7 @@ def why_not(model: Any) -> str | None:
         bare.train(training)
     truth = torch.cat(apart, dim=1)
     wrong, apart_at_all = (together - truth).abs().mean(), (leaking - truth).abs().mean()
-    # In float32 the first is 1e-6 of the second; bfloat16's rounding is some hundredths of it; a mask left unheeded all.
+    # In float32 the first is 1e-6 of the second, in bfloat16 some hundredths; a mask left unheeded makes them equal.
     return None if wrong <= 0.1 * apart_at_all else "its attention does not heed the mask"
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from radpo.data.goals import detect_placement, goal_aware_template, original_template
+from radpo.data.goals import detect_placement, original_template
 from radpo.data.preferences import Reading, load_preferences
 from radpo.data.relabel import relabel
 from radpo.errors import ConfigError
 from radpo.judges.base import Progress, no_progress
 from radpo.models.loading import load_tokenizer, resolve_model
-from radpo.training.reference import reference_log_likelihoods
+from radpo.training.reference import reference_log_likelihoods, with_log_likelihoods
 from radpo.training.settings import TrainingSettings
-from radpo.training.variants import find_variant
+from radpo.training.variants import Variant, find_variant, variant_code
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def parse_settings(assignments: Sequence[str]) -> TrainingSettings:
@@ -41,7 +46,7 @@ def parse_settings(assignments: Sequence[str]) -> TrainingSettings:
 
 
 def train_alone(
-    pairs_file: Path,
+    pairs_file: str | Path,
     out: Path,
     *,
     method: str,
@@ -55,58 +60,105 @@ def train_alone(
 ) -> Path:
     """Relabel, measure the reference, train. Called again on an interrupted run's folder, it goes on there.
 
+    Started by `accelerate launch`, the first process prepares and writes, and all of them train.
+
     Returns:
         The checkpoint's folder, `out/policy`.
 
     Raises:
-        ConfigError: the method trains nothing, or the folder holds a run with other settings.
+        ConfigError: the method trains nothing, or the folder holds a run with other settings or pairs.
     """
-    import json
-
     import pyarrow.parquet as pq
+    import torch
+    from accelerate import PartialState
 
-    from radpo.training.trainer import train
+    from radpo.training.run import policy_template, train
 
     variant = find_variant(method)
     if variant.data is None:
         raise ConfigError(f"method {method!r} trains nothing; give dpo or ra-dpo")
     folder = resolve_model(model)
-    template = original_template(str(load_tokenizer(folder).chat_template))
-    placement = detect_placement(template)
-    pairs = relabel(load_preferences(pairs_file, Reading(scale)).table, variant.data, placement=placement).table
-    out.mkdir(parents=True, exist_ok=True)
-    asked: Mapping[str, Any] = {
-        "method": method, "model": model, "seed": seed, "scale": list(scale), "pairs": pairs.num_rows,
-        "training": settings.model_dump(),
+    scored = load_preferences(pairs_file, Reading(scale)).table
+    asked: dict[str, Any] = {
+        "method": method, "code": variant_code(method), "model": model, "seed": seed, "scale": list(scale),
+        "pairs": _content_hash(scored), "training": settings.model_dump(mode="json"),
     }  # fmt: skip
-    _same_run(out / "run.json", json.dumps(asked, indent=1))
-    kept = out / "reference.parquet"
-    if not kept.exists():
-        reference = reference_log_likelihoods(
-            folder, pairs, max_length=settings.max_length, precision=settings.precision, progress=reference_progress
-        )
-        partial = kept.with_suffix(".partial")
-        pq.write_table(reference, partial)
-        partial.replace(kept)
-    if variant.conditioned:
-        template = goal_aware_template(template, best=scale[1], placement=placement)
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    with processes.main_process_first():
+        out.mkdir(parents=True, exist_ok=True)
+        _same_run(out / "run.json", json.dumps(asked, indent=1))
+    rewards = None
+    if variant.rewards_from is not None:
+        rewards = train_alone(
+            pairs_file, out / "rewards", method=variant.rewards_from, model=model, settings=settings, scale=scale,
+            seed=seed, save_every=save_every, reference_progress=reference_progress, progress=progress,
+        )  # fmt: skip
+    with processes.main_process_first():
+        if not (out / "reference.parquet").exists():
+            _prepare(scored, variant, folder, out, settings, scale, rewards, reference_progress)
+    pairs = pq.read_table(out / "pairs.parquet")
     if not (out / "policy").exists():
         train(
             folder,
             pairs,
-            pq.read_table(kept),
+            pq.read_table(out / "reference.parquet"),
             out,
             settings,
             seed=seed,
-            chat_template=template,
+            chat_template=policy_template(folder, pairs, best=scale[1]) if variant.conditioned else None,
+            pair_loss=variant.loss,
             save_every=save_every,
             progress=progress,
         )
     return out / "policy"
 
 
+def _prepare(
+    scored: pa.Table,
+    variant: Variant,
+    folder: Path,
+    out: Path,
+    settings: TrainingSettings,
+    scale: tuple[float, float],
+    rewards: Path | None,
+    progress: Progress,
+) -> None:
+    """Write `pairs.parquet`, the training pairs, and `reference.parquet`, their log-likelihoods."""
+    length, precision = settings.max_length, settings.precision
+    if rewards is not None:
+        scored = with_log_likelihoods(
+            scored, rewards, folder, max_length=length, precision=precision, progress=progress
+        )
+    placement = detect_placement(original_template(str(load_tokenizer(folder).chat_template)))
+    assert variant.data is not None
+    if callable(variant.data):
+        pairs = variant.data(scored, placement)
+    else:
+        pairs = relabel(scored, variant.data, placement=placement, scale=scale).table
+    reference = reference_log_likelihoods(folder, pairs, max_length=length, precision=precision, progress=progress)
+    _write(pairs, out / "pairs.parquet")
+    _write(reference, out / "reference.parquet")
+
+
 def _same_run(record: Path, asked: str) -> None:
     """Going on with other settings would mix two runs in one checkpoint."""
     if record.exists() and record.read_text(encoding="utf-8") != asked:
-        raise ConfigError(f"{record.parent}: holds a run with other settings (run.json); give a new folder")
+        raise ConfigError(f"{record.parent}: holds a run with other settings or pairs (run.json); give a new folder")
     record.write_text(asked, encoding="utf-8")
+
+
+def _content_hash(table: pa.Table) -> str:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks(), max_chunksize=10_000)
+    return f"sha256:{hashlib.sha256(sink.getvalue()).hexdigest()}"
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    partial = path.with_suffix(".partial")
+    pq.write_table(table, partial)
+    partial.replace(path)

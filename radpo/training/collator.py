@@ -72,7 +72,7 @@ def take_rows(batch: dict[str, Any]) -> tuple[SharedRows | None, list[str], dict
     return rows, batch.get(PAIR_IDS, []), rest
 
 
-class StepGroupedSampler(Sampler[int]):
+class StepGroupedSampler(Sampler[int]):  # type: ignore[misc]
     """TRL's order of the pairs, with those of one optimiser step put in order of length.
 
     The pairs of a step are those that TRL's own sampler would give it, so the gradient is the same sum; only which of

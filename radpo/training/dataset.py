@@ -1,4 +1,4 @@
-"""Training pairs and what is known of them under the reference come in; the data set that the trainer takes goes out."""
+"""Training pairs and their log-likelihoods under the reference come in; the trainer's data set goes out."""
 
 from __future__ import annotations
 

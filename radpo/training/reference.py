@@ -29,7 +29,8 @@ def reference_log_likelihoods(
     """log p(chosen | prompt) and log p(rejected | prompt) under the reference model, in nats.
 
     Args:
-        pairs: a relabeled table (`radpo.data.relabel`); goals are already in its prompts.
+        pairs: id, prompt (messages, with goals if any), chosen and rejected, as in a relabeled table
+            (`radpo.data.relabel`).
         precision: as training's, so that policy and reference agree before the first step.
 
     Returns:
@@ -46,19 +47,63 @@ def reference_log_likelihoods(
     autocast = torch_dtype(precision) is torch.bfloat16
     scored = log_likelihoods(model, list(responses(tokenized, max_length)), autocast=autocast, progress=progress)
     chosen, rejected = scored[::2], scored[1::2]
-    token_ids = pa.list_(pa.int32())
-    return pa.table(
+    logps = pa.table(
         {
             "id": pairs["id"],
-            "prompt_ids": pa.array([pair.prompt_ids for pair in tokenized], token_ids),
-            "chosen_ids": pa.array([pair.chosen_ids for pair in tokenized], token_ids),
-            "rejected_ids": pa.array([pair.rejected_ids for pair in tokenized], token_ids),
             "ref_chosen_logps": [item.logp for item in chosen],
             "ref_rejected_logps": [item.logp for item in rejected],
             "chosen_tokens": [item.tokens for item in chosen],
             "rejected_tokens": [item.tokens for item in rejected],
         }
     )
+    return _with_token_ids(logps, tokenized)
+
+
+def known_log_likelihoods(model_folder: Path, pairs: pa.Table, logps: pa.Table) -> pa.Table:
+    """`reference_log_likelihoods` from log-likelihoods that were measured before.
+
+    Args:
+        logps: id, ref_chosen_logps and ref_rejected_logps, row for row as `pairs`.
+    """
+    tokenizer = load_tokenizer(model_folder)
+    tokenizer.chat_template = original_template(str(tokenizer.chat_template))
+    return _with_token_ids(logps, tokenize_pairs(tokenizer, pairs))
+
+
+def with_log_likelihoods(
+    scored: pa.Table,
+    policy_folder: Path,
+    reference_folder: Path,
+    *,
+    max_length: int,
+    precision: Precision,
+    progress: Progress = no_progress,
+) -> pa.Table:
+    """Scored pairs with what implicit rewards are made of: the columns of `radpo.data.rows.LOG_LIKELIHOODS`, in nats.
+
+    Args:
+        scored: scored pairs (`radpo.data.preferences`); asked without a goal.
+    """
+    for number, (who, folder) in enumerate({"policy": policy_folder, "reference": reference_folder}.items()):
+        found = reference_log_likelihoods(
+            folder,
+            scored,
+            max_length=max_length,
+            precision=precision,
+            progress=lambda done, total, before=number: progress(before * total + done, 2 * total),  # type: ignore[misc]
+        )
+        for side in ("chosen", "rejected"):
+            scored = scored.append_column(f"{who}_logp_{side}", found[f"ref_{side}_logps"])
+    return scored
+
+
+def _with_token_ids(logps: pa.Table, tokenized: list[TokenizedPair]) -> pa.Table:
+    import pyarrow as pa
+
+    for column in ("prompt_ids", "chosen_ids", "rejected_ids"):
+        ids = pa.array([getattr(pair, column) for pair in tokenized], pa.list_(pa.int32()))
+        logps = logps.append_column(column, ids)
+    return logps
 
 
 def tokenize_pairs(tokenizer: PreTrainedTokenizerBase, pairs: pa.Table) -> list[TokenizedPair]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# Every pairwise loss of TRL 1.16's DPOTrainer; its documentation has each one's paper.
+# Every loss of TRL 1.16's DPOTrainer; its documentation has each one's paper.
 Loss = Literal[
     "sigmoid",
     "hinge",
@@ -22,7 +22,27 @@ Loss = Literal[
     "apo_down",
     "discopop",
     "sigmoid_norm",
+    "sft",
 ]
+
+SMOOTHED: tuple[Loss, ...] = ("sigmoid", "robust", "exo_pair")
+"""Losses that take a label smoothing; TRL leaves it out of all others without a word."""
+
+
+class Lora(BaseModel):
+    """Low-rank adapters (arXiv 2106.09685) through peft; the checkpoint has them merged into its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    r: int = Field(16, ge=1, description="The adapters' rank.")
+    alpha: float = Field(32, gt=0, description="Their updates are scaled by alpha / r.")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = Field(
+        "all-linear", description="Modules that get an adapter: names' endings, or all-linear (all but the head)."
+    )
+    four_bit: bool = Field(
+        False, description="Hold the model's own weights in four bits (QLoRA, arXiv 2305.14314); needs bitsandbytes."
+    )
 
 
 class TrainingSettings(BaseModel):
@@ -33,17 +53,25 @@ class TrainingSettings(BaseModel):
     beta: float = Field(0.01, gt=0, description="Strength of the pull to the reference; the paper's is 0.01.")
     loss: Loss = Field("sigmoid", description="TRL's name of the loss; sigmoid is DPO's own.")
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="Share of pairs taken to be labelled the wrong way round."
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="Share of pairs taken to be labelled the wrong way round: sigmoid becomes conservative DPO "
+        "(the authors' recipes have 0.3), robust and exo_pair are made for it.",
     )
     learning_rate: float = Field(5e-7, gt=0, description="Peak learning rate; cosine decay after the warm-up.")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
     epochs: float = Field(1.0, gt=0, description="Passes over the training pairs.")
-    batch_size: int = Field(128, ge=1, description="Pairs an optimiser step sees (the effective batch).")
-    micro_batch_size: int = Field(2, ge=1, description="Pairs in memory at once; must divide batch_size.")
+    batch_size: int = Field(128, ge=1, description="Pairs an optimiser step sees, over all processes.")
+    micro_batch_size: int = Field(2, ge=1, description="Pairs in a process's memory at once; must divide batch_size.")
     max_length: int = Field(1024, ge=16, description="Tokens of prompt and response together; the rest is cut.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Arithmetic of the forward pass; auto is bfloat16 where the processor has it."
     )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again in the backward pass: less memory, a third more time."
+    )
+    lora: Lora | None = Field(None, description="Train low-rank adapters instead of all weights.")
 
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> TrainingSettings:
@@ -52,3 +80,40 @@ class TrainingSettings(BaseModel):
                 f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _the_loss_is_smoothed(self) -> TrainingSettings:
+        if self.label_smoothing and self.loss not in SMOOTHED:
+            raise ValueError(f"label_smoothing is for the losses {', '.join(SMOOTHED)}, not for {self.loss}")
+        if self.loss == "exo_pair" and not self.label_smoothing:
+            raise ValueError("the loss exo_pair needs a label_smoothing above 0; its paper takes 1e-3")
+        return self
+
+    def accumulation(self, processes: int) -> int:
+        """Micro-batches of one process that make an optimiser step.
+
+        Raises:
+            ValueError: the processes' micro-batches together do not divide the batch.
+        """
+        together = self.micro_batch_size * processes
+        if self.batch_size % together:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of {together}, the micro_batch_size "
+                f"{self.micro_batch_size} of {processes} processes"
+            )
+        return self.batch_size // together
+
+
+def loss_arguments(settings: TrainingSettings) -> dict[str, Any]:
+    """The loss as TRL's `DPOConfig` is told of it.
+
+    TRL's sigmoid loss knows no label smoothing. Conservative DPO (cDPO, Mitchell 2023, eq. 3; label smoothing in the
+    authors' recipes), -(1 - e) log s(x) - e log s(-x) with x = beta * (difference of log-ratios), is a sum of two
+    losses that it has: as log s(-x) = log s(x) - x, cDPO is -log s(x) + e x, and the robust loss (arXiv 2403.00409,
+    eq. 7) is -log s(x) - e x / (1 - 2 e), so that cDPO = (2 - 2 e) sigmoid - (1 - 2 e) robust.
+    """
+    smoothing = settings.label_smoothing
+    if settings.loss == "sigmoid" and smoothing:
+        weights = [2 - 2 * smoothing, -(1 - 2 * smoothing)]
+        return {"loss_type": ["sigmoid", "robust"], "loss_weights": weights, "label_smoothing": smoothing}
+    return {"loss_type": [settings.loss], "label_smoothing": smoothing}

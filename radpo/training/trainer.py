@@ -7,6 +7,7 @@ log-probabilities, which are had at about half the cost.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -48,20 +49,22 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         everything else: as TRL's.
 
     Raises:
-        RadpoError: in training, a loss that is no number; the message has the step and the pairs' ids.
+        RadpoError: in training, a loss or gradient that is no number; the message has the step and its pairs' ids.
     """
 
     def __init__(self, *args: Any, pair_loss: PairLoss | None = None, **kwargs: Any) -> None:
         self.pair_loss = pair_loss
         self.unshared: str | None = None
         self._tried = False
+        self._step, self._step_pairs = -1, list[str]()
         super().__init__(*args, **kwargs)
         self._share_prefixes()
 
     def _share_prefixes(self) -> None:
         """Use our collator where TRL would use its own for text; one that a user gave stays."""
-        if type(self.data_collator) is DataCollatorForPreference:
-            theirs = vars(self.data_collator)
+        collator: Any = getattr(self, "data_collator", None)
+        if type(collator) is DataCollatorForPreference:
+            theirs = vars(collator)
             if theirs["truncation_mode"] == "keep_start":
                 self.data_collator = SharedPrefixCollator(**theirs)
             else:  # cut at their starts, the two sequences of a pair no longer begin alike
@@ -114,12 +117,29 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             chosen, rejected = outputs["fused"].log_probs.sum(dim=1).chunk(2)
             ratios = chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"]
             loss = self.pair_loss(*ratios, self.beta).mean()
-        if self.model.training and not torch.isfinite(loss):
-            raise RadpoError(
-                f"training step {self.state.global_step + 1}: the loss is {loss.item()} on the pairs "
-                f"{', '.join(map(str, ids))}; lower learning_rate, or train in float32"
-            )
+        if self.model.training:
+            self._remember(ids)
+            if not torch.isfinite(loss):
+                self._stop(f"the loss is {loss.item()}", ids)
         return loss
+
+    def _remember(self, ids: list[str]) -> None:
+        """Which pairs this step has seen."""
+        if self._step != self.state.global_step:
+            self._step, self._step_pairs = self.state.global_step, []
+        self._step_pairs += ids
+
+    def _stop(self, what: str, ids: list[str]) -> None:
+        raise RadpoError(
+            f"training step {self._step + 1}: {what} on the pairs {', '.join(map(str, ids))}; "
+            "lower learning_rate, or train in float32"
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as TRL does, unless the gradient is no longer a number."""
+        if not math.isfinite(logs.get("grad_norm", 0.0)):
+            self._stop(f"the gradient's norm is {logs['grad_norm']}", self._step_pairs)
+        super().log(logs, start_time)
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         """log p(chosen) and log p(rejected) under the reference, (pairs,) each, in nats."""

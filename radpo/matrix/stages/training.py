@@ -2,36 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from radpo.matrix.graph import Function, Task
-from radpo.matrix.stages.common import NUMERICS, path_of, write_json
+from radpo.matrix.stages.common import NUMERICS, path_of, policy_folder, write_json
 from radpo.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from radpo.data.preferences import Preferences
 
 
 def _relabel(task: Task) -> None:
     """Scored pairs -> training pairs (`pairs.parquet`) and what was dropped on the way (`counts.json`)."""
+    from dataclasses import asdict
+
     import pyarrow.parquet as pq
 
     from radpo.data.goals import detect_placement, original_template
-    from radpo.data.preferences import Reading, load_preferences
     from radpo.data.relabel import relabel
     from radpo.models.loading import load_tokenizer, resolve_model
+    from radpo.training.variants import find_variant
 
     settings = task.stage.settings
-    low, high = settings["scale"]
-    preferences = load_preferences(path_of(settings["pairs"]), Reading((low, high)))
-    table = preferences.table.slice(0, settings["limit"])
+    preferences, table = _scored(settings)
+    if "scored" in task.inputs:
+        table = pq.read_table(task.inputs["scored"] / "pairs.parquet")
     tokenizer = load_tokenizer(resolve_model(settings["model"].location))
     placement = detect_placement(original_template(str(tokenizer.chat_template)))
-    relabeled = relabel(table, settings["kind"], placement=placement)
-    pq.write_table(relabeled.table, task.out / "pairs.parquet")
-    counts = {
-        "rows_read": preferences.rows_read,
-        "dropped": dict(preferences.dropped),
-        "used": table.num_rows,
-        "ties_dropped": relabeled.ties_dropped,
-        "pairs": relabeled.table.num_rows,
-    }
-    write_json(task.out / "counts.json", counts)
+    counts: dict[str, Any] = {"rows_read": preferences.rows_read, "dropped": dict(preferences.dropped)}
+    if "method" in settings:
+        made = find_variant(settings["method"]).data(table, placement)  # type: ignore[operator, misc]
+        counts |= {"used": table.num_rows, "ties_dropped": 0}
+    else:
+        relabeled = relabel(table, settings["kind"], placement=placement, scale=tuple(settings["scale"]))
+        made = relabeled.table
+        counts |= asdict(relabeled.counts) | {"used": table.num_rows}
+    pq.write_table(made, task.out / "pairs.parquet")
+    write_json(task.out / "counts.json", counts | {"pairs": made.num_rows})
+
+
+def _implicit(task: Task) -> None:
+    """A trained policy and scored pairs -> the pairs with log p under policy and reference (`pairs.parquet`)."""
+    import pyarrow.parquet as pq
+
+    from radpo.models.loading import resolve_model
+    from radpo.training.reference import with_log_likelihoods
+
+    settings = task.stage.settings
+    found = with_log_likelihoods(
+        _scored(settings)[1],
+        policy_folder(task),
+        resolve_model(settings["model"].location),
+        max_length=settings["max_length"],
+        precision=settings["precision"],
+        progress=task.progress,
+    )
+    pq.write_table(found, task.out / "pairs.parquet")
+
+
+def _scored(settings: Mapping[str, Any]) -> tuple[Preferences, pa.Table]:
+    """The scored pairs that settings name: all that were read, and those to use."""
+    from radpo.data.preferences import Reading, load_preferences
+
+    low, high = settings["scale"]
+    preferences = load_preferences(path_of(settings["pairs"]), Reading((low, high)))
+    return preferences, preferences.table.slice(0, settings["limit"])
 
 
 def _reference(task: Task) -> None:
@@ -53,39 +91,47 @@ def _reference(task: Task) -> None:
 
 
 def _train(task: Task) -> None:
-    """Training pairs and references -> `policy/`, `training.parquet`, `heldout.json`."""
+    """Training pairs and references -> `policy/`, `training.parquet`, `heldout.json`, maybe `trajectory.parquet`."""
     import pandas as pd
     import pyarrow.parquet as pq
 
-    from radpo.data.goals import detect_placement, goal_aware_template, original_template
     from radpo.models.heldout import heldout_reference
-    from radpo.models.loading import load_tokenizer, resolve_model
-    from radpo.training.trainer import train
+    from radpo.models.loading import resolve_model
+    from radpo.training.reference import known_log_likelihoods
+    from radpo.training.run import Tracked, policy_template, train
+    from radpo.training.variants import find_variant
 
     settings = task.stage.settings
     folder = resolve_model(settings["model"].location)
-    template = original_template(str(load_tokenizer(folder).chat_template))
-    if settings["conditioned"]:
-        template = goal_aware_template(template, best=settings["best"], placement=detect_placement(template))
-    heldout = pq.read_table(task.inputs["heldout_pairs"] / "pairs.parquet")
-    measured = pd.read_parquet(task.inputs["heldout_reference"] / "likelihoods.parquet")
+    pairs, heldout = (pq.read_table(task.inputs[name] / "pairs.parquet") for name in ("pairs", "heldout_pairs"))
+    if "heldout_likelihoods" in task.inputs:
+        measured = pd.read_parquet(task.inputs["heldout_likelihoods"] / "likelihoods.parquet")
+        known = known_log_likelihoods(folder, heldout, heldout_reference(measured, heldout))
+    else:
+        known = pq.read_table(task.inputs["heldout_reference"] / "reference.parquet")
+    tracked = None
+    if "track" in settings:
+        tracked = Tracked(_scored(settings["tracked"])[1], settings["best"], settings["track"])
     train(
         folder,
-        pq.read_table(task.inputs["pairs"] / "pairs.parquet"),
+        pairs,
         pq.read_table(task.inputs["reference"] / "reference.parquet"),
         task.out,
         TrainingSettings.model_validate(settings["training"]),
         seed=settings["seed"],
-        chat_template=template,
-        heldout=heldout,
-        heldout_reference=heldout_reference(measured, heldout),
+        chat_template=policy_template(folder, pairs, best=settings["best"]) if settings["conditioned"] else None,
+        pair_loss=find_variant(settings["method"]).loss if "method" in settings else None,
+        heldout=(heldout, known),
+        tracked=tracked,
         save_every=task.stage.hints["save_every"],
+        report_to=tuple(task.stage.hints["report_to"]),
         progress=task.progress,
     )
 
 
 TRAINING = {
-    "relabel": Function(_relabel, version=1),
-    "reference": Function(_reference, version=1, packages=NUMERICS),
-    "train": Function(_train, version=1, packages=(*NUMERICS, "trl", "accelerate"), resumable=True),
+    "relabel": Function(_relabel, version=2),
+    "reference": Function(_reference, version=2, packages=NUMERICS),
+    "implicit": Function(_implicit, version=1, packages=NUMERICS),
+    "train": Function(_train, version=2, packages=(*NUMERICS, "trl", "accelerate"), resumable=True),
 }

@@ -1,0 +1,281 @@
+"""One training run: training pairs and their reference log-likelihoods come in, a policy's folder goes out.
+
+Interrupted at any moment, the same call on the same folder goes on from the last whole checkpoint and ends in the same
+weights.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radpo.data.goals import (
+    attribute_goals,
+    attributes_text,
+    detect_placement,
+    goal_aware_template,
+    original_template,
+)
+from radpo.errors import ConfigError, DataError
+from radpo.judges.base import Progress, no_progress
+from radpo.models.loading import load_model, load_tokenizer, torch_dtype
+from radpo.training.checkpoint import COMPLETE, last_complete, save_policy
+from radpo.training.dataset import training_dataset
+from radpo.training.settings import TrainingSettings, loss_arguments
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import DPOConfig
+
+    from radpo.training.trainer import PairLoss
+
+ATTRIBUTE_SCALE = (1.0, 5.0)
+"""The scale of attribute scores, as UltraFeedback rates them and as `radpo.data.relabel` states it in goals."""
+
+# Figures of TRL's log that describe the run and not the model: they differ between machines and after a resumption.
+NOT_METRICS = {
+    "epoch",
+    "num_tokens",
+    "train_runtime",
+    "train_samples_per_second",
+    "train_steps_per_second",
+    "total_flos",
+}
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """Held-out log-likelihoods to measure along training.
+
+    Args:
+        scored: scored pairs (`radpo.data.preferences`).
+        best: the highest score of their scale.
+        every: optimiser steps from one measurement to the next.
+    """
+
+    scored: pa.Table
+    best: float
+    every: int
+
+
+def train(
+    model_folder: Path,
+    pairs: pa.Table,
+    reference: pa.Table,
+    out: Path,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    chat_template: str | None = None,
+    pair_loss: PairLoss | None = None,
+    heldout: tuple[pa.Table, pa.Table] | None = None,
+    tracked: Tracked | None = None,
+    save_every: int = 50,
+    report_to: tuple[str, ...] = (),
+    progress: Progress = no_progress,
+) -> None:
+    """Train a policy on preference pairs, or go on where an interrupted run in the same folder stopped.
+
+    Started by `accelerate launch`, the processes share each optimiser step's batch, and the first one writes.
+
+    Args:
+        model_folder: the model to start from, which is also the reference.
+        pairs: a relabeled table (`radpo.data.relabel`).
+        reference: `reference_log_likelihoods` of the same pairs under the same model, row for row.
+        out: gets `policy/` (the checkpoint), `training.parquet` (step, metric, value), `adapter/` where LoRA is
+            trained, and where asked for `heldout.json` and `trajectory.parquet`.
+        chat_template: the policy's chat template, where it is not the model's own (`goal_aware_template`).
+        pair_loss: a loss of one's own instead of the settings'.
+        heldout: relabeled pairs to evaluate on once training is done, and `reference_log_likelihoods` of them.
+        tracked: held-out log-likelihoods to measure along training.
+        save_every: optimiser steps between resumable checkpoints.
+        report_to: where transformers reports training besides (tensorboard, wandb, mlflow).
+
+    Raises:
+        ConfigError: the processes do not divide the batch, or a package that the settings need is not installed.
+        DataError: no pair is left to train on, or prompts leave no room for a response.
+        RadpoError: the loss is no longer a number.
+    """
+    import pandas as pd
+    from transformers import PrinterCallback
+
+    from radpo.training.tracking import tracked_responses, tracker, trajectory
+    from radpo.training.trainer import SharedPrefixDPOTrainer
+
+    train_set = training_dataset(pairs, reference)
+    eval_set = None if heldout is None else training_dataset(*heldout)
+    for what, data in (("training", train_set), ("held-out", eval_set)):
+        if data is not None:
+            _room_for_responses(what, data, settings.max_length)
+    tokenizer = load_tokenizer(model_folder)
+    template = original_template(str(tokenizer.chat_template))
+    tokenizer.chat_template = template  # the goal, if any, is already in the prompts
+    work = out / "work"
+    callbacks = [_watch(progress)]
+    autocast = torch_dtype(settings.precision).itemsize == 2
+    if tracked is not None:
+        asked = tracked_responses(tokenizer, tracked.scored, best=tracked.best, max_length=settings.max_length)
+        callbacks.append(tracker(asked, tracked.every, work / "trajectory", autocast=autocast))
+    arguments = _arguments(settings, work, seed, save_every, report_to, 0 if eval_set is None else len(eval_set))
+    trainer = SharedPrefixDPOTrainer(
+        model=_model(model_folder, settings),
+        args=arguments,
+        train_dataset=train_set,
+        eval_dataset=eval_set,
+        processing_class=tokenizer,
+        callbacks=callbacks,
+        peft_config=_adapters(settings),
+        pair_loss=pair_loss,
+    )
+    if tracked is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        raise ConfigError("track: the model is in parts on several processes (FSDP, DeepSpeed); leave track out")
+    trainer.remove_callback(PrinterCallback)  # it writes to standard output, which is for results
+    checkpoint = last_complete(work)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    metrics = {} if eval_set is None else trainer.evaluate()
+    partial = out / "policy.partial"
+    if trainer.is_world_process_zero():
+        if metrics:
+            kept = {
+                key.removeprefix("eval_"): value for key, value in metrics.items() if "/" in key or key == "eval_loss"
+            }
+            (out / "heldout.json").write_text(json.dumps(kept, indent=1, sort_keys=True), encoding="utf-8")
+        rows = [
+            {"step": log["step"], "metric": metric, "value": float(value)}
+            for log in trainer.state.log_history
+            for metric, value in sorted(log.items())
+            if metric not in NOT_METRICS | {"step"} and not metric.startswith(("eval_", "train_"))
+        ]
+        pd.DataFrame(rows, columns=["step", "metric", "value"]).to_parquet(out / "training.parquet", index=False)
+        if tracked is not None:
+            trajectory(work / "trajectory").to_parquet(out / "trajectory.parquet", index=False)
+        shutil.rmtree(partial, ignore_errors=True)
+    save_policy(trainer, tokenizer, chat_template or template, partial, out / "adapter")
+    if trainer.is_world_process_zero():
+        partial.rename(out / "policy")
+        shutil.rmtree(work, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+
+
+def policy_template(model_folder: Path, pairs: pa.Table, *, best: float) -> str:
+    """The chat template of a policy that was trained with goals: rendered as usual it asks for the best.
+
+    Args:
+        pairs: the training pairs, whose goals are scores, or where they have `goal_attributes`, scores by attribute.
+        best: the highest score.
+    """
+    template = original_template(str(load_tokenizer(model_folder).chat_template))
+    placement = detect_placement(template)
+    if "goal_attributes" not in pairs.column_names:
+        return goal_aware_template(template, best=best, placement=placement)
+    low, high = ATTRIBUTE_SCALE
+    asked = attribute_goals({field.name: high for field in pairs.schema.field("goal_attributes").type})
+    return goal_aware_template(template, best=asked, placement=placement, template=attributes_text((low, high)))
+
+
+def _room_for_responses(what: str, data: Dataset, max_length: int) -> None:
+    """A prompt that fills max_length leaves nothing to learn from, and TRL drops its pair without a word."""
+    import pyarrow.compute as pc
+
+    if not len(data):
+        raise DataError(f"no {what} pair is left; see what was dropped in relabeling (ties, gaps, bad rows)")
+    lengths = pc.list_value_length(data.with_format("arrow")[:]["prompt_ids"])
+    filled = int(pc.sum(pc.greater_equal(lengths, max_length)).as_py())
+    if filled:
+        raise DataError(
+            f"{filled} of {len(data)} {what} pairs have a prompt of max_length ({max_length}) tokens or more, goal "
+            "included, which leaves no response to learn from; raise max_length or leave those pairs out"
+        )
+
+
+def _model(folder: Path, settings: TrainingSettings) -> Any:
+    if settings.lora is None or not settings.lora.four_bit:
+        return load_model(folder)
+    import importlib.util
+
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("training.lora.four_bit: needs the package bitsandbytes; install it, or leave four_bit out")
+    quantised = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch_dtype(settings.precision)
+    )
+    place = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
+    return AutoModelForCausalLM.from_pretrained(folder, quantization_config=quantised, device_map=place)
+
+
+def _adapters(settings: TrainingSettings) -> Any:
+    if settings.lora is None:
+        return None
+    from peft import LoraConfig
+
+    lora = settings.lora
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    return LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
+
+
+def _arguments(
+    settings: TrainingSettings, work: Path, seed: int, save_every: int, report_to: tuple[str, ...], eval_rows: int
+) -> DPOConfig:
+    import torch
+    from accelerate import PartialState
+    from trl import DPOConfig
+
+    # TRL reports the mean of the batches' means, which is the mean over pairs only if all batches are of one size.
+    eval_batch = max(size for size in range(1, 9) if eval_rows % size == 0)
+    on_processor = not torch.cuda.is_available()
+    try:
+        accumulation = settings.accumulation(PartialState(cpu=on_processor).num_processes)
+    except ValueError as error:
+        raise ConfigError(f"training.batch_size: {error}") from error
+    return DPOConfig(
+        output_dir=str(work),
+        seed=seed,
+        data_seed=seed,
+        beta=settings.beta,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup_share,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.micro_batch_size,
+        gradient_accumulation_steps=accumulation,
+        per_device_eval_batch_size=eval_batch,
+        max_length=settings.max_length,
+        bf16=torch_dtype(settings.precision) is torch.bfloat16,
+        use_cpu=on_processor,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        precompute_ref_log_probs=True,
+        save_strategy="steps",
+        save_steps=save_every,
+        save_total_limit=2,  # the one before stays until the next is whole
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is no number must be seen
+        disable_tqdm=True,
+        report_to=list(report_to) or "none",
+        **loss_arguments(settings),
+    )
+
+
+def _watch(progress: Progress) -> TrainerCallback:
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        """Reports steps, and marks checkpoints as whole once they are."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.is_world_process_zero:
+                progress(state.global_step, state.max_steps)
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.is_world_process_zero:
+                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+    return Watch()

@@ -1,0 +1,84 @@
+"""Held-out log-likelihoods along training: a policy as it stands comes in, rows of a trajectory go out.
+
+The model is the one in training, in its place, so nothing is loaded a second time. Each step's rows are a file of their
+own until training is done, so that what an interruption cuts off is measured again and nothing twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radpo.data.goals import condition, detect_placement
+from radpo.models.heldout import GOALS
+from radpo.models.likelihood import TokenizedResponse, log_likelihoods, responses, tokenize_pair
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+COLUMNS = ("step", "id", "side", "goal", "logp", "tokens")
+
+
+def tracked_responses(
+    tokenizer: PreTrainedTokenizerBase, scored: pa.Table, *, best: float, max_length: int
+) -> tuple[pd.DataFrame, list[TokenizedResponse]]:
+    """What is measured at every step: both responses of every scored pair, asked with every goal of `GOALS`.
+
+    Returns:
+        id, side (chosen or rejected), goal and tokens of every response, and the responses, row for row.
+    """
+    import pandas as pd
+
+    placement = detect_placement(str(tokenizer.chat_template))
+    rows, pairs = [], []
+    for pair in scored.to_pylist():
+        scores = {"none": None, "best": best, "chosen": pair["score_chosen"], "rejected": pair["score_rejected"]}
+        for goal in GOALS:
+            prompt = condition(pair["prompt"], scores[goal], placement)
+            pairs.append(tokenize_pair(tokenizer, prompt, pair["chosen"], pair["rejected"]))
+            rows += [{"id": pair["id"], "side": side, "goal": goal} for side in ("chosen", "rejected")]
+    items = list(responses(pairs, max_length))
+    return pd.DataFrame(rows).assign(tokens=[len(item.response_ids) for item in items]), items
+
+
+def tracker(
+    asked: tuple[pd.DataFrame, list[TokenizedResponse]], every: int, folder: Path, *, autocast: bool
+) -> TrainerCallback:
+    """A callback that measures before the first step, every so many steps, and after the last."""
+    from transformers import TrainerCallback
+
+    class Tracker(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            if state.global_step == 0:
+                self._measure(state, model)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            if state.global_step % every == 0 or state.global_step == state.max_steps:
+                self._measure(state, model)
+
+        def _measure(self, state: Any, model: Any) -> None:
+            if not state.is_world_process_zero:
+                return
+            bare = getattr(model, "module", model)
+            training = bare.training
+            bare.eval()
+            try:
+                found = log_likelihoods(bare, asked[1], autocast=autocast)
+            finally:
+                bare.train(training)
+            frame = asked[0].assign(step=state.global_step, logp=[item.logp for item in found])
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = folder / ".partial"
+            frame[list(COLUMNS)].to_parquet(partial, index=False)
+            partial.replace(folder / f"{state.global_step:09d}.parquet")
+
+    return Tracker()
+
+
+def trajectory(folder: Path) -> pd.DataFrame:
+    """All steps' rows: step, id, side, goal, logp (nats, summed over the response's tokens), tokens."""
+    import pandas as pd
+
+    return pd.concat([pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))], ignore_index=True)
