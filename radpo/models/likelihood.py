@@ -102,6 +102,8 @@ def log_likelihoods(
     """
     import torch
 
+    if hasattr(model, "get_base_model"):  # adapters stand in the base model's own modules
+        model = model.get_base_model()
     shared = why_not(model) is None
     rows = sorted(_rows(items, batch_tokens if shared else 0), key=lambda row: -row.width)
     logps = [0.0] * len(items)

@@ -1,0 +1,36 @@
+"""Two alignment variants: one is a function that makes training pairs, the other a loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from radpo.data.goals import Placement
+from radpo.data.relabel import relabel
+from radpo.training.variants import Variant
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+
+def wide_gap(scored: pa.Table, placement: Placement) -> pa.Table:
+    """Plain DPO on pairs whose scores are at least two apart."""
+    return relabel(scored, "plain", placement=placement, min_gap=2.0).table
+
+
+def cautious_loss(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> torch.Tensor:
+    """DPO's loss, and a penalty where the chosen response itself has lost likelihood (as DPOP, arXiv 2402.13228).
+
+    Args:
+        chosen: log(pi/pi_ref) of the chosen responses, (pairs,), in nats.
+        rejected: the same of the rejected ones.
+
+    Returns:
+        Every pair's loss, (pairs,).
+    """
+    from torch.nn.functional import logsigmoid, relu
+
+    return -logsigmoid(beta * (chosen - rejected - relu(-chosen)))
+
+
+CAUTIOUS = Variant(data="ra", conditioned=True, loss=cautious_loss)
