@@ -71,7 +71,9 @@ def report(
 def train(
     pairs: PairsFile,
     out: Annotated[Path, typer.Option(help="A new folder: gets policy/ (the checkpoint) and training.parquet.")],
-    method: Annotated[str, typer.Option(help="dpo, ra-dpo, or an installed variant.")] = "ra-dpo",
+    method: Annotated[
+        str, typer.Option(help="dpo, ra-dpo, half-ra, ira, ra-attributes, cond-sft, dpo-norm, or an installed one.")
+    ] = "ra-dpo",
     model: Model = "smollm2-135m-instruct",
     settings: Annotated[
         list[str] | None,
@@ -82,6 +84,9 @@ def train(
     save_every: Annotated[int, typer.Option(min=1, help="Optimiser steps between resumable checkpoints.")] = 50,
 ) -> None:
     """Train one checkpoint on scored pairs. Interrupted, the same command goes on from its last checkpoint.
+
+    On several GPUs: accelerate launch --config_file benchmarks/accelerate/data_parallel.yaml -m radpo train …;
+    batch_size is what all of them see together in an optimiser step.
 
     Settings not set are the paper's: beta 0.01, learning_rate 5e-7, batch_size 128, one epoch, max_length 1024.
     """
@@ -103,7 +108,8 @@ def train(
             reference_progress=reference_progress,
             progress=progress,
         )
-    print(policy)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the first one speaks
+        print(policy)
 
 
 @eval_app.command("alpaca-eval")

@@ -12,14 +12,14 @@ from factories import TEMPLATE, scored_pairs, write_model
 
 from radpo.data.goals import condition, goal_aware_template
 from radpo.data.relabel import relabel, to_trl
-from radpo.errors import DataError, RadpoError
+from radpo.errors import ConfigError, DataError, ModelError, RadpoError
 from radpo.models.heldout import heldout_log_likelihoods, heldout_reference
 from radpo.models.likelihood import log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer
 from radpo.training.checkpoint import last_complete
 from radpo.training.reference import known_log_likelihoods, reference_log_likelihoods
 from radpo.training.run import train
-from radpo.training.settings import TrainingSettings
+from radpo.training.settings import Lora, TrainingSettings
 
 SETTINGS = TrainingSettings(
     beta=0.3, learning_rate=1e-3, batch_size=4, micro_batch_size=2, max_length=400, epochs=2, precision="float32"
@@ -245,3 +245,75 @@ def test_a_loss_that_is_no_number_stops_training_at_its_step(
         RadpoError, match=r"training step \d+: the (loss|gradient's norm) is (nan|inf) on the pairs p\d#\w+, p\d"
     ):
         train(model, pairs, reference, tmp_path, hot, seed=0)
+
+
+def test_two_processes_give_the_parameters_of_one(model: Path, tmp_path: Path) -> None:
+    """Data parallel over gloo: each optimiser step's batch is shared out, not multiplied."""
+    import subprocess
+    import sys
+
+    from radpo.data.writing import write_preferences
+    from radpo.training.alone import train_alone
+
+    write_preferences(scored_pairs(SCORES), tmp_path / "pairs.parquet")
+    train_alone(
+        tmp_path / "pairs.parquet", tmp_path / "one", method="ra-dpo", model=str(model), settings=SETTINGS,
+        scale=(1.0, 10.0), seed=0, save_every=50,
+    )  # fmt: skip
+    asked = [f"--set={name}={value}" for name, value in SETTINGS.model_dump(exclude_defaults=True).items()]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "radpo", "train"]
+    place = [str(tmp_path / "pairs.parquet"), "--out", str(tmp_path / "two"), "--model", str(model)]
+    done = subprocess.run([*command, *place, *asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two, base = (weights(folder) for folder in (tmp_path / "one/policy", tmp_path / "two/policy", model))
+    apart = sum(float((one[name] - two[name]).square().sum()) for name in one) ** 0.5
+    moved = sum(float((one[name] - base[name]).square().sum()) for name in one) ** 0.5
+    assert moved > 1e-2
+    assert apart < 1e-3 * moved
+    assert done.stdout.splitlines() == [str(tmp_path / "two/policy")]
+    logs = [pd.read_parquet(tmp_path / name / "training.parquet") for name in ("one", "two")]
+    grad_norms, others = (log[log["metric"] == "grad_norm"]["value"].tolist() for log in logs)
+    assert grad_norms == pytest.approx(others, rel=1e-3)
+    odd = SETTINGS.model_copy(update={"batch_size": 6, "micro_batch_size": 2})
+    with pytest.raises(ValueError, match="batch_size 6 is not a multiple of 4"):
+        odd.accumulation(2)
+
+
+def test_another_pairs_file_is_not_taken_up(model: Path, tmp_path: Path) -> None:
+    from radpo.data.writing import write_preferences
+    from radpo.training.alone import train_alone
+
+    def run(scores: list[tuple[float, float]]) -> None:
+        write_preferences(scored_pairs(scores), tmp_path / f"{scores[0][0]}.parquet")
+        train_alone(
+            tmp_path / f"{scores[0][0]}.parquet", tmp_path / "out", method="dpo", model=str(model),
+            settings=SETTINGS, scale=(1.0, 10.0), seed=0, save_every=50,
+        )  # fmt: skip
+
+    run([(9.0, 3.0), (7.0, 6.0)])
+    run([(9.0, 3.0), (7.0, 6.0)])  # finished: nothing is done
+    with pytest.raises(ConfigError, match="other settings or pairs"):
+        run([(8.0, 3.0), (7.0, 6.0)])
+
+
+def test_nothing_to_train_on_is_said_at_once(model: Path, reference: Any, pairs: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no training pair is left"):
+        train(model, pairs.slice(0, 0), reference.slice(0, 0), tmp_path, SETTINGS, seed=0)
+
+
+def test_a_model_without_chat_template_is_refused(tmp_path: Path, pairs: Any) -> None:
+    bare = write_model(tmp_path / "bare", template=None)
+    with pytest.raises(ModelError, match="no chat template"):
+        reference_log_likelihoods(bare, pairs, max_length=400, precision="float32")
+
+
+def test_four_bits_without_the_package_are_refused(
+    model: Path, pairs: Any, reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda n, *a: None if n == "bitsandbytes" else find(n, *a))
+    four = SETTINGS.model_copy(update={"lora": Lora(four_bit=True)})
+    with pytest.raises(ConfigError, match=r"training\.lora\.four_bit: needs the package bitsandbytes"):
+        train(model, pairs, reference, tmp_path, four, seed=0)

@@ -251,6 +251,7 @@ def _arguments(
         max_length=settings.max_length,
         bf16=torch_dtype(settings.precision) is torch.bfloat16,
         use_cpu=on_processor,
+        ddp_find_unused_parameters=False,
         gradient_checkpointing=settings.gradient_checkpointing,
         precompute_ref_log_probs=True,
         save_strategy="steps",
