@@ -1,44 +1,67 @@
-"""Log-likelihoods of responses: radpo's scorer against lm-eval's, same requests, same model, one run, alternating.
+"""Log-likelihoods of responses: radpo's scorer against lm-eval's, same requests, same model, one run, in turn.
 
-Run from the repository's root: python benchmarks/speed/likelihood.py [--json FILE]
+Run from the repository's root: python benchmarks/speed/likelihood.py [--json FILE] [--rounds N]
+
+Three kinds of requests: the two responses of a preference pair (real UltraFeedback pairs where RADPO_REAL_DATA or
+../shared/data has them, else the bundled ones), eight responses to a prompt (as sampled for on-policy data), and the
+answers of a multiple-choice question with its worked examples before it. Both scorers compute in float32.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
+import os
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from radpo.data.preferences import load_preferences
-from radpo.models.likelihood import log_likelihoods, responses, tokenize_pair
+from radpo.models.likelihood import TokenizedResponse, log_likelihoods, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer, resolve_model
 
-PAIRS = Path(__file__).parents[1] / "data" / "heldout_pairs.jsonl"
-COUNT, ROUNDS = 24, 3
+REAL = Path(os.environ.get("RADPO_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+UF = REAL / "preferences" / "ultrafeedback_binarized_960.jsonl.gz"
+BUNDLED = Path(__file__).parents[1] / "data" / "heldout_pairs.jsonl"
+FACTS = Path(__file__).parents[1] / "tasks" / "facts.jsonl"
+PAIRS, PROMPTS, SAMPLES, QUESTIONS, MOST = 12, 3, 8, 8, 1024
 
 
 def main() -> None:
     """Time both, check that they agree, print medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the rows here as JSON")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each scorer runs; one more warms up")
     arguments = parser.parse_args()
     from lm_eval.models.huggingface import HFLM
 
     folder = resolve_model("smollm2-135m-instruct")
-    tokenizer = load_tokenizer(folder)
-    pairs = load_preferences(PAIRS).table.slice(0, COUNT).to_pylist()
-    tokenized = [tokenize_pair(tokenizer, pair["prompt"], pair["chosen"], pair["rejected"]) for pair in pairs]
-    items = list(responses(tokenized, None))
-    model = load_model(folder)
+    tokenizer, model = load_tokenizer(folder), load_model(folder)
     peer = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=8)
-    requests = [((str(n), ""), list(i.prompt_ids), list(i.response_ids)) for n, i in enumerate(items)]
+    pairs = preference_pairs()
+    kinds = {
+        "two responses of a pair": paired(tokenizer, pairs[:PAIRS]),
+        f"{SAMPLES} responses to a prompt": sampled(tokenizer, pairs[:PROMPTS]),
+        "answers after worked examples": choices(tokenizer),
+    }
+    rows = [compare(what, items, model, peer, arguments.rounds) for what, items in kinds.items()]
+    for row in rows:
+        print(
+            f"{row['what']}: ours {row['ours']}, lm-eval {row['peer']} {row['unit']}; ratio {row['ratio']} "
+            f"{row['spread']}, goal {row['goal']}; largest difference {row['apart']:.1e} nats a token"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"name": "likelihood", "rows": rows}, indent=1), encoding="utf-8")
 
+
+def compare(what: str, items: Sequence[TokenizedResponse], model: Any, peer: Any, rounds: int) -> dict[str, Any]:
+    """Responses per processor second of both, and the ratio round by round."""
+    requests = [((str(n), ""), list(item.prompt_ids), list(item.response_ids)) for n, item in enumerate(items)]
     seconds: dict[str, list[float]] = {"ours": [], "peer": []}
     values: dict[str, list[float]] = {}
-    for _ in range(ROUNDS + 1):  # the first round warms up and is not counted
+    for _ in range(rounds + 1):  # the first round warms up and is not counted
         for name in seconds:
             start = time.process_time()
             if name == "ours":
@@ -49,21 +72,69 @@ def main() -> None:
     apart = max(abs(a - b) / len(i.response_ids) for a, b, i in zip(values["ours"], values["peer"], items, strict=True))
     rate = {name: [len(items) / taken for taken in times[1:]] for name, times in seconds.items()}
     ratios = [ours / theirs for ours, theirs in zip(rate["ours"], rate["peer"], strict=True)]
-    row: dict[str, Any] = {
-        "what": f"log-likelihood of {len(items)} responses, SmolLM2-135M, float32",
+    tokens = sum(len(item.prompt_ids) + len(item.response_ids) for item in items)
+    return {
+        "what": f"{what}, {len(items)} responses, {tokens} tokens, SmolLM2-135M, float32",
         "ours": round(statistics.median(rate["ours"]), 3),
         "peer": round(statistics.median(rate["peer"]), 3),
         "unit": "responses per processor second",
         "ratio": round(statistics.median(ratios), 3),
         "spread": [round(min(ratios), 3), round(max(ratios), 3)],
-        "goal": None,
+        "goal": 3.0,
+        "apart": apart,
     }
-    print(
-        f"{row['what']}: ours {row['ours']}, lm-eval {row['peer']} {row['unit']}; ratio {row['ratio']} {row['spread']}"
-    )
-    print(f"largest difference: {apart:.2e} nats a token")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"name": "likelihood", "rows": [row]}, indent=1), encoding="utf-8")
+
+
+def preference_pairs() -> list[dict[str, str]]:
+    """Prompt, chosen and rejected as text."""
+    with gzip.open(UF, "rt", encoding="utf-8") if UF.is_file() else BUNDLED.open(encoding="utf-8") as stream:
+        return [
+            {side: _text(row[side]) for side in ("prompt", "chosen", "rejected")} for row in map(json.loads, stream)
+        ]
+
+
+def paired(tokenizer: Any, pairs: Sequence[dict[str, str]]) -> list[TokenizedResponse]:
+    """Both responses of every pair."""
+    items = []
+    for pair in pairs:
+        tokens = tokenize_pair(tokenizer, [_user(pair["prompt"])], pair["chosen"], pair["rejected"])
+        keep = max(MOST - len(tokens.prompt_ids), 1)
+        items += [TokenizedResponse(tokens.prompt_ids, ids[:keep]) for ids in (tokens.chosen_ids, tokens.rejected_ids)]
+    return items
+
+
+def sampled(tokenizer: Any, pairs: Sequence[dict[str, str]]) -> list[TokenizedResponse]:
+    """Several responses to every prompt: the pair's, and beginnings of them."""
+    items = []
+    for pair in pairs:
+        for number in range(SAMPLES // 2):
+            cut = {
+                side: pair[side][: max(len(pair[side]) * (number + 1) * 2 // SAMPLES, 8)]
+                for side in ("chosen", "rejected")
+            }
+            tokens = tokenize_pair(tokenizer, [_user(pair["prompt"])], cut["chosen"], cut["rejected"])
+            for ids in (tokens.chosen_ids, tokens.rejected_ids):
+                items.append(TokenizedResponse(tokens.prompt_ids, ids[: MOST // 2]))
+    return items
+
+
+def choices(tokenizer: Any) -> list[TokenizedResponse]:
+    """Every answer to every question, after eight questions with their answers, as few-shot tasks ask."""
+    rows = [json.loads(line) for line in FACTS.read_text(encoding="utf-8").splitlines()]
+    shown = "\n\n".join(f"Question: {row['question']}\nAnswer: {row['choices'][row['answer']]}" for row in rows[:8])
+    items = []
+    for row in rows[8 : 8 + QUESTIONS]:
+        prompt = tokenizer(f"{shown}\n\nQuestion: {row['question']}\nAnswer:")["input_ids"]
+        items += [TokenizedResponse(tuple(prompt), tuple(tokenizer(f" {c}")["input_ids"])) for c in row["choices"]]
+    return items
+
+
+def _user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value[-1]["content"])
 
 
 if __name__ == "__main__":
