@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from radpo.data.layouts import Numbered
 
 CHUNK_ROWS = 10_000
-CHUNK_BYTES = 16 << 20
+CHUNK_BYTES = 4 << 20
 """A chunk ends at whichever comes first; long responses must not fill the memory."""
 
 KINDS = "a .jsonl, .parquet or .csv file (.jsonl and .csv also gzipped: .gz), or a folder that `datasets` saved"
@@ -188,7 +188,7 @@ def _parquet_batches(
     with _opened(name) as (stream, _, _):
         try:
             # Read page by page: a row group may be as large as the file.
-            with pq.ParquetFile(stream, buffer_size=1 << 20, page_checksum_verification=True) as file:
+            with pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True) as file:
                 groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
                 total = file.metadata.num_rows
                 size = sum(max(group.total_byte_size, 0) for group in groups)
