@@ -28,6 +28,7 @@ from radpo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from radpo.data.goals import Placement
+    from radpo.data.overlap import EvaluationPrompts
 
 data_app = typer.Typer(help="Check, describe, relabel and make scored preferences.", no_args_is_help=True)
 add_on_policy(data_app)
@@ -47,6 +48,7 @@ def data_validate(
     """Check scored pairs; exit status 0 if they are usable, 2 with file, line, column and mend if not."""
     from radpo.console import progress_bar
     from radpo.data.preferences import PreferenceReader
+    from radpo.data.sources import shown
 
     quiet_libraries()
     with progress_bar("reading") as progress:
@@ -55,13 +57,104 @@ def data_validate(
     counts = {"rows_read": reader.rows_read, "usable": usable, "dropped": dict(reader.dropped)}
     if not usable:
         reasons = "".join(f"; {count}: {reason}" for reason, count in reader.dropped.items())
-        raise DataError(f"{pairs}: no usable pairs in {reader.rows_read} rows{reasons}")
+        raise DataError(f"{shown(pairs)}: no usable pairs in {reader.rows_read} rows{reasons}")
     if as_json:
         print_json(counts)
     else:
-        print(f"{pairs}: {usable} usable pairs from {reader.rows_read} rows")
+        print(f"{shown(pairs)}: {usable} usable pairs from {reader.rows_read} rows")
         for reason, count in reader.dropped.items():
             print(f"  dropped {count}: {reason}")
+
+
+@data_app.command("stats")
+def data_stats(
+    pairs: Source,
+    html: Annotated[Path | None, typer.Option(help="Write a page with figures here.")] = None,
+    high_score: Annotated[float, typer.Option(help="From this score on, a response counts as high-scored.")] = 5.0,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Count tokens as this model does: a name, a folder or a Hub id.")
+    ] = None,
+    heldout: Annotated[
+        str | None, typer.Option(metavar="PAIRS", help="Held-out pairs, whose prompts should not be in the set.")
+    ] = None,
+    against: Annotated[
+        list[str],
+        typer.Option(metavar="NAME=PATH", help="Evaluation prompts to look for in the set, 8-gram by 8-gram. Repeat."),
+    ] = [],  # noqa: B006
+    evaluation_data: Annotated[
+        Path | None, typer.Option(help="A folder with evaluation sets; those it holds are looked for.")
+    ] = None,
+    scale: Scale = (1.0, 10.0),
+    columns: Columns = [],  # noqa: B006
+    pairing: Pairing = "best-other",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Describe scored pairs: scores, gaps, lengths, duplicates, leakage, overlap with evaluation prompts.
+
+    Rows that training would refuse for what they say (identical or empty responses, swapped scores) are counted among
+    the pairs; rows that cannot be read as pairs are counted apart.
+    """
+    from dataclasses import replace
+
+    from radpo.console import progress_bar
+    from radpo.data.preferences import PreferenceReader
+    from radpo.data.profile import profile, token_counter
+    from radpo.data.sources import shown
+    from radpo.report.data_page import facts, write_data_page
+
+    quiet_libraries()
+    index = _evaluation_prompts(against, evaluation_data)
+    lenient = replace(reading(scale, "skip", False, columns, pairing, seed), lenient=True)
+    count_tokens = None
+    if tokenizer is not None:
+        from radpo.models.loading import load_tokenizer, resolve_model
+
+        count_tokens = token_counter(load_tokenizer(resolve_model(tokenizer)))
+    kept_out = None if heldout is None else PreferenceReader(heldout, lenient)
+    with progress_bar("reading") as progress:
+        reader = PreferenceReader(pairs, lenient, progress)
+        found = profile(
+            reader,
+            scale=scale,
+            high_score=high_score,
+            heldout=kept_out,
+            evaluation=index,
+            count_tokens=count_tokens,
+        )
+    found = replace(
+        found,
+        source=shown(pairs),
+        rows_read=reader.rows_read,
+        dropped=dict(reader.dropped),
+        heldout_dropped=0 if kept_out is None else sum(kept_out.dropped.values()),
+    )
+    if html is not None:
+        write_data_page(found, html)
+    if as_json:
+        print_json(found.to_json())
+        return
+    width = max(len(name) for name, _ in facts(found))
+    print(f"{shown(pairs)}: {found.rows_read} rows")
+    for name, value in facts(found):
+        print(f"  {name:<{width}}  {value}")
+    for line in found.left_out():
+        print(f"  not done: {line}")
+    if html is not None:
+        print(html)
+
+
+def _evaluation_prompts(against: list[str], folder: Path | None) -> EvaluationPrompts | None:
+    """An index of the evaluation sets that the options name."""
+    from radpo.data.overlap import EvaluationPrompts, find_evaluation_sets, load_evaluation_prompts
+
+    places = {} if folder is None else find_evaluation_sets(folder)
+    for item in against:
+        name, equals, path = item.partition("=")
+        if not (name and equals and path):
+            raise ConfigError(f"--against {item}: write NAME=PATH, such as alpaca-eval=alpaca_eval.json")
+        places[name] = Path(path)
+    return EvaluationPrompts({name: load_evaluation_prompts(path) for name, path in places.items()}) if places else None
 
 
 @data_app.command("relabel")
