@@ -1,6 +1,7 @@
 """Relabeling batch by batch: a source of scored pairs comes in, a file of training pairs goes out.
 
-The file holds what `radpo.data.relabel.relabel` gives for the same pairs and settings, however many pairs there are.
+The file holds what `radpo.data.relabel.relabel` gives for the same pairs and settings, however many pairs there are,
+in the form that TRL's trainers take: responses as messages.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radpo.data.plan import Counts, Relabeling, make_plan, measure
+from radpo.data.plan import SIDES, Counts, Relabeling, make_plan, measure
 from radpo.data.preferences import PreferenceReader
 from radpo.data.relabel import relabel_batch
 from radpo.data.writing import check_target, write_tables
@@ -60,10 +61,26 @@ def relabel_to(reader: PreferenceReader, settings: Relabeling, out: Path) -> Cou
                 made = _in_order(made, plan.places, Path(folder))
         else:
             made = _by_batch(reader, settings, counted)
-        first = next(made)
-        write_tables(_chained(first, made), first.schema, out)
+        messages = map(conversational, made)
+        first = next(messages)
+        write_tables(_chained(first, messages), first.schema, out)
     counts = sum(counted, Counts())
     return replace(plan.counts, same_goal=counts.same_goal) if settings.needs_all else counts
+
+
+def conversational(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Training pairs with their responses as messages: TRL's conversational preference form, every column kept."""
+    import numpy as np
+    import pyarrow as pa
+
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    kind = columns["prompt"].type
+    offsets = pa.array(np.arange(batch.num_rows + 1), pa.int32())
+    assistant = pa.repeat(pa.scalar("assistant"), batch.num_rows)
+    for side in SIDES:
+        messages = pa.StructArray.from_arrays([assistant, columns[side]], names=["role", "content"])
+        columns[side] = pa.ListArray.from_arrays(offsets, messages).cast(kind)
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
 def _chained(first: pa.RecordBatch, rest: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
