@@ -8,6 +8,7 @@ as in HelpSteer.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -29,6 +30,9 @@ Row = dict[str, Any] | BadRowError
 Numbered = tuple[int, Row]
 
 NOTHING_TO_PAIR = "nothing to pair"
+MOST_ATTRIBUTES = 50
+"""So many attributes are columns; a hostile set may name any number."""
+_NAME = re.compile(r"\w[\w .-]{0,60}")
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 """HelpSteer's attributes; the first is its overall measure, and the score where there is no column of that name."""
 
@@ -51,6 +55,7 @@ def shape_of(rows: Sequence[Mapping[str, Any]]) -> Shape:
     shapes = [_shape_of(row) for row in rows]
     alike = [shape for shape in shapes if shape.layout == shapes[0].layout]
     rated = next((shape.attributes for shape in alike if shape.attributes), ())
+    rated = tuple(name for name in rated if _NAME.fullmatch(name))[:MOST_ATTRIBUTES]
     return Shape(shapes[0].layout, rated, any(shape.log_likelihoods for shape in alike))
 
 

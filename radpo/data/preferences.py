@@ -240,7 +240,9 @@ class PreferenceReader:
         ]
         taken = [place for place in places if place not in others]
         added = [others[place] for place in places if place in others]
-        both = pa.concat_batches([common.take(taken), pa.RecordBatch.from_pylist(added, schema=self.schema)])
+        both = pa.concat_batches(
+            [common.take(pa.array(taken, pa.int64())), pa.RecordBatch.from_pylist(added, schema=self.schema)]
+        )
         return both.take(np.argsort([*taken, *(place for place in places if place in others)]))
 
     def _admitted(self, number: int, row: Row, rules: Rules) -> dict[str, Any] | None:
