@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from radpo.cli_options import Model, Out, Seed, one_of, quiet_libraries
+from radpo.cli_options import Model, Out, Seed, one_of, parse_pairs, quiet_libraries
 
 
 def add_on_policy(app: typer.Typer) -> None:
@@ -72,21 +72,26 @@ def data_score(
     judge: Annotated[
         str,
         typer.Option(
-            metavar="NAME[:MODEL]",
-            help="Who scores. verifier: a program, by the share of a prompt's constraints that a sample meets. Others "
-            "come from installed packages (entry points radpo.judges), with a model where they need one.",
+            help="Who scores: a judge or reward model of radpo's or an installed package's (entry points radpo.judges). "
+            "verifier: a program, by the share of a prompt's constraints that a sample meets."
         ),
     ] = "verifier",
+    judge_set: Annotated[
+        list[str], typer.Option(metavar="KEY=VALUE", help="A setting of the judge, such as its model. Repeat.")
+    ] = [],  # noqa: B006 - Typer wants a list, and nothing changes it
     chunk: Annotated[int, typer.Option(min=1, help="Samples scored between two savings.")] = 64,
 ) -> None:
     """Have a judge or a reward model score every sample. Interrupted, the same command goes on where it stopped."""
     from radpo.console import progress_bar
     from radpo.data.onpolicy import score
-    from radpo.judges.registry import find_judge
+    from radpo.judges.lookup import check_settings, find_judge, judge_kinds
 
     quiet_libraries()
+    settings = parse_pairs("--judge-set", judge_set)
+    # What cannot change a score, such as a key, is no part of what makes a call the same.
+    counted = check_settings(judge, settings).model_dump_json(exclude=set(judge_kinds()[judge].hints))
     with progress_bar("scoring") as progress:
-        score(samples, find_judge(judge), out, chunk=chunk, made_by=judge, progress=progress)
+        score(samples, find_judge(judge, settings), out, chunk=chunk, made_by=f"{judge} {counted}", progress=progress)
     print(out)
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from factories import scored_pairs, write_model
+from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from radpo.cli import app
 from radpo.data.writing import write_preferences
 from radpo.errors import ConfigError, DataError, ServiceError
-from radpo.judges import registry
+from radpo.judges import lookup
 from radpo.judges.base import Grade, GradeRequest, Progress, no_progress
 
 
@@ -124,6 +125,13 @@ def test_an_id_cannot_put_markup_on_the_page(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(0)" in page
 
 
+class LengthSettings(BaseModel):
+    """What the judge may be told."""
+
+    model: str
+    api_key: str = ""
+
+
 class LengthJudge:
     """Scores by length; a service that fails at its third call."""
 
@@ -131,8 +139,8 @@ class LengthJudge:
     calls = 0
     fails = True
 
-    def __init__(self, model: str) -> None:
-        self.model = model
+    def __init__(self, settings: LengthSettings) -> None:
+        self.model = settings.model
 
     def grade(self, requests: Sequence[GradeRequest], progress: Progress = no_progress) -> list[Grade]:
         type(self).calls += 1
@@ -148,25 +156,25 @@ class Entry:
     name = value = "length"
 
     def load(self) -> Any:
-        return LengthJudge
+        return lookup.JudgeKind(LengthSettings, LengthJudge, frozenset({"api_key"}))
 
 
 def test_any_installed_judge_scores_and_goes_on_after_it_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Entry()] if group == "radpo.judges" else [])
+    monkeypatch.setattr(lookup, "entry_points", lambda group: [Entry()] if group == "radpo.judges" else [])
     asked = [{"role": "user", "content": "?"}]
     rows = [
         {"prompt_id": f"q{n // 4}", "sample": n % 4, "prompt": asked, "response": "x" * (n % 4 + 1)} for n in range(20)
     ]
     samples, out = tmp_path / "samples.jsonl", tmp_path / "scored.jsonl"
     samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = ["score", samples, "--out", out, "--judge", "length:tiny", "--chunk", "4"]
+    words = ["score", samples, "--out", out, "--judge", "length", "--judge-set", "model=tiny", "--chunk", "4"]
     with pytest.raises(ServiceError):
-        call(*words)
+        call(*words, "--judge-set", "api_key=first")
     assert not out.exists()
     LengthJudge.fails = False
-    assert call(*words).exit_code == 0
+    assert call(*words, "--judge-set", "api_key=second").exit_code == 0
     assert LengthJudge.calls == 3 + 3, "what was scored is not scored again"
     scored = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["score"] for row in scored] == [1, 2, 3, 4] * 5
@@ -180,6 +188,8 @@ def test_any_installed_judge_scores_and_goes_on_after_it_failed(
         assert call("validate", tmp_path / f"{rule}.parquet").exit_code == 0
     with pytest.raises(ConfigError, match=r"no such judge; there are verifier, length"):
         call("score", samples, "--out", out, "--judge", "nobody")
+    with pytest.raises(ConfigError, match=r"judge length, model: Field required"):
+        call("score", samples, "--out", out, "--judge", "length")
 
 
 def test_sample_takes_prompts_from_a_preference_set(tmp_path: Path) -> None:
