@@ -99,7 +99,7 @@ def data_stats(
 
     from radpo.console import progress_bar
     from radpo.data.preferences import PreferenceReader
-    from radpo.data.profile import profile, token_counter
+    from radpo.data.profiling import profile, token_counter
     from radpo.data.sources import shown
     from radpo.report.data_page import facts, write_data_page
 

@@ -72,7 +72,7 @@ def data_score(
     judge: Annotated[
         str,
         typer.Option(
-            help="Who scores: a judge or reward model of radpo's or an installed package's (entry points radpo.judges). "
+            help="Who scores: a judge or reward model, radpo's or an installed package's (entry points radpo.judges). "
             "verifier: a program, by the share of a prompt's constraints that a sample meets."
         ),
     ] = "verifier",

@@ -25,7 +25,8 @@ from radpo.data.overlap import (
     words,
 )
 from radpo.data.preferences import Reading, load_preferences, schema
-from radpo.data.profile import Share, profile
+from radpo.data.profile import Share
+from radpo.data.profiling import profile
 from radpo.errors import DataError
 
 
@@ -113,7 +114,7 @@ def test_tokens_are_the_tokenizers(tmp_path: Path) -> None:
     from factories import write_model
     from transformers import AutoTokenizer
 
-    from radpo.data.profile import token_counter
+    from radpo.data.profiling import token_counter
 
     tokenizer = AutoTokenizer.from_pretrained(write_model(tmp_path))
     found = profile([table_of([{"chosen": "épée"}, {"chosen": "ab"}])], count_tokens=token_counter(tokenizer))
