@@ -38,6 +38,7 @@ app.command()(cli_matrix.plan)
 def main() -> None:
     """Run the command line; errors become one message and an exit status."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # silences a warning of every forked worker
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # gives memory back; see radpo.data.arrow
     try:
         app()
     except RadpoError as error:

@@ -12,13 +12,35 @@ import typer
 from radpo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from radpo.data.preferences import Preferences
+    from radpo.data.preferences import Preferences, Reading
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else there.")
 ]
 PairsFile = Annotated[
     Path, typer.Argument(metavar="PAIRS", help="Scored pairs: .jsonl, .jsonl.gz, .parquet, or a `datasets` folder.")
+]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="PAIRS",
+        help="Scored pairs, or prompts with scored responses (as UltraFeedback and HelpSteer have them): "
+        ".jsonl, .csv (both also .gz), .parquet, a `datasets` folder, an address such as s3://…, or a data set "
+        "of the Hub, hub:NAME[@CONFIG]:SPLIT (stream:… to read it as it comes).",
+    ),
+]
+Columns = Annotated[
+    list[str],
+    typer.Option(
+        "--columns", metavar="OURS=THEIRS", help="A column that the set calls otherwise: score_chosen=rating_a. Repeat."
+    ),
+]
+Pairing = Annotated[
+    str,
+    typer.Option(
+        help="Which responses to pair where a prompt has several: best-other (UltraFeedback's way: the best against a "
+        "random other), best-random (a random worse one), best-worst, adjacent (each with the next), all."
+    ),
 ]
 Scale = Annotated[tuple[float, float], typer.Option(help="The lowest and the highest score there can be.")]
 OnErrorOption = Annotated[
@@ -28,6 +50,25 @@ Swap = Annotated[bool, typer.Option("--swap", help="Let pairs whose chosen score
 Model = Annotated[str, typer.Option(help="A bundled model, a folder, a .gguf file, or a Hub id.")]
 Out = Annotated[Path, typer.Option(help="Where the result goes.")]
 Seed = Annotated[int, typer.Option(help="What chance begins with.")]
+
+
+def reading(
+    scale: tuple[float, float], on_error: str, swap: bool, columns: list[str], pairing: str, seed: int
+) -> Reading:
+    """The options that say how a set is read, checked."""
+    from radpo.data.pairing import RULES
+    from radpo.data.preferences import Reading
+
+    one_of("--on-error", on_error, ("raise", "skip"))
+    one_of("--pairing", pairing, RULES)
+    if not scale[0] < scale[1]:
+        raise ConfigError(f"--scale {scale[0]:g} {scale[1]:g}: the lowest score must be below the highest")
+    named = {ours.strip(): theirs for ours, _, theirs in (item.partition("=") for item in columns)}
+    if bad := next((item for item in columns if not all(item.partition("="))), None):
+        raise ConfigError(f"--columns {bad}: write OURS=THEIRS, such as score_chosen=rating_a")
+    return Reading(
+        scale=scale, on_error=on_error, swap=swap, columns=named, pairing=pairing, seed=seed  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def load_pairs(path: Path, scale: tuple[float, float], on_error: str, swap: bool) -> Preferences:
@@ -56,3 +97,19 @@ def quiet_libraries() -> None:
 
 def print_json(document: Any) -> None:
     print(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+def parse_pairs(option: str, pairs: list[str]) -> dict[str, Any]:
+    """KEY=VALUE texts as a mapping; values are read as YAML does, so that 3 is a number and [0, 1] a list."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"{option} {pair!r}: must be KEY=VALUE")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            found[key] = value
+    return found

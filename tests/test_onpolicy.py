@@ -12,11 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from radpo.data.onpolicy import pair, sample, score
-from radpo.data.questions import Question, load_questions
+from radpo.data.prompts import Prompt
+from radpo.data.questions import load_questions
 from radpo.errors import DataError
 from radpo.judges.verifier import Verifier
 
-QUESTIONS = [Question(f"q{n}", "test", (f"Ask {n}",), (({"kind": "no_commas"}, {"kind": "number"}),)) for n in range(5)]
+CONSTRAINTS = ({"kind": "no_commas"}, {"kind": "number"})
+QUESTIONS = [Prompt(f"q{n}", [{"role": "user", "content": f"Ask {n}"}], CONSTRAINTS) for n in range(5)]
 
 
 def answer(conversations: Sequence[Sequence[Mapping[str, str]]], seed: int) -> list[str]:
@@ -52,7 +54,7 @@ def test_sampling_resumed_gives_what_sampling_at_once_gives(tmp_path: Path, torn
     assert len(again) == (3 if torn == "in a chunk" else 2), "finished chunks are not sampled again"
 
 
-@pytest.mark.parametrize("other", [{"seed": 8}, {"made_by": "hotter"}, {"chunk": 2}, {"questions": QUESTIONS[::-1]}])
+@pytest.mark.parametrize("other", [{"seed": 8}, {"made_by": "hotter"}, {"chunk": 2}, {"prompts": QUESTIONS[::-1]}])
 def test_what_another_run_left_is_not_taken_up(tmp_path: Path, other: dict[str, Any]) -> None:
     def dies(conversations: Sequence[Sequence[Mapping[str, str]]], seed: int) -> list[str]:
         if seed % 1_000_003 > 0:
@@ -61,7 +63,7 @@ def test_what_another_run_left_is_not_taken_up(tmp_path: Path, other: dict[str, 
 
     with pytest.raises(KeyboardInterrupt):
         sample(QUESTIONS, dies, tmp_path / "out.jsonl", per_prompt=2, seed=7, chunk=4)
-    wanted = {"questions": QUESTIONS, "seed": 7, "chunk": 4, **other}
+    wanted = {"prompts": QUESTIONS, "seed": 7, "chunk": 4, **other}
     sample(answer=answer, out=tmp_path / "out.jsonl", per_prompt=2, **wanted)
     assert "another run's" not in (tmp_path / "out.jsonl").read_text()
 

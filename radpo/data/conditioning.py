@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from radpo.data.arrow import concatenated, picked
 from radpo.data.goals import Placement
 
 Places = npt.NDArray[np.int64]
@@ -30,7 +31,7 @@ def condition_prompts(prompts: pa.ListArray, texts: list[pa.Array], placement: P
     """
     rows, each = len(prompts), len(texts)
     messages = prompts.flatten()
-    roles, contents = messages.field("role"), messages.field("content")
+    roles, contents = (messages.field(name).cast(pa.string()) for name in ("role", "content"))
     lengths = prompts.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64) if rows else np.zeros(0, np.int64)
     joined, inserts = _joined_at(roles, starts, lengths, placement)
@@ -52,15 +53,14 @@ def condition_prompts(prompts: pa.ListArray, texts: list[pa.Array], placement: P
     source[offsets[:-1][opened] + (joined[row] - starts[row])[opened]] = (
         len(contents) + each * rows + np.arange(int(opened.sum()))
     )
-    sentences = pa.concat_arrays([text.cast(pa.string()) for text in texts])
+    sentences = concatenated(texts)
     opening = pc.binary_join_element_wise(
-        sentences.take(pa.array(sentence[opened])), contents.take(pa.array(joined[row][opened])), "\n\n"
+        picked(sentences, sentence[opened]), picked(contents, joined[row][opened]), "\n\n"
     )
-    all_contents = pa.concat_arrays([contents.cast(pa.string()), sentences, opening.cast(pa.string())])
-    all_roles = pa.concat_arrays([roles.cast(pa.string()), pa.array(["system"], pa.string())])
-    made = pa.StructArray.from_arrays(
-        [all_roles.take(pa.array(new_role)), all_contents.take(pa.array(source))], names=["role", "content"]
-    )
+    all_roles = concatenated([roles, pa.array(["system"], pa.string())])
+    all_contents = concatenated([contents, sentences, opening])
+    columns = [picked(all_roles, new_role), picked(all_contents, source)]
+    made = pa.StructArray.from_arrays(columns, names=["role", "content"])
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), made)
 
 

@@ -70,7 +70,7 @@ def read_goal_template(path: Path) -> str:
         raise DataError(f"{path}: cannot be read as a goal's wording ({error})") from error
     if text.count("{g}") != 1:
         raise DataError(
-            f"{path}: a goal's wording has {{g}} once, where the score goes; this one {text.count('{g}')} times"
+            f"{path}: a goal's wording must hold {{g}} once, where the score goes; it does {text.count('{g}')} times"
         )
     return text.removesuffix("\n").removesuffix("\r")
 

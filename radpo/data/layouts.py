@@ -8,7 +8,8 @@ as in HelpSteer.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -29,13 +30,16 @@ Row = dict[str, Any] | BadRowError
 Numbered = tuple[int, Row]
 
 NOTHING_TO_PAIR = "nothing to pair"
+MOST_ATTRIBUTES = 50
+"""So many attributes are columns; a hostile set may name any number."""
+_NAME = re.compile(r"\w[\w .-]{0,60}")
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 """HelpSteer's attributes; the first is its overall measure, and the score where there is no column of that name."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a file's first row tells of all: the layout, the attributes rated, and which columns matter."""
+    """What a file's first rows tell of all: the layout, the attributes rated, and which columns matter."""
 
     layout: Layout
     attributes: tuple[str, ...]
@@ -46,8 +50,16 @@ class Shape:
         return replace(rules, attributes=self.attributes, log_likelihoods=self.log_likelihoods)
 
 
-def shape_of(row: Mapping[str, Any]) -> Shape:
-    """The shape of a file, by its first row that can be read."""
+def shape_of(rows: Sequence[Mapping[str, Any]]) -> Shape:
+    """The shape of a file by its first rows, at least one: the first one's layout, and what any of them has."""
+    shapes = [_shape_of(row) for row in rows]
+    alike = [shape for shape in shapes if shape.layout == shapes[0].layout]
+    rated = next((shape.attributes for shape in alike if shape.attributes), ())
+    rated = tuple(name for name in rated if _NAME.fullmatch(name))[:MOST_ATTRIBUTES]
+    return Shape(shapes[0].layout, rated, any(shape.log_likelihoods for shape in alike))
+
+
+def _shape_of(row: Mapping[str, Any]) -> Shape:
     if isinstance(row.get("completions"), list):
         rated = (_ratings(completion) for completion in row["completions"] if isinstance(completion, Mapping))
         return Shape("completions", tuple(dict.fromkeys(name for ratings in rated for name in ratings)), False)

@@ -1,4 +1,4 @@
-"""On-policy preferences: prompts -> a model's samples -> graded samples -> scored pairs, each step a file.
+"""On-policy preferences: prompts -> a model's samples -> scored samples -> scored pairs, each step a file.
 
 The judge may be any; the pairs are what `radpo.data.preferences` reads.
 """
@@ -14,33 +14,33 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from radpo.data.pairing import Rule, ScoredResponse, pair_up
 from radpo.data.preferences import schema
-from radpo.data.questions import Question
+from radpo.data.prompts import Prompt
 from radpo.errors import DataError
 from radpo.judges.base import GradeRequest, Judge, Progress, no_progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Rule = Literal["best-random", "best-worst"]
-"""`best-random`: the best sample against a random worse one, as in the paper. `best-worst`: against the worst."""
-
 Answer = Callable[[Sequence[Sequence[Mapping[str, str]]], int], list[str]]
 """Answers conversations with a seed."""
+
+SAME_SCORES, SAME_TEXTS = "prompts whose samples all score the same", "prompts with identical samples"
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Scored pairs (the schema of `radpo.data.preferences`), and how many prompts gave none for which reason."""
+    """Scored pairs (the schema of `radpo.data.preferences`), and how many samples or prompts gave none, by reason."""
 
     table: pa.Table
     dropped: Mapping[str, int]
 
 
 def sample(
-    questions: Sequence[Question],
+    prompts: Sequence[Prompt],
     answer: Answer,
     out: Path,
     *,
@@ -50,116 +50,162 @@ def sample(
     made_by: str = "",
     progress: Progress = no_progress,
 ) -> None:
-    """Draw `per_prompt` answers to every question's first turn and write them to `out`, a line each.
+    """Draw `per_prompt` answers to every prompt and write them to `out`, a line each.
 
     Work goes chunk by chunk into `out` under a temporary name; interrupted, the same call goes on after the last whole
     chunk. Every chunk has its own seed, so the result does not depend on where it was interrupted.
 
     Args:
-        made_by: what the answers depend on besides questions and seed, such as the model and its temperature. What an
-            interrupted call left is taken up only by a call with the same questions, seed, chunk and `made_by`.
+        made_by: what the answers depend on besides prompts and seed, such as the model and its temperature. What an
+            interrupted call left is taken up only by a call with the same prompts, seed, chunk and `made_by`.
     """
-    wanted = [(question, number) for question in questions for number in range(per_prompt)]
-    asked = [(question.question_id, question.turns[0], question.constraints[0]) for question in questions]
-    run = json.dumps([asked, per_prompt, seed, chunk, made_by], sort_keys=True)
-    partial = out.with_name(f".{out.name}.{hashlib.sha256(run.encode()).hexdigest()[:12]}.partial")
-    done = _whole_chunks(partial, wanted, chunk)
-    with partial.open("a", encoding="utf-8") as stream:
-        for start in range(done, len(wanted), chunk):
-            batch = wanted[start : start + chunk]
-            prompts = [[{"role": "user", "content": question.turns[0]}] for question, _ in batch]
-            responses = answer(prompts, seed * 1_000_003 + start)
-            for (question, number), prompt, response in zip(batch, prompts, responses, strict=True):
-                row = {
-                    "prompt_id": question.question_id,
-                    "sample": number,
-                    "prompt": prompt,
-                    "response": response,
-                    "constraints": [dict(constraint) for constraint in question.constraints[0]],
-                }
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-            progress(start + len(batch), len(wanted))
-    partial.replace(out)
+    wanted = [(prompt, number) for prompt in prompts for number in range(per_prompt)]
+    asked = [(prompt.prompt_id, list(prompt.messages), list(prompt.constraints)) for prompt in prompts]
+
+    def drawn(start: int) -> list[dict[str, Any]]:
+        batch = wanted[start : start + chunk]
+        responses = answer([prompt.messages for prompt, _ in batch], seed * 1_000_003 + start)
+        return [
+            {
+                "prompt_id": prompt.prompt_id,
+                "sample": number,
+                "prompt": list(prompt.messages),
+                "response": response,
+                "constraints": [dict(constraint) for constraint in prompt.constraints],
+            }
+            for (prompt, number), response in zip(batch, responses, strict=True)
+        ]
+
+    keys = [(prompt.prompt_id, number) for prompt, number in wanted]
+    _in_chunks(out, json.dumps([asked, per_prompt, seed, chunk, made_by], sort_keys=True), keys, chunk, drawn, progress)
 
 
-def score(samples: Path, judge: Judge, out: Path, *, progress: Progress = no_progress) -> None:
+def score(
+    samples: Path,
+    judge: Judge,
+    out: Path,
+    *,
+    chunk: int = 64,
+    made_by: str = "",
+    progress: Progress = no_progress,
+) -> None:
     """Have a judge grade every sample; `out` gets the samples' lines with `score`, `reason` and `judge` added.
+
+    Works chunk by chunk and goes on after an interruption, as `sample` does.
+
+    Args:
+        made_by: what the scores depend on besides the samples and the judge's name, such as its settings.
 
     Raises:
         DataError: the samples file is malformed, or a sample lacks what the judge needs.
+        ServiceError: the judge could not be reached; what it has graded by then is kept for the next call.
     """
     rows = list(_read(samples, ("prompt_id", "prompt", "response")))
     requests = [
         GradeRequest(row["prompt"], row["response"], {"constraints": row.get("constraints", [])}) for row in rows
     ]
-    grades = judge.grade(requests, progress)
-    graded = (
-        {**row, "score": grade.score, "reason": grade.reason, "judge": judge.name}
-        for row, grade in zip(rows, grades, strict=True)
-    )
-    _write(out, graded)
+
+    def graded(start: int) -> list[dict[str, Any]]:
+        batch = slice(start, start + chunk)
+        grades = judge.grade(requests[batch], lambda done, _: progress(start + done, len(rows)))
+        return [
+            {**row, "score": grade.score, "reason": grade.reason, "judge": judge.name}
+            for row, grade in zip(rows[batch], grades, strict=True)
+        ]
+
+    keys = [(row["prompt_id"], row.get("sample")) for row in rows]
+    _in_chunks(out, json.dumps([rows, judge.name, chunk, made_by], sort_keys=True), keys, chunk, graded, progress)
 
 
 def pair(scored: Path, rule: Rule, seed: int) -> Pairs:
-    """Make at most one scored pair of every prompt's samples: the best against a worse one.
+    """Make the scored pairs of every prompt's samples that a rule asks for.
 
-    Ties for the best are broken at random. Counted as dropped: samples that say nothing or that the judge could not
-    score, prompts whose samples all score the same, and prompts whose worse samples are the best one's very text (which
-    a judge that is not a program may score differently).
+    Ties are broken at random. Counted as dropped: samples that say nothing or that the judge could not score, prompts
+    whose samples all score the same, and prompts whose worse samples are the best one's very text (which a judge that
+    is not a program may score differently).
 
     Raises:
-        DataError: the file is malformed.
+        DataError: the file is malformed, or samples of one prompt_id answer different prompts.
     """
     import pyarrow as pa
 
     samples: dict[str, list[dict[str, Any]]] = {}
     dropped: Counter[str] = Counter()
     for row in _read(scored, ("prompt_id", "prompt", "response", "score")):
+        group = samples.setdefault(str(row["prompt_id"]), [])
+        if group and group[0]["prompt"] != row["prompt"]:
+            raise DataError(f"{scored}: samples of prompt_id {row['prompt_id']!r} answer different prompts")
         if not row["response"].strip():
             dropped["empty samples"] += 1
         elif row["score"] is None:
             dropped["samples without a score"] += 1
         else:
-            samples.setdefault(str(row["prompt_id"]), []).append(row)
+            group.append(row)
     rows = []
     for prompt_id, group in samples.items():
-        rng = random.Random(f"{seed}:{prompt_id}")
-        best = rng.choice([row for row in group if row["score"] == max(other["score"] for other in group)])
-        lower = [row for row in group if row["score"] < best["score"]]
-        worse = [row for row in lower if row["response"] != best["response"]]
-        if not worse:
-            dropped["prompts whose samples all score the same" if not lower else "prompts with identical samples"] += 1
-            continue
-        rejected = rng.choice(worse) if rule == "best-random" else min(worse, key=lambda row: float(row["score"]))
-        rows.append(
-            {
-                "id": prompt_id,
-                "prompt": best["prompt"],
-                "chosen": best["response"],
-                "rejected": rejected["response"],
-                "score_chosen": float(best["score"]),
-                "score_rejected": float(rejected["score"]),
-            }
-        )
+        responses = [ScoredResponse(row["response"], float(row["score"])) for row in group]
+        places = pair_up(responses, rule, random.Random(f"{seed}:{prompt_id}"))
+        if group and not places:
+            dropped[SAME_SCORES if len({response.score for response in responses}) == 1 else SAME_TEXTS] += 1
+        for chosen, rejected in places:
+            rows.append(
+                {
+                    "id": f"{prompt_id}/{chosen}-{rejected}" if rule in ("adjacent", "all") else prompt_id,
+                    "prompt": group[chosen]["prompt"],
+                    "chosen": responses[chosen].text,
+                    "rejected": responses[rejected].text,
+                    "score_chosen": responses[chosen].score,
+                    "score_rejected": responses[rejected].score,
+                }
+            )
     return Pairs(pa.Table.from_pylist(rows, schema=schema()), dict(dropped))
 
 
-def _whole_chunks(partial: Path, wanted: Sequence[tuple[Question, int]], chunk: int) -> int:
-    """How many samples an interrupted run left in whole chunks; what follows them, or is torn, is cut off."""
+def _in_chunks(
+    out: Path,
+    run: str,
+    keys: Sequence[tuple[Any, Any]],
+    chunk: int,
+    make: Callable[[int], list[dict[str, Any]]],
+    progress: Progress,
+) -> None:
+    """Write rows chunk by chunk, going on where a call for the same run was interrupted.
+
+    Args:
+        run: all that the rows depend on, in words.
+        keys: every row's prompt_id and sample.
+        make: makes the chunk of rows that starts at a place.
+    """
+    partial = out.with_name(f".{out.name}.{hashlib.sha256(run.encode()).hexdigest()[:12]}.partial")
+    try:
+        done = _whole_chunks(partial, keys, chunk)
+        # A lone surrogate, which UTF-8 lacks, is replaced by what is its escape in JSON.
+        with partial.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            for start in range(done, len(keys), chunk):
+                rows = make(start)
+                stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                stream.flush()
+                os.fsync(stream.fileno())
+                progress(start + len(rows), len(keys))
+        partial.replace(out)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
+
+
+def _whole_chunks(partial: Path, keys: Sequence[tuple[Any, Any]], chunk: int) -> int:
+    """How many rows an interrupted run left in whole chunks; what follows them, or is torn, is cut off."""
     if not partial.exists():
         return 0
     kept: list[bytes] = []
-    for line, (question, number) in zip(partial.read_bytes().splitlines(keepends=True), wanted, strict=False):
+    for line, key in zip(partial.read_bytes().splitlines(keepends=True), keys, strict=False):
         try:
             row = json.loads(line)
         except ValueError:
             break
-        if not line.endswith(b"\n") or (row.get("prompt_id"), row.get("sample")) != (question.question_id, number):
+        if not line.endswith(b"\n") or (row.get("prompt_id"), row.get("sample")) != key:
             break
         kept.append(line)
-    whole = len(kept) if len(kept) == len(wanted) else len(kept) // chunk * chunk
+    whole = len(kept) if len(kept) == len(keys) else len(kept) // chunk * chunk
     partial.write_bytes(b"".join(kept[:whole]))
     return whole
 
@@ -215,10 +261,3 @@ _COLUMNS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < math.inf
-
-
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    partial.replace(path)

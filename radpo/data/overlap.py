@@ -34,8 +34,18 @@ COVERED = 0.5
 """An evaluation prompt overlaps where more than this share of its words is covered."""
 EXAMPLES = 5
 """So many examples of anything found are named."""
-WELL_KNOWN = ("alpaca-eval", "mt-bench", "arena-hard", "gsm8k", "gpqa", "musr", "truthfulqa", "bbh", "arc-challenge")
-"""Evaluation sets whose absence from a check is said aloud."""
+PLACES = {
+    "alpaca-eval": ("alpaca_eval2/instructions_and_baseline.jsonl.gz", "alpaca_eval.json"),
+    "mt-bench": ("mt_bench/question.jsonl",),
+    "arena-hard": ("arena_hard_v0.1/question.jsonl", "arena-hard-v0.1/question.jsonl"),
+    "gsm8k": ("academic/gsm8k/test.jsonl.gz", "academic/gsm8k/test.jsonl"),
+    "gpqa": ("academic/gpqa",),
+    "musr": ("academic/musr",),
+    "truthfulqa": ("academic/truthfulqa/TruthfulQA.csv",),
+    "bbh": ("academic/bbh",),
+    "arc-challenge": ("academic/arc",),
+}
+"""Where a folder of evaluation data has the well-known sets; the first place that is there counts."""
 FIELDS = ("turns", "instruction", "question", "Question", "prompt", "input")
 """Where an evaluation prompt is looked for, the first that a row has; `context` (MuSR's story) goes before it."""
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".csv")
@@ -69,8 +79,8 @@ def load_evaluation_prompts(path: Path) -> list[str]:
 
     Args:
         path: a .jsonl, .jsonl.gz, .json (a list, or an object with the list `examples`) or .csv file, or a folder of
-            such files. A row's prompt is the first of FIELDS that it has: text, a list of turns, or ARC's object with
-            its `stem`; a row without any is passed over.
+            such files. A row's prompt is the first of FIELDS that it has: text, a list of turns (of which the first is
+            taken), or ARC's object with its `stem`; a row without any is passed over.
 
     Raises:
         DataError: a file cannot be read, or none of its rows has a prompt; the message names the file.
@@ -81,6 +91,22 @@ def load_evaluation_prompts(path: Path) -> list[str]:
         if not files:
             raise DataError(f"{path}: the folder holds no {', '.join(ENDINGS)} file")
     return list(dict.fromkeys(text for file in files for text in _prompts(file)))
+
+
+def find_evaluation_sets(folder: Path) -> dict[str, Path]:
+    """The well-known evaluation sets that a folder holds, by name (`PLACES`).
+
+    Raises:
+        DataError: it holds none.
+    """
+    found = {}
+    for name, places in PLACES.items():
+        there = [folder / place for place in places if (folder / place).exists()]
+        if there:
+            found[name] = there[0]
+    if not found:
+        raise DataError(f"{folder}: holds none of {', '.join(place for places in PLACES.values() for place in places)}")
+    return found
 
 
 def words(text: str) -> list[str]:
@@ -96,7 +122,7 @@ def searched_text(prompt: Iterable[Mapping[str, str]]) -> str:
 def not_checked(names: Iterable[str]) -> list[str]:
     """The well-known evaluation sets that are not among the names."""
     given = set(names)
-    return [name for name in WELL_KNOWN if name not in given]
+    return [name for name in PLACES if name not in given]
 
 
 class EvaluationPrompts:
@@ -222,9 +248,9 @@ def _prompt(row: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """The text of a field: itself, a message's `content`, a question's `stem`, or the turns one after the other."""
+    """The text of a field: itself, a message's `content`, a question's `stem`, or the first turn's."""
     if isinstance(value, list):
-        return "\n".join(filter(None, map(_text, value)))
+        return _text(value[0]) if value and not isinstance(value[0], list) else ""
     if isinstance(value, dict):
         value = value.get("content", value.get("stem"))
     return value.strip() if isinstance(value, str) else ""

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 OnError = Literal["raise", "skip"]
 COLUMNS = ("id", "prompt", "chosen", "rejected", "score_chosen", "score_rejected")
+HEAD = 100
+"""So many rows tell what columns all have; one alone may lack what is not known of it."""
 _NUMBERS = ("score_chosen", "score_rejected", "score", *LOG_LIKELIHOODS, *HELPSTEER)
 _KNOWN = (
     *COLUMNS, "source_index", "attributes_chosen", "attributes_rejected", *LOG_LIKELIHOODS,
@@ -162,20 +164,19 @@ class PreferenceReader:
                 yield _Table(first, self._renamed_table(chunk))
 
     def _shape(self, read: Iterator[_Table | list[Numbered]]) -> tuple[Shape, list[_Table | list[Numbered]]]:
-        """The shape of the first row that can be read, and the chunks read to find it."""
+        """The shape that the first rows have, and the chunks read to find it."""
         begun = []
         for chunk in read:
             begun.append(chunk)
-            head = chunk if isinstance(chunk, list) else _Table(chunk.first, chunk.batch.slice(0, 1))
-            for _, row in _numbered(head):
-                if isinstance(row, BadRowError):
-                    continue
-                if {"source_id", "side", "chosen"} <= row.keys():
-                    raise DataError(
-                        f"{shown(self.source)}: training pairs that `radpo data relabel` made; "
-                        "give the scored pairs that they were made of"
-                    )
-                return shape_of(row), begun
+            head = chunk[:HEAD] if isinstance(chunk, list) else _Table(chunk.first, chunk.batch.slice(0, HEAD))
+            rows = [row for _, row in _numbered(head) if not isinstance(row, BadRowError)]
+            if any({"source_id", "side", "chosen"} <= row.keys() for row in rows):
+                raise DataError(
+                    f"{shown(self.source)}: training pairs that `radpo data relabel` made; "
+                    "give the scored pairs that they were made of"
+                )
+            if rows:
+                return shape_of(rows), begun
         return Shape("pairs", (), False), begun
 
     def _one_by_one(self, rows: Iterable[Numbered], layout: str, rules: Rules) -> Iterator[_Outcome]:
@@ -239,8 +240,10 @@ class PreferenceReader:
         ]
         taken = [place for place in places if place not in others]
         added = [others[place] for place in places if place in others]
-        both = pa.concat_batches([common.take(taken), pa.RecordBatch.from_pylist(added, schema=self.schema)])
-        return both.take(np.argsort(np.argsort([*taken, *(place for place in places if place in others)])))
+        both = pa.concat_batches(
+            [common.take(pa.array(taken, pa.int64())), pa.RecordBatch.from_pylist(added, schema=self.schema)]
+        )
+        return both.take(np.argsort([*taken, *(place for place in places if place in others)]))
 
     def _admitted(self, number: int, row: Row, rules: Rules) -> dict[str, Any] | None:
         """A row's pair in the common form, None where it is left out."""
@@ -280,7 +283,13 @@ class PreferenceReader:
             raise DataError(
                 f"{shown(self.source)}: no column {lacking[0]!r} (named in --columns); it has {', '.join(names)}"
             )
-        return [name for name in dict.fromkeys(names) if name in _KNOWN or name in self.reading.columns.values()]
+        wanted = [name for name in dict.fromkeys(names) if name in _KNOWN or name in self.reading.columns.values()]
+        if not wanted:
+            raise DataError(
+                f"{shown(self.source)}: none of its columns ({', '.join(names[:20])}) is a preference set's; "
+                "--columns chosen=NAME and so on say which is which"
+            )
+        return wanted
 
     def _renamed(self, row: Row, as_text: bool) -> Row:
         if isinstance(row, BadRowError):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Counts", "Kind", "Relabeled", "relabel", "relabel_batch", "to_trl", "training_schema"]
 
-PIECE_ROWS = 10_000
+PIECE_ROWS = 1_000
 PIECE_BYTES = 256 << 20
 """Pairs relabeled at once: Arrow's text columns hold 2 GiB at most, and a piece's texts come up twice."""
 
@@ -191,6 +191,7 @@ def _conditioned(columns: dict[str, Any], scores: Floats, settings: Relabeling) 
     import numpy as np
     import pyarrow as pa
 
+    from radpo.data.arrow import concatenated, picked
     from radpo.data.conditioning import condition_prompts
 
     rows = len(scores)
@@ -204,16 +205,16 @@ def _conditioned(columns: dict[str, Any], scores: Floats, settings: Relabeling) 
     else:
         texts, which = _goal_texts(scores, settings.template or DEFAULT_GOAL_TEXT)
     made = goals | {"side": pa.array(np.tile(np.array(SIDES, object), rows), pa.string())}
-    made["source_id"] = columns["source_id"].take(pa.array(np.arange(rows).repeat(2)))
-    asked = [texts.take(pa.array(side)) for side in which.T]
+    made["source_id"] = picked(columns["source_id"], np.arange(rows).repeat(2))
+    asked = [picked(texts, side) for side in which.T]
     made["prompt"] = condition_prompts(columns["prompt"], asked, settings.placement)
     # In the second pair the responses change places, and all that belongs to them.
     there = np.arange(2 * rows).reshape(2, rows).T
     for name in ("", "score_", "attributes_", "implicit_reward_"):
         if f"{name}chosen" in columns:
-            both = pa.concat_arrays([columns[f"{name}{side}"] for side in SIDES])
-            made[f"{name}chosen"] = both.take(pa.array(there.ravel()))
-            made[f"{name}rejected"] = both.take(pa.array(there[:, ::-1].ravel()))
+            both = concatenated([columns[f"{name}{side}"] for side in SIDES])
+            made[f"{name}chosen"] = picked(both, there.ravel())
+            made[f"{name}rejected"] = picked(both, there[:, ::-1].ravel())
     return made, int((which[:, 0] == which[:, 1]).sum())
 
 

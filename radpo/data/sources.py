@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from radpo.data.layouts import Numbered
 
 CHUNK_ROWS = 10_000
-CHUNK_BYTES = 16 << 20
+CHUNK_BYTES = 4 << 20
 """A chunk ends at whichever comes first; long responses must not fill the memory."""
+
+STREAMED_ROWS = 500
+"""Rows of a streamed data set that are taken at once."""
 
 KINDS = "a .jsonl, .parquet or .csv file (.jsonl and .csv also gzipped: .gz), or a folder that `datasets` saved"
 
@@ -62,9 +65,13 @@ def chunks(
     if name.endswith(".parquet"):
         return _parquet_batches(name, columns, progress)
     path = Path(name)
-    if path.is_dir() or path.parent.joinpath("dataset_dict.json").is_file():
-        return _folder_batches(path, columns, progress)
-    if is_address(name) or path.exists():
+    try:
+        if path.is_dir() or path.parent.joinpath("dataset_dict.json").is_file():
+            return _folder_batches(path, columns, progress)
+        there = path.exists()
+    except OSError as error:  # such as a name that is too long
+        raise DataError(f"{name[:80]}: cannot be opened ({error.strerror})") from error
+    if is_address(name) or there:
         raise DataError(f"{shown(name)}: unknown format; give {KINDS}")
     raise DataError(f"{name}: no such file; a data set of the Hub is written hub:NAME:SPLIT")
 
@@ -136,7 +143,7 @@ def _json_rows(name: str, progress: Progress) -> Iterator[list[Numbered]]:
 def _parsed(line: bytes) -> dict[str, Any] | BadRowError:
     mend = "every line must be one JSON object in UTF-8"
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.decode("utf-8-sig"))  # some editors begin a file with a byte order mark
     except json.JSONDecodeError as error:
         return BadRowError("(whole line)", "not JSON", f"{mend} ({error.msg} at character {error.pos + 1})")
     except (ValueError, RecursionError):  # not UTF-8, a number of thousands of digits, or thousands of brackets
@@ -188,7 +195,7 @@ def _parquet_batches(
     with _opened(name) as (stream, _, _):
         try:
             # Read page by page: a row group may be as large as the file.
-            with pq.ParquetFile(stream, buffer_size=1 << 20, page_checksum_verification=True) as file:
+            with pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True) as file:
                 groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
                 total = file.metadata.num_rows
                 size = sum(max(group.total_byte_size, 0) for group in groups)
@@ -243,21 +250,32 @@ def _hub_batches(
     name, streaming = hub["name"], hub["how"] == "stream"
     try:
         dataset = load_dataset(name, hub["config"], split=hub["split"], streaming=streaming)
-        if isinstance(dataset, DatasetDict | IterableDatasetDict):
-            splits = ", ".join(f"{hub['how']}:{name}:{split}" for split in dataset)
-            raise DataError(f"{hub[0]}: holds several splits; name one of {splits}")
-        if not streaming:
-            yield from _dataset_batches(dataset, columns, progress)
+    except Exception as error:
+        raise _not_loaded(hub[0], error) from error
+    if isinstance(dataset, DatasetDict | IterableDatasetDict):
+        splits = ", ".join(f"{hub['how']}:{name}:{split}" for split in dataset)
+        raise DataError(f"{hub[0]}: holds several splits; name one of {splits}")
+    if not streaming:
+        yield from _dataset_batches(dataset, columns, progress)
+        return
+    done = 0
+    tables = dataset.with_format("arrow").iter(STREAMED_ROWS)
+    while True:
+        try:
+            table = next(tables, None)
+        except Exception as error:
+            raise _not_loaded(hub[0], error) from error
+        if table is None:
             return
-        done = 0
-        for table in dataset.with_format("arrow").iter(1000):
-            for batch in table.select(columns(table.column_names)).to_batches():
-                yield batch
-                done += batch.num_rows
-                progress(done, 0)
-    except FileNotFoundError as error:
-        raise DataError(f"{hub[0]}: no such data set ({(str(error).splitlines() or [''])[0]})") from error
-    except ValueError as error:
-        raise DataError(f"{hub[0]}: {(str(error).splitlines() or [''])[0]}") from error
-    except OSError as error:
-        raise ServiceError(f"{hub[0]}: the Hub cannot be reached ({type(error).__name__})") from error
+        for batch in table.select(columns(table.column_names)).to_batches():
+            yield batch
+            done += batch.num_rows
+            progress(done, 0)
+
+
+def _not_loaded(name: str, error: Exception) -> DataError | ServiceError:
+    """What to say of a data set that `datasets` cannot load."""
+    said = (str(error).splitlines() or [""])[0] or type(error).__name__
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return ServiceError(f"{name}: the Hub cannot be reached ({said})")
+    return DataError(f"{name}: cannot be loaded ({said})")

@@ -16,6 +16,8 @@ from radpo.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+GROUP_BYTES = 16 << 20
+"""A Parquet row group's size before compression; a writer has one in memory."""
 FORMATS = ".parquet, .jsonl, .jsonl.gz, or a name without ending for a `datasets` folder"
 
 
@@ -77,20 +79,35 @@ def _write(tables: Iterable[pa.Table | pa.RecordBatch], schema: pa.Schema, path:
 
 
 def _write_parquet(tables: Iterable[pa.Table | pa.RecordBatch], schema: pa.Schema, partial: Path) -> int:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = 0
     # Long texts hardly ever repeat: looking for repetitions costs time and finds none.
     repeated = [name for name in ("goal", "side", "score_chosen", "score_rejected") if name in schema.names]
     with pq.ParquetWriter(partial, schema, use_dictionary=repeated or False, write_page_checksum=True) as writer:
-        for table in tables:
-            if isinstance(table, pa.RecordBatch):
-                writer.write_batch(table)
-            else:
-                writer.write_table(table)
-            rows += table.num_rows
+        for group in _groups(tables):
+            writer.write_table(group)
+            rows += group.num_rows
+        if not rows:
+            writer.write_table(schema.empty_table())
     return rows
+
+
+def _groups(tables: Iterable[pa.Table | pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The same rows in tables of a row group's size."""
+    import pyarrow as pa
+
+    gathered: list[pa.Table] = []
+    size = 0
+    for given in tables:
+        table = pa.Table.from_batches([given]) if isinstance(given, pa.RecordBatch) else given
+        gathered.append(table)
+        size += table.nbytes
+        if size > GROUP_BYTES:
+            yield pa.concat_tables(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield pa.concat_tables(gathered)
 
 
 def _write_json(tables: Iterable[pa.Table | pa.RecordBatch], stream: IO[str]) -> int:
