@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -40,6 +41,8 @@ def run_matrix(
     make_pool: Callable[[], Pool],
     *,
     keep_going: bool = False,
+    weights: Mapping[str, float] | None = None,
+    notes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Finished:
     """Compute what the store lacks and write the run directory; where nothing changed, do nothing.
 
@@ -48,7 +51,7 @@ def run_matrix(
             training.parquet, manifest.json and report.html. A matrix of several models gets a run directory for each
             within it, because variants are compared with the baseline of their own model.
         make_pool: called once there is something to compute.
-        keep_going: after a failure, compute all that does not depend on it.
+        keep_going, weights, notes: as `radpo.matrix.schedule.run_stages` takes them.
 
     Raises:
         StageError: a stage failed.
@@ -60,7 +63,7 @@ def run_matrix(
     whole = all(store.has(stage) for stage in plan.stages)
     if whole and all(_is_current(folders[model], keys[model]) for model in plan.models):
         return Finished(reports, unchanged=True)
-    done = run_stages(plan.stages, store, make_pool(), observer, keep_going=keep_going)
+    done = run_stages(plan.stages, store, make_pool(), observer, keep_going=keep_going, weights=weights, notes=notes)
     with store.room():
         for model, folder in folders.items():
             if not _is_current(folder, keys[model]):

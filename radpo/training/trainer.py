@@ -18,7 +18,7 @@ from radpo.data.relabel import to_trl
 from radpo.errors import DataError, RadpoError
 from radpo.judges.base import Progress, no_progress
 from radpo.models.loading import load_model, load_tokenizer, torch_dtype
-from radpo.training.checkpoint import COMPLETE, last_complete, save_policy
+from radpo.training.checkpoint import last_complete, mark_complete, save_policy
 from radpo.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -205,6 +205,6 @@ def _watch(progress: Progress) -> TrainerCallback:
                 )
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     return Watch()
