@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Connection, wait
@@ -103,6 +104,7 @@ class _Worker:
 def _work(connection: Connection, store: Store, threads: int, place: int) -> None:
     """What a worker process does: stages come in through the pipe, progress and outcomes go out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C as well, and ends its workers in order
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what is half written goes
     divide_threads(threads)
     if (count := len(gpus())) > 1:
         visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))).split(",")
