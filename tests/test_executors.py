@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from cheap_stages import COUNT, Watcher, run_inline, stage
@@ -245,22 +245,23 @@ def test_a_matrix_on_a_ray_cluster_survives_the_death_of_a_node(tmp_path: Path, 
     cluster.wait_for_nodes()
     store = Store(tmp_path / "ray")
     trace = tmp_path / "trace"
-    stages = in_order(graph(trace, 0.4))
+    stages = in_order(graph(trace, 0.6))
     places: set[str] = set()
 
     class KillANode(Watcher):
-        """Kills the second node once both are at work."""
+        """Kills the second node while each node is in the middle of a stage."""
 
         killed = False
+        middle: ClassVar[set[str]] = set()
 
         def progresses(self, stage: Stage, done: int, total: int) -> None:
-            super().progresses(stage, done, total)
-            if not self.killed and len(self.computed) >= 3 and stage.name.startswith(("long", "top")):
+            (self.middle.add if 0 < done < total / 2 else self.middle.discard)(stage.name)
+            if not self.killed and len(self.middle) == 2:
                 self.killed = True
                 cluster.remove_node(node, allow_graceful=False)
 
     watcher = KillANode()
-    run_stages(graph(trace, 0.4), store, RayPool(store, None, cluster.address), watcher)
+    run_stages(graph(trace, 0.6), store, RayPool(store, None, cluster.address), watcher)
     assert watcher.killed
     assert watcher.failed == []
     run_inline(Store(tmp_path / "here"), *graph(tmp_path / "another trace", 0.0))
