@@ -12,6 +12,7 @@ from radpo.matrix.estimate import Estimate, StageEstimate
 
 def plan_json(name: str, expected: Estimate) -> dict[str, Any]:
     """The plan as one document; seconds, bytes, US dollars. What cannot be said beforehand is null."""
+    nothing = _figures([])
     return {
         "name": name,
         "machine": {
@@ -28,7 +29,7 @@ def plan_json(name: str, expected: Estimate) -> dict[str, Any]:
                 "needs": [needed.name for needed in item.stage.inputs.values()],
                 "seconds": None if item.seconds is None else round(item.seconds, 3),
                 "seconds_measured": item.measured,
-                **_figures([item]),
+                **(dict.fromkeys(nothing) if item.work is None else _figures([item])),
             }
             for item in expected.stages
         ],
@@ -75,15 +76,15 @@ def plan_text(name: str, expected: Estimate, store: Path) -> str:
 
 
 def _figures(items: Sequence[StageEstimate]) -> dict[str, Any]:
+    """What stages come to together, those left out of which nothing can be said."""
     works = [item.work for item in items if item.work is not None]
     dollars = [work.judge_dollars for work in works]
-    known = len(works) == len(items) or len(items) > 1
     return {
-        "tokens": round(sum(work.tokens for work in works)) if known else None,
-        "flops": sum(work.flops for work in works) if known else None,
-        "disk_bytes": round(sum(work.disk_bytes for work in works)) if known else None,
-        "scratch_bytes": round(max((work.scratch_bytes for work in works), default=0)) if known else None,
-        "judge_calls": sum(work.judge_calls for work in works) if known else None,
+        "tokens": round(sum(work.tokens for work in works)),
+        "flops": sum(work.flops for work in works),
+        "disk_bytes": round(sum(work.disk_bytes for work in works)),
+        "scratch_bytes": round(max((work.scratch_bytes for work in works), default=0)),
+        "judge_calls": sum(work.judge_calls for work in works),
         "judge_dollars": None if None in dollars else round(sum(cost for cost in dollars if cost), 6),
     }
 
