@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from radpo.cli import app
-from radpo.errors import DataError
+from radpo.errors import ConfigError, DataError
 from radpo.matrix.graph import Function, Stage
 from radpo.matrix.perform import perform
 from radpo.matrix.schedule import StageError
+from radpo.matrix.shared import SharedStore, open_store
 from radpo.matrix.store import BusyError, Store
 from radpo.matrix.upkeep import collect, entries, export_stages, import_stages
 
@@ -248,3 +249,51 @@ def test_a_failure_that_hides_its_number_is_seen_to_be_a_full_disk(tmp_path: Pat
     rough = Stage("rough", "rough", Function(writes_through_another_language, 1), {})
     with pytest.raises(StageError, match="the disk is full"):
         run_inline(Store(small_disk / "store"), rough)
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("RADPO_CACHE", str(tmp_path / "cache"))
+    return f"file://{tmp_path}/shared"
+
+
+def elsewhere(url: str, folder: Path) -> SharedStore:
+    """The same store from a machine that has no copies."""
+    return SharedStore(folder, url)
+
+
+def test_a_stage_that_one_machine_computed_another_reads_from_the_url(tmp_path: Path, url: str) -> None:
+    here, there = open_store(url), elsewhere(url, tmp_path / "there")
+    base = stage("base", "a")
+    assert run_inline(here, base).computed == ["base"]
+    assert there.finished() == [base.key]
+    assert there.record(base.key)["name"] == "base"
+    watcher = run_inline(there, stage("top", "b", base=base))
+    assert (watcher.kept, watcher.computed) == (["base"], ["top"])
+    assert (there.folder(stage("top", "b", base=base)) / "text").read_text() == "ab"
+    assert len(here.finished()) == 2
+
+
+def test_a_stage_that_the_url_hurts_is_computed_again(tmp_path: Path, url: str) -> None:
+    base, top = stage("base", "a"), stage("top", "b", base=stage("base", "a"))
+    run_inline(open_store(url), base)
+    flip(tmp_path / "shared" / "stages" / f"{base.key}.tar", 9000)
+    watcher = run_inline(elsewhere(url, tmp_path / "there"), top)
+    assert watcher.damaged == ["base"]
+    assert watcher.computed == ["base", "top"]
+    assert run_inline(elsewhere(url, tmp_path / "third"), top).computed == []
+
+
+def test_a_lease_keeps_other_machines_off_and_runs_out(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there, base = open_store(url), elsewhere(url, tmp_path / "there"), stage("base", "a")
+    with here.lock(base.key):
+        assert perform(base, there, {}, lambda done, total: None).status == "busy"
+        monkeypatch.setattr("radpo.matrix.shared.LEASE_SECONDS", 0.0)  # as if its owner had died long ago
+        assert perform(base, there, {}, lambda done, total: None).status == "computed"
+
+
+def test_a_url_that_nothing_opens_is_one_message() -> None:
+    with pytest.raises(ConfigError, match=r"--store nowhere://x: .*nowhere"):
+        open_store("nowhere://x")
