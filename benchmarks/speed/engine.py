@@ -110,7 +110,15 @@ def write_matrix(folder: Path) -> Path:
 
     write_model(folder / "model")
     write_preferences(scored_pairs([(9, 3), (7, 6), (10, 1), (6, 5)]), folder / "pairs.jsonl")
-    questions = [{"question_id": f"q{n}", "category": "a", "turns": ["Say five."]} for n in range(2)]
+    questions = [
+        {
+            "question_id": f"q{n}",
+            "category": "a",
+            "turns": ["Say five."],
+            "constraints": [[{"kind": "max_words", "n": 5}]],
+        }
+        for n in range(2)
+    ]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
     sampling = {"max_new_tokens": 2, "temperature": 0}
     document = {
