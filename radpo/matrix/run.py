@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from radpo.files import replace_file, replace_json
+from radpo.files import replace_file, replace_json, sha256
 from radpo.matrix.expand import Plan
 from radpo.matrix.graph import Source
 from radpo.matrix.manifest import manifest, resolved
@@ -82,11 +82,16 @@ def _write_run(plan: Plan, model: Source, out: Path, store: Store, done: list[Do
     out.mkdir(parents=True, exist_ok=True)
     for name in (MANIFEST, "report.html"):  # until both are back, the directory does not count as whole
         (out / name).unlink(missing_ok=True)
-    for name, frame in gather(plan.cells_of(model), store).items():
+    tables = gather(plan.cells_of(model), store)
+    for stale in {path.name for path in out.glob("*.parquet")} - tables.keys():
+        (out / stale).unlink()
+    for name, frame in tables.items():
         replace_file(out / name, lambda path, frame=frame: frame.to_parquet(path, index=False))  # type: ignore[misc]
     text = yaml.safe_dump(resolved(plan), sort_keys=False, allow_unicode=True)
     replace_file(out / "matrix.yaml", lambda path: path.write_text(text, encoding="utf-8"))
-    replace_json(out / MANIFEST, manifest(plan, model, store, done, key, round(seconds, 3)))
+    document = manifest(plan, model, store, done, key, round(seconds, 3))
+    files = {name: sha256(out / name) for name in (*tables, "matrix.yaml")}
+    replace_json(out / MANIFEST, {**document, "files": files})
     build_report(out)
 
 
@@ -101,9 +106,10 @@ def _run_key(plan: Plan, model: Source) -> str:
 
 
 def _is_current(out: Path, key: str) -> bool:
-    names = ("results.parquet", "examples.parquet", "matrix.yaml", "report.html")
+    """Whether a run directory shows what it should, all its files being as they were written."""
     try:
         found = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        whole = all(sha256(out / name) == checksum for name, checksum in found["files"].items())
+        return bool(whole and found["key"] == key and (out / "report.html").is_file())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    return bool(found.get("key") == key) and all((out / name).is_file() for name in names)
