@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ def run_matrix(
         StageError: a stage failed.
     """
     start = time.perf_counter()
-    folders = {model: out / model_folder(model.location) if len(plan.models) > 1 else out for model in plan.models}
+    folders = {model: out / plan.labels[model.location] for model in plan.models}
     keys = {model: _run_key(plan, model) for model in plan.models}
     reports = tuple(folder / "report.html" for folder in folders.values())
     whole = all(store.has(stage) for stage in plan.stages)
@@ -69,11 +68,6 @@ def run_matrix(
             if not _is_current(folder, keys[model]):
                 _write_run(plan, model, folder, store, done, keys[model], time.perf_counter() - start)
     return Finished(reports, unchanged=False)
-
-
-def model_folder(name: str) -> str:
-    """A model's name as one of a folder."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
 
 
 def _write_run(plan: Plan, model: Source, out: Path, store: Store, done: list[Done], key: str, seconds: float) -> None:
