@@ -225,6 +225,15 @@ def test_an_executor_that_is_none_is_named_with_those_there_are() -> None:
         find_executor("slurm")
 
 
+def test_a_stage_that_no_node_could_hold_is_refused_instead_of_waited_for() -> None:
+    from radpo.matrix.ray_pool import _Cluster
+
+    machine = _Cluster(None, None, [{"CPU": 1.0, "memory": 2e9}, {"CPU": 2.0}])
+    machine.demand(stage("modest", "m"), {"CPU": 2, "GPU": 0, "memory": 1e9})
+    with pytest.raises(ConfigError, match=r"resources\.write: greedy asks for 4 CPU, and this machine has 2 for Ray"):
+        machine.demand(stage("greedy", "g"), {"CPU": 4})
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Two Ray nodes on this machine, one core each; stages find the tests' modules as this process does."""

@@ -44,8 +44,9 @@ class LocalPool:
     def start(self, stage: Stage, notes: Mapping[str, Any]) -> None:
         """Give a stage to an idle worker."""
         place = next(place for place, worker in enumerate(self._workers) if worker is None or worker.stage is None)
-        worker = self._workers[place] or _Worker(self._store, self._threads, place)
-        self._workers[place] = worker
+        worker = self._workers[place]
+        if worker is None or not worker.process.is_alive():
+            worker = self._workers[place] = _Worker(self._store, self._threads, place)
         worker.stage = stage
         worker.connection.send((stage, notes))
 

@@ -176,7 +176,7 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             yield
         except Exception as error:
-            if isinstance(error, StoreFullError) or not is_full(error, _existing(self.root)):
+            if isinstance(error, RadpoError) or not is_full(error, _existing(self.root)):
                 raise
             free = shutil.disk_usage(_existing(self.root)).free
             raise StoreFullError(
