@@ -1,10 +1,11 @@
 """The quickstart, reduced, killed at 20 random moments and its store damaged between: does it end like one left alone?
 
 Runs it once undisturbed and measures how long it takes; then again, killed with SIGKILL (all its processes) at random
-moments, in every second pause with a random file of the store deleted or a random bit of one flipped; then to its end.
-Checks that the tables are equal and that no stage was computed again whose files were whole.
+moments, in every second pause with a random file of the store deleted or a random bit of one flipped, until it gets
+through; then again with an empty store, until there were enough kills, and the last round to its end. Checks that each
+round's tables equal the undisturbed run's and that no stage was computed again whose files were whole.
 
-Run from the repository's root: python benchmarks/faults/quickstart.py [--kills N] [--seed N] [--jobs N] [--json FILE]
+Run from the repository's root: python benchmarks/faults/quickstart.py [--kills N] [--seed N] [--jobs N]
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,19 +42,20 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the damage")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--model", help="another model than the quickstart's, such as a small one's folder")
     parser.add_argument("--json", type=Path, help="write what happened here as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        said = run(Path(folder), arguments.kills, random.Random(arguments.seed), arguments.jobs)
+        matrix = reduced(Path(folder), arguments.model)
+        said = run(Path(folder), matrix, arguments.kills, random.Random(arguments.seed), arguments.jobs)
     print(json.dumps(said, indent=1))
     if arguments.json:
         arguments.json.write_text(json.dumps(said, indent=1), encoding="utf-8")
-    sys.exit(0 if said["equal"] and not said["whole_stages_redone"] else 1)
+    sys.exit(0 if all(said["equal"]) and not said["whole_stages_redone"] else 1)
 
 
-def run(folder: Path, kills: int, chance: random.Random, jobs: int) -> dict[str, Any]:
+def run(folder: Path, matrix: Path, kills: int, chance: random.Random, jobs: int) -> dict[str, Any]:
     """What happened, in figures."""
-    matrix = reduced(folder)
     stages = expand(load_matrix(matrix)).stages
     command = [sys.executable, "-m", "radpo", "run", str(matrix), "--jobs", str(jobs), "--out"]
     start = time.monotonic()
@@ -62,42 +65,45 @@ def run(folder: Path, kills: int, chance: random.Random, jobs: int) -> dict[str,
 
     store = Store(folder / "torn" / "store")
     began: dict[str, str] = {}
-    damage, redone, killed = [], [], 0
-    attempts = 0
-    while killed < kills:
-        attempts += 1
-        # Long enough for some work to be done in most tries: the processes' own start takes seconds.
-        seconds = chance.uniform(1, max(20.0, 2.5 * whole_seconds / kills))
-        killed += killed_after([*command, str(folder / "torn" / "run")], seconds)
+    damage, redone, equal = [], [], []
+    killed = 0
+    while killed < kills or not equal:
+        # At the end of a round, which is a run killed until it got through, the next begins with an empty store.
+        seconds = chance.uniform(2, max(25.0, whole_seconds / 4)) if killed < kills else None
+        ended = not killed_after([*command, str(folder / "torn" / "run")], seconds)
         redone += [name for name in began if began[name] != _began(store, stages, name)]
+        if ended:
+            equal.append(all(_equal(folder, table) for table in TABLES))
+            print(f"round {len(equal)} ended; equal: {equal[-1]}", file=sys.stderr, flush=True)
+            shutil.rmtree(folder / "torn")
+            began = {}
+            continue
+        killed += 1
         began = {one.name: store.record(one.key)["started"] for one in stages if store.has(one)}
-        hurt = _hurt_a_file(store.root, chance) if attempts % 2 == 0 else None
+        hurt = _hurt_a_file(store.root, chance) if killed % 2 == 0 else None
         if hurt is not None:
             damage.append(hurt[0])
             began = {one.name: began[one.name] for one in stages if one.name in began and one.key != hurt[1]}
-        print(f"kill {killed} after {seconds:.1f} s: {len(began)} stages whole, {hurt}", file=sys.stderr)
-        if attempts > 3 * kills:
-            break
-    last = subprocess.run([*command, str(folder / "torn" / "run")], check=False, capture_output=True, text=True)
-    print(last.stderr[-2000:], file=sys.stderr)
-    redone += [name for name in began if began[name] != _began(store, stages, name)]
+        after = f"kill {killed} after {seconds:.1f} s: {len(began)} stages whole"
+        print(f"{after}{f'; {hurt[0]}' if hurt else ''}", file=sys.stderr, flush=True)
     return {
         "stages": len(stages),
         "undisturbed_seconds": round(whole_seconds, 1),
         "kills": killed,
+        "rounds_to_the_end": len(equal),
+        "equal": equal,
         "damage": damage,
-        "ended": last.returncode == 0,
-        "equal": last.returncode == 0 and all(_equal(folder, table) for table in TABLES),
         "whole_stages_redone": redone,
     }
 
 
-def reduced(folder: Path) -> Path:
+def reduced(folder: Path, model: str | None) -> Path:
     """The quickstart with a handful of everything, and a checkpoint at every step."""
     matrix = yaml.safe_load(QUICKSTART.read_text())
+    matrix["model"] = model or matrix["model"]
     for split in ("train", "heldout"):
         matrix["data"][split] = {"path": str(QUICKSTART.parent / matrix["data"][split]["path"]), "limit": 4}
-    matrix["training"].update({"batch_size": 2, "micro_batch_size": 2, "max_length": 160})
+    matrix["training"].update({"batch_size": 2, "micro_batch_size": 2, "max_length": 1024 if model else 160})
     matrix["save_every"] = 1
     for name in ("alpaca-eval", "mt-bench"):
         section = matrix["benchmarks"][name]
@@ -110,15 +116,23 @@ def reduced(folder: Path) -> Path:
     return path
 
 
-def killed_after(command: list[str], seconds: float) -> bool:
-    """Run a command and kill it with all its processes after so many seconds; False where it ended before."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+def killed_after(command: list[str], seconds: float | None) -> bool:
+    """Run a command and kill it with all its processes after so many seconds; False where it ended before.
+
+    Raises:
+        SystemExit: it ended with an error.
+    """
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        process.wait(timeout=seconds)
+        _, said = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
         return True
+    if process.returncode:
+        raise SystemExit(said[-3000:])
     return False
 
 
