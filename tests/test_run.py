@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from radpo.cli import app
 from radpo.console import MatrixView
 from radpo.data.preferences import write_preferences
+from radpo.errors import ServiceError
+from radpo.matrix.graph import Function, Task
 from radpo.matrix.schedule import StageError, run_stages
 from radpo.matrix.store import Store
 
@@ -89,17 +91,16 @@ def test_two_models_at_once_then_nothing_then_only_what_was_hurt(place: Path) ->
             pd.testing.assert_frame_equal(pd.read_parquet(report.parent / name), whole[report][name])
 
 
-def test_a_stage_that_fails_ends_the_command_with_its_reason_and_status(place: Path) -> None:
-    matrix = yaml.safe_load((place / "matrix.yaml").read_text())
-    matrix["training"]["max_length"] = 16
-    (place / "short.yaml").write_text(yaml.safe_dump({**matrix, "models": matrix["models"][:1]}))
-    words = ["run", str(place / "short.yaml"), "--out", str(place / "runs" / "short")]
+def test_what_a_person_can_mend_is_told_without_a_trace_and_keeps_its_status(tmp_path: Path) -> None:
+    def wrong(task: Task) -> None:
+        raise ServiceError("the judge is not to be reached")
+
+    store = Store(tmp_path)
     with pytest.raises(StageError) as failure:
-        CliRunner().invoke(app, words, catch_exceptions=False)
-    assert failure.value.exit_status == 2
-    assert "raise max_length" in str(failure.value)
+        run_stages([stage("bad", "b", function=Function(wrong, 1))], store, InlinePool(store), MatrixView(1, {}))
+    assert failure.value.exit_status == 3
+    assert "bad failed: the judge is not to be reached" in str(failure.value)
     assert "Traceback" not in str(failure.value)
-    assert not (place / "runs" / "short").exists()
 
 
 def test_without_a_terminal_the_view_is_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

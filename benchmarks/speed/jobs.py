@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def _overlap(spans: list[tuple[float, float]]) -> float:
     """Seconds during which more than one span lasts."""
     edges = sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans])
     total, at_work = 0.0, 0
-    for (moment, change), (following, _) in zip(edges, edges[1:], strict=False):
+    for (moment, change), (following, _) in pairwise(edges):
         at_work += change
         total += following - moment if at_work > 1 else 0.0
     return total
