@@ -84,6 +84,20 @@ def test_damage_that_leaves_no_trace_in_a_files_times_is_found_before_it_is_read
     assert (store.folder(stage("top", "d", base=base)) / "text").read_text() == long + "d"
 
 
+def test_a_disk_that_hurts_every_time_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, base = Store(tmp_path), stage("base", "a")
+    sound = Store.damage
+
+    def forgets(self: Store, key: str, *, full: bool = False) -> str | None:
+        return "text does not have its checksum" if full and key == base.key else sound(self, key, full=full)
+
+    monkeypatch.setattr(Store, "damage", forgets)
+    with pytest.raises(
+        StageError, match=r"base failed: its folder in the store was damaged 3 times .* look to the disk"
+    ):
+        run_inline(store, stage("top", "b", base=base))
+
+
 def test_nothing_but_what_was_hurt_is_done_again(tmp_path: Path) -> None:
     base, other = stage("base", "a"), stage("other", "b")
     tops = [stage(f"top {n}", n, base=base, other=other) for n in range(3)]
