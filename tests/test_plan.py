@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def works(plan: Plan) -> dict[str, Work]:
 def test_every_kind_of_stage_has_an_estimate() -> None:
     from radpo.matrix.stages import FUNCTIONS
 
-    assert WORK.keys() == FUNCTIONS.keys()
+    assert FUNCTIONS.keys() <= WORK.keys()
 
 
 def test_parameters_are_those_that_compute(place: Path) -> None:
@@ -108,6 +108,27 @@ def test_answers_and_judge_calls_are_counted(place: Path) -> None:
     assert answers.write_steps == 2 * 2 * 7, "two turns, each in two batches"
     assert counted["mt-bench/base/seed-0"].judge_calls == 6
     assert counted["mt-bench/base/seed-0"].judge_dollars == 0, "a program judges"
+
+
+def test_a_judge_that_is_paid_is_priced_by_its_tokens(place: Path) -> None:
+    plan = planned(place, benchmarks={
+        "alpaca-eval": {"questions": {"path": "questions.jsonl"}, "sampling": {"max_new_tokens": 7}},
+    })  # fmt: skip
+    judged = next(one for one in plan.stages if one.name == "alpaca-eval/dpo/seed-0")
+    paid = replace(
+        judged,
+        settings={**judged.settings, "judge": "openai", "swap_check": True},
+        hints={"judge_settings": {"price_in": 2.0, "price_out": 8.0}},
+    )
+    work = Estimator().work(paid)
+    assert work is not None
+    assert work.judge_calls == 2 * 3 * 2, "both orders of every pair of answers"
+    asked = 3 * sum(len(turn) for turn in ("Say five.", "And more."))
+    assert work.judge_read_tokens == 2 * asked + 12 * 2 * 7
+    assert work.judge_dollars == pytest.approx((2.0 * work.judge_read_tokens + 8.0 * 12 * 200) / 1e6)
+    unpriced = Estimator().work(replace(paid, hints={}))
+    assert unpriced is not None
+    assert unpriced.judge_dollars is None
 
 
 def test_seconds_follow_the_machine() -> None:

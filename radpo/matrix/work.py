@@ -20,6 +20,8 @@ from radpo.matrix.graph import Source, Stage
 
 SAMPLE = 256
 """Rows of a data set whose tokens are counted; the rest is taken to be like them."""
+PROGRAMS = ("verifier", "reward-model")
+"""Judges that run here and cost nothing."""
 JUDGE_WORDS = 200
 """Tokens that a judge is taken to answer with."""
 
@@ -197,18 +199,36 @@ def _generate(estimator: Estimator, stage: Stage) -> Work:
 
 
 def _judged(estimator: Estimator, stage: Stage) -> Work:
-    """One call for every answer to every turn; the judge reads question and answer."""
-    questions = _questions(stage.settings)
+    """Programs judge every answer by itself; another judge sees each pair of answers that is compared at once."""
+    settings, questions = stage.settings, _questions(stage.settings)
+    kind = settings.get("judge", "verifier")
     answers = [stage.inputs[name] for name in ("answers", "baseline_answers") if name in stage.inputs]
-    calls = sum(len(question.turns) for question in questions) * len(answers)
+    turns = sum(len(question.turns) for question in questions)
+    compared = stage.function_name != "mt-bench" and kind not in PROGRAMS
+    rounds = settings.get("rounds") or (2 if settings.get("swap_check") else 1)
+    calls = turns * (rounds if compared else len(answers))
     longest = answers[0].settings["sampling"]["max_new_tokens"]
     asked = sum(estimator.model(answers[0]).count([turn for question in questions for turn in question.turns]))
+    read = asked * calls / max(1, turns) + calls * longest * (2 if compared else 1)
+    written = float(calls * JUDGE_WORDS)
     return Work(
         judge_calls=calls,
-        judge_read_tokens=asked * len(answers) + calls * longest,
-        judge_written_tokens=calls * JUDGE_WORDS,
+        judge_read_tokens=read,
+        judge_written_tokens=written,
+        judge_dollars=_dollars(stage, kind, read, written),
         disk_bytes=calls * (2000 + 5 * longest),
     )
+
+
+def _dollars(stage: Stage, kind: str, read: float, written: float) -> float | None:
+    """By the judge's prices, `price_in` and `price_out`, in dollars for a million tokens; a program costs nothing."""
+    if kind in PROGRAMS:
+        return 0.0
+    said = {**stage.settings.get("judge_settings", {}), **stage.hints.get("judge_settings", {})}
+    prices = said.get("price_in"), said.get("price_out")
+    if prices[0] is None or prices[1] is None:
+        return None
+    return float(read * prices[0] + written * prices[1]) / 1e6
 
 
 def _unlearning(estimator: Estimator, stage: Stage) -> Work:
@@ -262,8 +282,8 @@ def _of_model(estimator: Estimator, stage: Stage, **work: Any) -> Work:
 
 
 def _copies(relabel: Stage) -> int:
-    """Training pairs that a scored pair becomes."""
-    return 2 if relabel.settings["kind"] == "ra" else 1
+    """Training pairs that a scored pair becomes; at most, where a method makes them by code of its own."""
+    return 1 if relabel.settings.get("kind") in ("plain", "half-ra") else 2
 
 
 def _training_pairs(estimator: Estimator, stage: Stage) -> int:
@@ -272,7 +292,7 @@ def _training_pairs(estimator: Estimator, stage: Stage) -> int:
 
 
 def _training_tokens(estimator: Estimator, relabel: Stage, max_length: int) -> float:
-    goal = 0 if relabel.settings["kind"] == "plain" else GOAL_TOKENS
+    goal = 0 if relabel.settings.get("kind") == "plain" else GOAL_TOKENS
     return _copies(relabel) * estimator.pairs(relabel).sequences(max_length, goal)
 
 
