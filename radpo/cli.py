@@ -13,6 +13,7 @@ import typer
 from radpo import cli_matrix
 from radpo.cli_data import data_app
 from radpo.cli_options import Json, Model, PairsFile, Scale, Seed, load_pairs, print_json, quiet_libraries
+from radpo.cli_store import store_app
 from radpo.errors import RadpoError
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ app.add_typer(analyze_app, name="analyze")
 
 app.command()(cli_matrix.run)
 app.command()(cli_matrix.plan)
+app.command()(cli_matrix.schema)
+app.add_typer(store_app, name="store")
+
+INTERRUPTED = 130
+"""The exit status that Typer makes of Ctrl-C."""
 
 
 def main() -> None:
@@ -44,9 +50,10 @@ def main() -> None:
     except RadpoError as error:
         print(f"radpo: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        print("radpo: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("radpo: interrupted; the same command goes on from here", file=sys.stderr)
+        raise
 
 
 @app.callback(invoke_without_command=True)

@@ -49,52 +49,84 @@ def run(
     """
     from radpo.config import load_matrix
     from radpo.console import MatrixView
+    from radpo.matrix.estimate import estimate
     from radpo.matrix.executors import find_executor
     from radpo.matrix.expand import expand
     from radpo.matrix.run import run_matrix
+    from radpo.matrix.speed import NOMINAL
 
     plan_ = expand(load_matrix(matrix))
     folder, kept = _places(plan_, out, store)
     if dry_run:
-        _print_plan(plan_, kept)
+        _print_plan(plan_, kept, "here", jobs or 1, as_json=False)
         return
     make_pool = find_executor(executor)
     quiet_libraries()
-    with MatrixView(len(plan_.stages), {}) as view:
-        finished = run_matrix(plan_, folder, kept, view, lambda: make_pool(kept, jobs, address), keep_going=keep_going)
+    missing = [stage for stage in plan_.stages if not kept.has(stage)]
+    expected = estimate(missing, kept, NOMINAL, jobs or 1)
+    with MatrixView(len(plan_.stages), expected.seconds_by_key()) as view:
+        finished = run_matrix(
+            plan_,
+            folder,
+            kept,
+            view,
+            lambda: make_pool(kept, jobs, address),
+            keep_going=keep_going,
+            weights=expected.seconds_by_key(),
+            notes=expected.notes_by_key(),
+        )
     if finished.unchanged:
         print("nothing to do: every stage is in the store and the report is current", file=sys.stderr)
     for report in finished.reports:
         print(report)
 
 
-def plan(matrix: MatrixFile, out: OutFolder = None, store: StorePlace = None, as_json: Json = False) -> None:
-    """List a matrix's stages and which of them the store already has."""
+def plan(
+    matrix: MatrixFile,
+    out: OutFolder = None,
+    store: StorePlace = None,
+    jobs: Jobs = None,
+    machine: Annotated[
+        str, typer.Option(help="Whose time is estimated: `here`, or a GPU such as h100-sxm or a100-80gb.")
+    ] = "here",
+    as_json: Json = False,
+) -> None:
+    """What a matrix takes: stages, tokens, floating-point operations, time, disk, judge calls and money.
+
+    Times rest on what the store's stages took, where this machine computed some of that kind; else on how fast it
+    multiplies matrices. Nothing is computed and no judge is asked.
+    """
     from radpo.config import load_matrix
     from radpo.matrix.expand import expand
 
     plan_ = expand(load_matrix(matrix))
     _, kept = _places(plan_, out, store)
-    if as_json:
-        stages = [
-            {"name": s.name, "key": s.key, "in_store": kept.has(s), "needs": [i.name for i in s.inputs.values()]}
-            for s in plan_.stages
-        ]
-        print_json({"name": plan_.matrix.name, "stages": stages})
-    else:
-        _print_plan(plan_, kept)
+    _print_plan(plan_, kept, machine, jobs or 1, as_json)
+
+
+def schema() -> None:
+    """Print the JSON schema of matrix files, for editors that check and complete YAML."""
+    from radpo.config.schema import matrix_schema
+
+    print_json(matrix_schema())
 
 
 def _places(plan: Plan, out: Path | None, store: str | None) -> tuple[Path, Store]:
     """The run directory, and the store."""
-    from radpo.matrix.store import Store
+    from radpo.matrix.shared import open_store
 
     folder = out or Path("runs") / plan.matrix.name
-    return folder, Store(Path(store or os.environ.get("RADPO_STORE") or folder.parent / "store"))
+    return folder, open_store(store or os.environ.get("RADPO_STORE") or str(folder.parent / "store"))
 
 
-def _print_plan(plan: Plan, store: Store) -> None:
-    for stage in plan.stages:
-        print(f"{'in store' if store.has(stage) else 'to do   '}  {stage.name}")
-    missing = sum(not store.has(stage) for stage in plan.stages)
-    print(f"{plan.matrix.name}: {len(plan.stages)} stages, {missing} to do")
+def _print_plan(plan: Plan, store: Store, machine: str, jobs: int, as_json: bool) -> None:
+    from radpo.matrix.estimate import estimate
+    from radpo.matrix.machine import cores
+    from radpo.matrix.plan_text import plan_json, plan_text
+    from radpo.matrix.speed import find_machine
+
+    expected = estimate(plan.stages, store, find_machine(machine, max(1, cores() // jobs)), jobs)
+    if as_json:
+        print_json(plan_json(plan.matrix.name, expected))
+    else:
+        print(plan_text(plan.matrix.name, expected, store.root))

@@ -65,7 +65,7 @@ def test_references_are_computed_once_for_all_seeds_betas_and_losses(tmp_path: P
     betas["ra-ipo"] = {"method": "ra-dpo", "training": {"loss": "ipo", "learning_rate": 1e-4}}
     plan = expand(load_matrix(write_matrix(tmp_path, betas, seeds=[0, 1, 2])))
     assert len(names(plan, "train")) == 15
-    assert names(plan, "reference") == ["reference/dpo", "reference/ra-dpo"]
+    assert names(plan, "reference") == ["reference/plain", "reference/ra"]
 
 
 def test_implicit_rewards_come_from_a_dpo_policy_of_the_same_seed(tmp_path: Path) -> None:

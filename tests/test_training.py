@@ -16,7 +16,7 @@ from radpo.errors import ConfigError, DataError, ModelError, RadpoError
 from radpo.models.heldout import heldout_log_likelihoods, heldout_reference
 from radpo.models.likelihood import log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer
-from radpo.training.checkpoint import last_complete
+from radpo.training.checkpoint import last_complete, mark_complete
 from radpo.training.reference import known_log_likelihoods, reference_log_likelihoods
 from radpo.training.run import train
 from radpo.training.settings import Lora, TrainingSettings
@@ -184,14 +184,19 @@ def test_a_resumed_run_ends_in_the_same_weights_and_log(
     pd.testing.assert_frame_equal(*logs)
 
 
-def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
+def test_a_torn_or_hurt_checkpoint_is_passed_over(tmp_path: Path) -> None:
     for step, mark in ((5, True), (10, True), (15, False)):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
+        (folder / "optimizer.pt").write_bytes(bytes(100))
         if mark:
-            (folder / "complete").touch()
+            mark_complete(folder)
     assert last_complete(tmp_path) == tmp_path / "checkpoint-10"
     assert last_complete(tmp_path / "checkpoint-15") is None
+    (tmp_path / "checkpoint-10" / "optimizer.pt").write_bytes(bytes(99) + b"\1")
+    assert last_complete(tmp_path) == tmp_path / "checkpoint-5"
+    (tmp_path / "checkpoint-5" / "complete").write_text("{")
+    assert last_complete(tmp_path) is None
 
 
 def test_the_checkpoint_is_an_ordinary_folder_that_asks_for_the_best_score(

@@ -16,7 +16,7 @@ from radpo.config.variants import Location, Unfolded, VariantError, unfold
 from radpo.config.words import did_you_mean
 from radpo.errors import ConfigError
 from radpo.training.settings import TrainingSettings
-from radpo.training.variants import BUILT_IN
+from radpo.training.variants import BUILT_IN, method_training
 
 SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
 """The value of a key called so is never shown, lest a secret that was written into a file gets into a log."""
@@ -121,7 +121,7 @@ def _wrong_variants(unfolded: Unfolded) -> Iterator[tuple[Location, str]]:
         if not isinstance(training, dict) or not isinstance(common, dict):
             continue
         try:
-            TrainingSettings.model_validate({**common, **training})
+            TrainingSettings.model_validate({**common, **method_training(method or name), **training})
         except ValidationError as error:
             for item in error.errors():
                 if not item["loc"] or item["loc"][0] in training:  # else it is the matrix's own, told once
@@ -133,38 +133,41 @@ def _written(location: Location, unfolded: Unfolded) -> Location:
     """Where a key of a single variant was written: in its own variant, one it extends, or the matrix's training."""
     if len(location) < 2 or location[0] != "variants" or location[1] not in unfolded.written:
         return location
-    chain = unfolded.written[location[1]]
-    rest = location[2:]
-    return ("variants", chain[0], *rest) if not rest or rest[0] != "training" else ("variants", chain, *rest)
+    chain, rest = unfolded.written[location[1]], location[2:]
+    for name in chain:
+        if _find(unfolded.original["variants"][name], rest) == len(rest):
+            return ("variants", name, *rest)
+    swept = rest[0:1] == ("training",) and rest[1:2] and rest[1] in (unfolded.original.get("training") or {})
+    return rest if swept else ("variants", chain[0], *rest)
+
+
+def _find(value: Any, location: Location) -> int:
+    """How many parts of a location are there."""
+    for depth, part in enumerate(location):
+        if not isinstance(value, dict) or part not in value:
+            return depth
+        value = value[part]
+    return len(location)
 
 
 def _line(node: yaml.Node | None, location: Location) -> int:
     """The line on which a key is written; where it is not, that of the nearest thing around it that is."""
-    if len(location) > 1 and isinstance(location[1], tuple):
-        places = [("variants", name, *location[2:]) for name in location[1]] + [location[2:]]
-        found = [_find(node, place) for place in places]
-        return max(found, key=lambda place: (place[1], -found.index(place)))[0] if found else 1
-    return _find(node, location)[0]
-
-
-def _find(node: yaml.Node | None, location: Location) -> tuple[int, int]:
-    line, depth = (node.start_mark.line + 1 if node else 1), 0
+    line = node.start_mark.line + 1 if node else 1
     for part in location:
         below: Mapping[Any, tuple[int, yaml.Node]] = {}
         if isinstance(node, yaml.MappingNode):
             below = {key.value: (key.start_mark.line + 1, value) for key, value in node.value}
         elif isinstance(node, yaml.SequenceNode):
             below = {number: (value.start_mark.line + 1, value) for number, value in enumerate(node.value)}
-        name = part if isinstance(part, int) and isinstance(node, yaml.SequenceNode) else str(part)
+        name = part if isinstance(node, yaml.SequenceNode) else str(part)
         if name not in below:
             break
-        (line, node), depth = below[name], depth + 1
-    return line, depth
+        line, node = below[name]
+    return line
 
 
 def _key(location: Location) -> str:
-    named = [part[0] if isinstance(part, tuple) else part for part in location]
-    return ".".join(map(str, named)) or "(whole file)"
+    return ".".join(map(str, location)) or "(whole file)"
 
 
 def _plain(error: Any, location: Location) -> str:

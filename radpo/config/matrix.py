@@ -11,7 +11,7 @@ from radpo.config.benchmarks import Benchmarks
 from radpo.config.section import DataFile, Section
 from radpo.config.words import did_you_mean
 from radpo.training.settings import TrainingSettings
-from radpo.training.variants import find_variant
+from radpo.training.variants import method_training
 
 
 class Data(Section):
@@ -164,14 +164,10 @@ class Matrix(Section):
         )
 
     def training_for(self, name: str) -> TrainingSettings:
-        """The matrix's training settings, with those that make the variant's method and then its own on top.
-
-        Raises:
-            ConfigError: the variant's method does not exist.
-        """
+        """The matrix's training settings, with those that make the variant's method and then its own on top."""
         variant = self.variants[name]
-        method = find_variant(variant.method or name)
-        return TrainingSettings.model_validate({**self.training.model_dump(), **method.training, **variant.training})
+        method = method_training(variant.method or name)
+        return TrainingSettings.model_validate({**self.training.model_dump(), **method, **variant.training})
 
 
 def _several(value: Any) -> tuple[Any, ...]:

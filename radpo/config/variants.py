@@ -32,9 +32,11 @@ class Unfolded:
     """A document whose variants are single ones.
 
     Args:
+        original: the document as written.
         written: by the name of each single variant, the chain of variants as written that it comes from, its own first.
     """
 
+    original: dict[str, Any]
     document: dict[str, Any]
     written: Mapping[str, tuple[str, ...]]
 
@@ -51,7 +53,7 @@ def unfold(document: dict[str, Any]) -> Unfolded:
     """
     variants, training = document.get("variants"), document.get("training")
     if not isinstance(variants, dict) or not isinstance(training or {}, dict):
-        return Unfolded(document, {})  # the check of the document says so
+        return Unfolded(document, document, {})  # the check of the document says so
     common = {key: value for key, value in (training or {}).items() if _is_sweep(key, value)}
     single: dict[str, Any] = {}
     written: dict[str, tuple[str, ...]] = {}
@@ -74,7 +76,7 @@ def unfold(document: dict[str, Any]) -> Unfolded:
     result = {**document, "variants": single}
     if common:
         result["training"] = {key: value for key, value in (training or {}).items() if key not in common}
-    return Unfolded(result, written)
+    return Unfolded(document, result, written)
 
 
 def _chain(name: str, variants: Mapping[str, Any]) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def _academic(builder: Builder, section: Academic, scored: Checkpoint) -> Stage:
 
 def _answers(builder: Builder, scored: Checkpoint, questions: DataFile, sampling: SamplingSettings) -> Stage:
     settings = {**builder.questions(questions), "sampling": sampling.model_dump(), "seed": scored.seed}
-    return builder.about(scored, "generate", scored.who, settings)
+    return builder.about(scored, "generate", f"{scored.who}/{questions.path.stem}", settings)
 
 
 BENCHMARKS: dict[str, Callable[[Builder, Any, Checkpoint], Stage | None]] = {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from radpo.config import Matrix
@@ -44,6 +46,11 @@ class Plan:
     cells: tuple[Cell, ...]
 
     @cached_property
+    def labels(self) -> dict[str, str]:
+        """What tells each model in the names of stages and folders; empty where there is one model."""
+        return _labels(self.matrix.all_models)
+
+    @cached_property
     def stages(self) -> list[Stage]:
         """All stages of all cells, each once, inputs first."""
         return in_order(stage for cell in self.cells for stage in cell.wanted)
@@ -66,12 +73,12 @@ def expand(matrix: Matrix) -> Plan:
             raise ConfigError(
                 f"resources.{function}: no such stage; there are {known}{did_you_mean(function, FUNCTIONS)}"
             )
-    several = len(matrix.all_models) > 1
+    labels = _labels(matrix.all_models)
     models = tuple(Source(name, model_fingerprint(name)) for name in matrix.all_models)
     files: dict[str, Source] = {}
     cells = []
     for model in models:
-        builder = Builder(matrix, model, files, model.location if several else "")
+        builder = Builder(matrix, model, files, labels[model.location])
         for seed in matrix.seeds:
             for name in matrix.variants:
                 cell = _cell(builder, checkpoint(builder, name, seed))
@@ -96,3 +103,14 @@ def _cell(builder: Builder, scored: Checkpoint) -> Cell | None:
         if stage is not None:
             stages[name] = stage
     return Cell(model, scored.variant, scored.seed, scored.train, stages)
+
+
+def _labels(models: Sequence[str]) -> dict[str, str]:
+    """The models' own names without the folders or organisations before them, where those tell them apart."""
+    if len(models) == 1:
+        return {models[0]: ""}
+    for named in (lambda model: Path(model).name, lambda model: model):
+        labels = {model: re.sub(r"[^A-Za-z0-9._-]+", "-", named(model)).strip("-.") for model in models}
+        if len(set(labels.values())) == len(models) and all(labels.values()):
+            return labels
+    return {model: f"model-{number}" for number, model in enumerate(models)}

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Connection, wait
@@ -43,8 +44,9 @@ class LocalPool:
     def start(self, stage: Stage, notes: Mapping[str, Any]) -> None:
         """Give a stage to an idle worker."""
         place = next(place for place, worker in enumerate(self._workers) if worker is None or worker.stage is None)
-        worker = self._workers[place] or _Worker(self._store, self._threads, place)
-        self._workers[place] = worker
+        worker = self._workers[place]
+        if worker is None or not worker.process.is_alive():
+            worker = self._workers[place] = _Worker(self._store, self._threads, place)
         worker.stage = stage
         worker.connection.send((stage, notes))
 
@@ -103,6 +105,7 @@ class _Worker:
 def _work(connection: Connection, store: Store, threads: int, place: int) -> None:
     """What a worker process does: stages come in through the pipe, progress and outcomes go out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C as well, and ends its workers in order
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what is half written goes
     divide_threads(threads)
     if (count := len(gpus())) > 1:
         visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))).split(",")

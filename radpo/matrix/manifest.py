@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,18 +53,20 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
             if any(cell.variant == name for cell in cells)
         },
         "notes": _notes(plan, cells, len(seeds), store),
-        "stages": [
-            {
-                "name": item.stage.name,
-                "key": item.stage.key,
-                "seconds": item.seconds,
-                "from_store": item.from_store,
-                "peak_mib": item.peak_mib,
-            }
-            for item in done
-            if item.stage.key in keys
-        ],
+        "stages": [_stage(item, store.record(item.stage.key)) for item in done if item.stage.key in keys],
         "wall_seconds": seconds,
+    }
+
+
+def _stage(item: Done, record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": item.stage.name,
+        "key": item.stage.key,
+        "seconds": item.seconds,
+        "from_store": item.from_store,
+        "peak_mib": item.peak_mib,
+        "started": record.get("started"),
+        "machine": record.get("machine"),
     }
 
 

@@ -67,7 +67,6 @@ def perform(stage: Stage, store: Store, notes: Mapping[str, Any], progress: Prog
             if store.has(stage):  # another run may have finished it meanwhile
                 return Outcome("kept")
             for needed in stage.inputs.values():
-                store.open(needed)
                 if hurt := store.damage(needed.key, full=True):
                     return Outcome("hurt", hurt, hurt=needed.key)
             with _logging_to(store.log(stage), stage):
@@ -82,17 +81,12 @@ def _attempt(stage: Stage, store: Store, notes: Mapping[str, Any], progress: Pro
     try:
         store.produce(stage, lambda folder: {**notes, **_compute(stage, store, folder, progress)})
     except RadpoError as error:
-        _print_trace()
         return Outcome("failed", str(error), exit_status=error.exit_status)
     except Exception as error:  # noqa: BLE001 - whatever it is, other stages go on and the person is told
-        _print_trace()
+        with suppress(OSError):  # on a full disk the log takes no more
+            traceback.print_exc()
         return Outcome("failed", f"{type(error).__name__}: {error}".strip())
     return Outcome("computed")
-
-
-def _print_trace() -> None:
-    with suppress(OSError):  # on a full disk the log takes no more
-        traceback.print_exc()
 
 
 def _compute(stage: Stage, store: Store, folder: Path, progress: Progress) -> dict[str, Any]:

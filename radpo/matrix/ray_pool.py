@@ -6,10 +6,13 @@ where a resumable stage goes on from what it had saved. Needs the extra `ray`.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from radpo.errors import ConfigError, ServiceError
@@ -31,53 +34,47 @@ class RayPool:
     """
 
     def __init__(self, store: Store, jobs: int | None, address: str | None) -> None:
-        try:
-            import ray
-            from ray.util.queue import Queue
-            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-        except ImportError as error:
-            raise ConfigError(
-                "--executor ray: Ray is not installed; install it with `pip install radpo[ray]`"
-            ) from error
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if importlib.util.find_spec("ray") is None:
+            raise ConfigError("--executor ray: Ray is not installed; install it with `pip install radpo[ray]`")
         self.slots = jobs or UNLIMITED
-        self._ray = ray
         self._store = store
-        try:
-            ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False,
-                     logging_level=logging.ERROR, ignore_reinit_error=True)  # fmt: skip
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            raise ServiceError(f"--address {address}: no Ray cluster is to be had there: {error}") from error
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._said = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        self._task = ray.remote(max_retries=NODE_DEATHS, retry_exceptions=False)(_perform)
-        self._gpus = any(node["Resources"].get("GPU") for node in ray.nodes())
+        self._address = address
+        self._cluster: _Cluster | None = None
+        """None until there is something to compute."""
         self._at_work: dict[Any, Stage] = {}
 
     def start(self, stage: Stage, notes: Mapping[str, Any]) -> None:
-        """Hand a stage to the cluster, which begins it once a node has what it asks for."""
+        """Hand a stage to the cluster, which begins it once a node has what it asks for.
+
+        Raises:
+            ServiceError: there is no cluster at the address.
+            ConfigError: the stage asks for more than this machine, being the cluster, has.
+        """
+        self._cluster = self._cluster or _connect(self._address)
         asked = stage.hints.get("resources", {})
-        gpus = asked.get("gpus", 1 if self._gpus and "torch" in stage.function.packages else 0)
-        task = self._task.options(
-            name=stage.name,
-            num_cpus=asked.get("cpus", 1),
-            num_gpus=gpus,
-            memory=int(asked["memory_gib"] * 2**30) if "memory_gib" in asked else None,
-        )
-        reference = task.remote(stage, self._store, notes, asked.get("cpus", 1), self._said)
-        self._at_work[reference] = stage
+        cpus = asked.get("cpus", 1)
+        gpus = asked.get("gpus", 1 if self._cluster.has("GPU") and "torch" in stage.function.packages else 0)
+        memory = int(asked["memory_gib"] * 2**30) if "memory_gib" in asked else None
+        if self._address is None:  # another cluster may grow
+            self._cluster.demand(stage, {"CPU": cpus, "GPU": gpus, "memory": memory or 0})
+        task = self._cluster.task.options(name=stage.name, num_cpus=cpus, num_gpus=gpus, memory=memory)
+        self._at_work[task.remote(stage, self._store, notes, cpus, self._cluster.said)] = stage
 
     def events(self, seconds: float) -> list[Event]:
         """What the tasks said; one that Ray gave up failed its stage."""
+        import ray
         from ray.exceptions import RayError
 
-        finished, _ = self._ray.wait(list(self._at_work), timeout=seconds) if self._at_work else ([], [])
+        if self._cluster is None:
+            time.sleep(seconds)
+            return []
         by_key = {stage.key: stage for stage in self._at_work.values()}
-        events = [Event(by_key[key], done, total) for key, done, total in self._progress() if key in by_key]
+        finished, _ = ray.wait(list(self._at_work), timeout=seconds) if self._at_work else ([], [])
+        events = [Event(by_key[key], done, total) for key, done, total in self._cluster.progress() if key in by_key]
         for reference in finished:
             stage = self._at_work.pop(reference)
             try:
-                outcome = self._ray.get(reference)
+                outcome = ray.get(reference)
             except RayError as error:
                 reason = str(error).strip().splitlines()[0]
                 outcome = Outcome(
@@ -86,20 +83,63 @@ class RayPool:
             events.append(Event(stage, outcome=outcome))
         return events
 
-    def _progress(self) -> list[tuple[str, int, int]]:
-        waiting = self._said.qsize()
-        said: list[tuple[str, int, int]] = self._said.get_nowait_batch(waiting) if waiting else []
-        return said
-
     def close(self) -> None:
         """Cancel what is being computed, and let go of the cluster."""
+        if self._cluster is None:
+            return
+        import ray
         from ray.exceptions import RayError
 
         for reference in self._at_work:
             with suppress(RayError):
-                self._ray.cancel(reference, force=True)
-        self._at_work = {}
-        self._ray.shutdown()
+                ray.cancel(reference, force=True)
+        self._at_work, self._cluster = {}, None
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    task: Any
+    said: Any
+    """A queue on this node, through which stages tell how far they are."""
+    nodes: list[dict[str, float]]
+
+    def has(self, resource: str) -> bool:
+        return any(node.get(resource) for node in self.nodes)
+
+    def demand(self, stage: Stage, asked: Mapping[str, float]) -> None:
+        """Ray would wait for ever for a node that has what none has."""
+        for resource, amount in asked.items():
+            most = max(node.get(resource, 0) for node in self.nodes)
+            if amount > most:
+                raise ConfigError(
+                    f"resources.{stage.function_name}: {stage.name} asks for {amount:g} {resource}, and this machine "
+                    f"has {most:g} for Ray"
+                )
+
+    def progress(self) -> list[tuple[str, int, int]]:
+        waiting = self.said.qsize()
+        said: list[tuple[str, int, int]] = self.said.get_nowait_batch(waiting) if waiting else []
+        return said
+
+
+def _connect(address: str | None) -> _Cluster:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    try:
+        ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False,
+                 logging_level=logging.ERROR, ignore_reinit_error=True)  # fmt: skip
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise ServiceError(f"--address {address}: no Ray cluster is to be had there: {error}") from error
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return _Cluster(
+        task=ray.remote(max_retries=NODE_DEATHS, retry_exceptions=False)(_perform),
+        said=Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}),
+        nodes=[node["Resources"] for node in ray.nodes()],
+    )
 
 
 def _perform(stage: Stage, store: Store, notes: Mapping[str, Any], threads: float, said: Any) -> Outcome:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from radpo.files import replace_file, replace_json
+from radpo.files import replace_file, replace_json, sha256
 from radpo.matrix.expand import Plan
 from radpo.matrix.graph import Source
 from radpo.matrix.manifest import manifest, resolved
@@ -40,6 +40,8 @@ def run_matrix(
     make_pool: Callable[[], Pool],
     *,
     keep_going: bool = False,
+    weights: Mapping[str, float] | None = None,
+    notes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Finished:
     """Compute what the store lacks and write the run directory; where nothing changed, do nothing.
 
@@ -48,29 +50,24 @@ def run_matrix(
             training.parquet, manifest.json and report.html. A matrix of several models gets a run directory for each
             within it, because variants are compared with the baseline of their own model.
         make_pool: called once there is something to compute.
-        keep_going: after a failure, compute all that does not depend on it.
+        keep_going, weights, notes: as `radpo.matrix.schedule.run_stages` takes them.
 
     Raises:
         StageError: a stage failed.
     """
     start = time.perf_counter()
-    folders = {model: out / model_folder(model.location) if len(plan.models) > 1 else out for model in plan.models}
+    folders = {model: out / plan.labels[model.location] for model in plan.models}
     keys = {model: _run_key(plan, model) for model in plan.models}
     reports = tuple(folder / "report.html" for folder in folders.values())
     whole = all(store.has(stage) for stage in plan.stages)
     if whole and all(_is_current(folders[model], keys[model]) for model in plan.models):
         return Finished(reports, unchanged=True)
-    done = run_stages(plan.stages, store, make_pool(), observer, keep_going=keep_going)
+    done = run_stages(plan.stages, store, make_pool(), observer, keep_going=keep_going, weights=weights, notes=notes)
     with store.room():
         for model, folder in folders.items():
             if not _is_current(folder, keys[model]):
                 _write_run(plan, model, folder, store, done, keys[model], time.perf_counter() - start)
     return Finished(reports, unchanged=False)
-
-
-def model_folder(name: str) -> str:
-    """A model's name as one of a folder."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
 
 
 def _write_run(plan: Plan, model: Source, out: Path, store: Store, done: list[Done], key: str, seconds: float) -> None:
@@ -79,11 +76,16 @@ def _write_run(plan: Plan, model: Source, out: Path, store: Store, done: list[Do
     out.mkdir(parents=True, exist_ok=True)
     for name in (MANIFEST, "report.html"):  # until both are back, the directory does not count as whole
         (out / name).unlink(missing_ok=True)
-    for name, frame in gather(plan.cells_of(model), store).items():
+    tables = gather(plan.cells_of(model), store)
+    for stale in {path.name for path in out.glob("*.parquet")} - tables.keys():
+        (out / stale).unlink()
+    for name, frame in tables.items():
         replace_file(out / name, lambda path, frame=frame: frame.to_parquet(path, index=False))  # type: ignore[misc]
     text = yaml.safe_dump(resolved(plan), sort_keys=False, allow_unicode=True)
     replace_file(out / "matrix.yaml", lambda path: path.write_text(text, encoding="utf-8"))
-    replace_json(out / MANIFEST, manifest(plan, model, store, done, key, round(seconds, 3)))
+    document = manifest(plan, model, store, done, key, round(seconds, 3))
+    files = {name: sha256(out / name) for name in (*tables, "matrix.yaml")}
+    replace_json(out / MANIFEST, {**document, "files": files})
     build_report(out)
 
 
@@ -98,9 +100,10 @@ def _run_key(plan: Plan, model: Source) -> str:
 
 
 def _is_current(out: Path, key: str) -> bool:
-    names = ("results.parquet", "examples.parquet", "matrix.yaml", "report.html")
+    """Whether a run directory shows what it should, all its files being as they were written."""
     try:
         found = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        whole = all(sha256(out / name) == checksum for name, checksum in found["files"].items())
+        return bool(whole and found["key"] == key and (out / "report.html").is_file())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    return bool(found.get("key") == key) and all((out / name).is_file() for name in names)

@@ -6,6 +6,7 @@ The same for every executor: a pool only starts stages and says what becomes of 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ from radpo.matrix.store import Store
 BUSY_SECONDS = 0.25
 """How often a stage that another run is computing is looked at."""
 LOG_LINES = 15
+HURTS = 3
+"""How often a stage is computed again because its folder was damaged, before the disk is taken to be at fault."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ class _Schedule:
     running: dict[str, Stage] = field(default_factory=dict)
     busy: dict[str, Stage] = field(default_factory=dict)
     failed: dict[str, tuple[Stage, Outcome]] = field(default_factory=dict)
+    hurt: Counter[str] = field(default_factory=Counter)
     asked: float = 0.0
 
     def run(self) -> list[Done]:
@@ -182,6 +186,10 @@ class _Schedule:
             needed = next(needed for needed in stage.inputs.values() if needed.key == outcome.hurt)
             if self.done.pop(needed.key, None):  # two stages may find the same damage
                 self.observer.hurt(needed, outcome.message)
+                self.hurt[needed.key] += 1
+            if self.hurt[needed.key] > HURTS:
+                message = f"its folder in the store was damaged {HURTS} times after it was written ({outcome.message})"
+                self.failed[needed.key] = (needed, Outcome("failed", f"{message}; look to the disk"))
         elif outcome.status == "failed":
             self.failed[stage.key] = (stage, outcome)
             self.observer.fails(stage, outcome.message)

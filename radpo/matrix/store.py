@@ -4,10 +4,10 @@ stages/KEY/        a finished stage: its files, `stage.json` (what it was) and `
 partial/KEY/       what an unfinished or interrupted stage has written so far
 locks/KEY.lock     held while a stage is computed, so that two runs on one store compute it once
 logs/KEY.log       what the stage printed, try after try
-seen/KEY.json      the files as they lay when their checksums were last found right
+seen/KEY.json      how the large files lay when their checksums were last found right
 
-A stage counts as whole if its files have the sizes, times and inode numbers of the last time that their checksums were
-right; where any of these differs, the checksums are computed again. What a stage is about to read is checked in full.
+Whenever a stage is looked for, its files' checksums are computed, but for large files that have the size, times and
+inode number of the last time that theirs were right. What a stage is about to read is checked in full.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -34,6 +35,9 @@ RECORD = "stage.json"
 FILES = "files.json"
 WORK = "work"
 """The part of a resumable stage's folder that an interrupted try leaves to the next."""
+LARGE_BYTES = 2**20
+CLOCK_NS = 20_000_000
+"""File systems take a file's times from a clock that stands still for up to about 10 ms."""
 
 
 class StoreFullError(RadpoError):
@@ -75,17 +79,16 @@ class Store:
         folder = self.root / "stages" / key
         try:
             seals: dict[str, Seal] = json.loads((folder / FILES).read_text(encoding="utf-8"))
-            lies = _lies(folder)
-            if not full and self._seen(key) == lies:
-                return None
-            found = broken_seal(folder, seals, leave_out=frozenset({FILES}))
+            seen, lies = self._seen(key), _lies(folder)
+            trusted = frozenset(name for name in lies if not full and seen.get(name) == lies[name])
+            found = broken_seal(folder, seals, leave_out=frozenset({FILES}), trusted=trusted)
             if found is None and RECORD not in seals:
                 found = f"{FILES} does not name {RECORD}"
             if found is None and key_of(self.record(key)) != key:
                 found = f"{RECORD} tells of another stage than its key"
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            found, lies = f"{FILES} or {RECORD} cannot be read ({type(error).__name__})", {}
-        self._note_seen(key, lies if found is None else {})
+            found, seen, lies = f"{FILES} or {RECORD} cannot be read ({type(error).__name__})", {"?": None}, {}
+        self._note_seen(key, seen, lies if found is None else {})
         return found
 
     def record(self, key: str) -> dict[str, Any]:
@@ -94,7 +97,7 @@ class Store:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return record
 
-    def keys(self) -> list[str]:
+    def finished(self) -> list[str]:
         """The keys of all finished stages, whole or damaged."""
         folder = self.root / "stages"
         return sorted(path.name for path in folder.iterdir() if is_key(path.name)) if folder.is_dir() else []
@@ -154,7 +157,7 @@ class Store:
         final.parent.mkdir(parents=True, exist_ok=True)
         self.remove(stage.key)  # damaged, else it would not be produced again
         partial.rename(final)
-        self._note_seen(stage.key, _lies(final))
+        self._note_seen(stage.key, {}, _lies(final))
 
     def remove(self, key: str) -> None:
         """Delete a finished stage, first moving it out of its key's place, so that no half of it can be read."""
@@ -173,7 +176,7 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             yield
         except Exception as error:
-            if isinstance(error, StoreFullError) or not is_full(error, _existing(self.root)):
+            if isinstance(error, RadpoError) or not is_full(error, _existing(self.root)):
                 raise
             free = shutil.disk_usage(_existing(self.root)).free
             raise StoreFullError(
@@ -181,11 +184,17 @@ class Store:
                 "removes what no matrix needs), then give the same command again: it goes on from here"
             ) from error
 
-    def _seen(self, key: str) -> Any:
-        with suppress(OSError, ValueError):
-            return json.loads((self.root / "seen" / f"{key}.json").read_text(encoding="utf-8"))
+    def _seen(self, key: str) -> dict[str, Any]:
+        try:
+            seen = json.loads((self.root / "seen" / f"{key}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return seen if isinstance(seen, dict) else {}
 
-    def _note_seen(self, key: str, lies: dict[str, list[int]]) -> None:
+    def _note_seen(self, key: str, seen: dict[str, Any], lies: dict[str, list[int]]) -> None:
+        """Note how large files lie, unless a change that comes at once would leave their times as they are."""
+        if seen == lies or any(time.time_ns() - changed < CLOCK_NS for _, _, changed, _ in lies.values()):
+            return
         folder = self.root / "seen"
         with suppress(OSError):  # only saves time; a store that cannot be written is read all the same
             folder.mkdir(exist_ok=True)
@@ -198,9 +207,13 @@ def is_key(name: str) -> bool:
 
 
 def _lies(folder: Path) -> dict[str, list[int]]:
-    """How a folder's files lie on the disk. Whoever writes to a file changes at least its times."""
+    """How a folder's large files lie on the disk. Whoever writes to a file changes at least its times."""
     stats = {name: path.stat() for name, path in files_in(folder).items()}
-    return {name: [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for name, stat in stats.items()}
+    return {
+        name: [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        for name, stat in stats.items()
+        if stat.st_size > LARGE_BYTES
+    }
 
 
 def _clear(partial: Path, *, keep_work: bool) -> None:

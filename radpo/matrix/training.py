@@ -43,7 +43,7 @@ def _train(builder: Builder, name: str, method: str, training: TrainingSettings,
         policy = _train(builder, f"{name}/rewards", variant.rewards_from, training, seed)
         rewarded = _implicit(builder, policy, training)
     pairs = _relabel(builder, "train", data.train, method, rewarded)
-    inputs = {"pairs": pairs, "reference": _reference(builder, method, pairs, training)}
+    inputs = {"pairs": pairs, "reference": _reference(builder, _kind(method), pairs, training)}
     # Implicit rewards are known of the training pairs alone: held out, the policy is asked with the scores given.
     judged_by = "ra-dpo" if variant.rewards_from is not None or variant.data == "half-ra" else method
     heldout = _relabel(builder, "heldout", data.heldout, judged_by, None)
@@ -51,7 +51,7 @@ def _train(builder: Builder, name: str, method: str, training: TrainingSettings,
     if find_variant(judged_by).data in ("plain", "ra"):
         inputs["heldout_likelihoods"] = heldout_likelihoods(builder, None, training)
     else:
-        inputs["heldout_reference"] = _reference(builder, f"heldout/{judged_by}", heldout, training)
+        inputs["heldout_reference"] = _reference(builder, f"heldout/{_kind(judged_by)}", heldout, training)
     settings: dict[str, Any] = {
         "model": builder.model,
         "training": training.model_dump(mode="json"),
@@ -86,10 +86,13 @@ def _implicit(builder: Builder, policy: Stage, training: TrainingSettings) -> St
 
 def _relabel(builder: Builder, split: str, file: DataFile, method: str, rewarded: Stage | None) -> Stage:
     variant = find_variant(method)
-    settings = {**builder.pairs(file), "model": builder.model}
-    if callable(variant.data):
-        settings |= {"method": method, "code": variant_code(method)}
-        return builder.stage("relabel", f"{split}/{method}", settings)
-    settings |= {"kind": variant.data}
+    made_by = {"method": method, "code": variant_code(method)} if callable(variant.data) else {"kind": variant.data}
+    settings = {**builder.pairs(file), "model": builder.model, **made_by}
     inputs = {} if rewarded is None else {"scored": rewarded}
-    return builder.stage("relabel", f"{split}/{variant.data}", settings, inputs)
+    return builder.stage("relabel", f"{split}/{_kind(method)}", settings, inputs)
+
+
+def _kind(method: str) -> str:
+    """What training pairs are called: methods of one kind share them, and all that depends on them alone."""
+    data = find_variant(method).data
+    return method if callable(data) else str(data)

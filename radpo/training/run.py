@@ -22,7 +22,7 @@ from radpo.data.goals import (
 from radpo.errors import ConfigError, DataError
 from radpo.judges.base import Progress, no_progress
 from radpo.models.loading import load_model, load_tokenizer, torch_dtype
-from radpo.training.checkpoint import COMPLETE, last_complete, save_policy
+from radpo.training.checkpoint import last_complete, mark_complete, save_policy
 from radpo.training.dataset import training_dataset
 from radpo.training.settings import TrainingSettings, loss_arguments
 
@@ -277,6 +277,6 @@ def _watch(progress: Progress) -> TrainerCallback:
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.is_world_process_zero:
-                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+                mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     return Watch()

@@ -58,9 +58,9 @@ BUILT_IN = {
     "ira": Variant(data="ira", conditioned=True, rewards_from="dpo"),
     "ra-attributes": Variant(data="attributes", conditioned=True),
     # Every response learned under its own score, none pushed down: SteerLM's conditioning (arXiv 2310.05344).
-    "cond-sft": Variant(data="ra", conditioned=True, training={"loss": "sft"}),
+    "cond-sft": Variant(data="ra", conditioned=True, training={"loss": "sft", "label_smoothing": 0.0}),
     # Log-ratios per token (arXiv 2411.15124, section 5.1.2).
-    "dpo-norm": Variant(data="plain", training={"loss": "sigmoid_norm"}),
+    "dpo-norm": Variant(data="plain", training={"loss": "sigmoid_norm", "label_smoothing": 0.0}),
 }
 
 
@@ -85,6 +85,11 @@ def find_variant(method: str) -> Variant:
     if callable(variant):
         return Variant(data=variant)
     raise ConfigError(f"method {method!r}: its entry point {entry.value} is neither a radpo Variant nor a function")
+
+
+def method_training(method: str) -> Mapping[str, Any]:
+    """The training settings that make a method; none for one that does not exist, which `find_variant` refuses."""
+    return find_variant(method).training if method in BUILT_IN or method in _installed() else {}
 
 
 def variant_code(method: str) -> str | None:

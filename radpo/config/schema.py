@@ -1,0 +1,36 @@
+"""The JSON schema of matrix files, for editors: nothing comes in, a JSON Schema (draft 2020-12) goes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from radpo.config.matrix import Matrix
+from radpo.training.settings import TrainingSettings
+
+
+def matrix_schema() -> dict[str, Any]:
+    """What a matrix file may hold as written: with `extends`, and with lists of values where variants are swept."""
+    schema = Matrix.model_json_schema(by_alias=True)
+    training = TrainingSettings.model_json_schema()
+    schema["$defs"] |= training.pop("$defs", {})
+    swept = {
+        key: {
+            "anyOf": [{k: v for k, v in value.items() if k not in ("default", "description", "title")},
+                      {"type": "array", "minItems": 1}],
+            **{k: v for k, v in value.items() if k in ("default", "description")},
+        }
+        for key, value in training["properties"].items()
+    }  # fmt: skip
+    schema["$defs"]["TrainingSettings"] = {**training, "properties": swept}
+    own = {key: {k: v for k, v in value.items() if k != "default"} for key, value in swept.items()}
+    variant = schema["$defs"]["VariantSettings"]["properties"]
+    described = {"description": variant["training"]["description"]}
+    variant["training"] = {"type": "object", "properties": own, "additionalProperties": False, **described}
+    variants = schema["properties"]["variants"]
+    variants["additionalProperties"] = {"anyOf": [variants["additionalProperties"], {"type": "null"}]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "radpo matrix",
+        "oneOf": [{"required": ["model"]}, {"required": ["models"]}],
+    }

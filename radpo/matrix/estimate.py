@@ -1,0 +1,98 @@
+"""The plan's figures: a plan and a store come in; what each stage takes, and the whole, goes out."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from radpo.matrix.graph import Stage
+from radpo.matrix.speed import Machine, corrections, seconds
+from radpo.matrix.store import Store
+from radpo.matrix.work import Estimator, Work
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """What one stage takes.
+
+    Args:
+        work: None where it cannot be said beforehand.
+        seconds: on the machine in question: measured for what the store has, estimated for the rest.
+        measured: whether the seconds rest on the store's records: its own, or those of stages of its kind.
+    """
+
+    stage: Stage
+    in_store: bool
+    work: Work | None
+    seconds: float | None
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan takes.
+
+    Args:
+        wall_seconds: from now to the end of what is to do, with `jobs` stages at once.
+    """
+
+    stages: tuple[StageEstimate, ...]
+    machine: Machine
+    jobs: int
+    wall_seconds: float
+
+    @property
+    def to_do(self) -> list[StageEstimate]:
+        """What the store lacks."""
+        return [item for item in self.stages if not item.in_store]
+
+    def seconds_by_key(self) -> dict[str, float]:
+        """Estimated seconds of what is to do; a stage of which nothing is known counts as one second."""
+        return {item.stage.key: item.seconds or 1.0 for item in self.to_do}
+
+    def notes_by_key(self) -> dict[str, dict[str, Any]]:
+        """What a stage's record is to hold of its work, so that later plans learn from how long it took."""
+        return {item.stage.key: {"work": None if item.work is None else asdict(item.work)} for item in self.to_do}
+
+
+def estimate(stages: Sequence[Stage], store: Store, machine: Machine, jobs: int) -> Estimate:
+    """What stages take, and when they will be done.
+
+    Args:
+        stages: in order, inputs first.
+    """
+    estimator, learned = Estimator(), corrections(store, machine)
+    items = []
+    for stage in stages:
+        work, in_store = estimator.work(stage), store.has(stage)
+        guess = None if work is None else seconds(stage.function_name, work, machine)
+        measured = stage.function_name in learned
+        if guess is not None and measured:
+            guess *= learned[stage.function_name]
+        if in_store and machine.this:
+            guess, measured = store.record(stage.key)["seconds"], True
+        items.append(StageEstimate(stage, in_store, work, guess, measured))
+    wall = wall_seconds(
+        [item.stage for item in items if not item.in_store],
+        {item.stage.key: item.seconds or 0.0 for item in items},
+        jobs,
+    )
+    return Estimate(tuple(items), machine, jobs, wall)
+
+
+def wall_seconds(to_do: Sequence[Stage], took: Mapping[str, float], jobs: int) -> float:
+    """When the last stage ends if a free place takes the next stage whose inputs are there.
+
+    Args:
+        to_do: in order, inputs first; what is not among them is there already.
+        took: seconds by key.
+    """
+    free = [0.0] * jobs
+    ends: dict[str, float] = {}
+    for stage in to_do:
+        ready = max((ends.get(needed.key, 0.0) for needed in stage.inputs.values()), default=0.0)
+        ends[stage.key] = max(heapq.heappop(free), ready) + took[stage.key]
+        heapq.heappush(free, ends[stage.key])
+    return max(ends.values(), default=0.0)

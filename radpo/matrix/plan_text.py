@@ -1,0 +1,131 @@
+"""A plan for people and for programs: an estimate comes in, lines of text or a JSON document go out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from radpo.matrix.estimate import Estimate, StageEstimate
+
+
+def plan_json(name: str, expected: Estimate) -> dict[str, Any]:
+    """The plan as one document; seconds, bytes, US dollars. What cannot be said beforehand is null."""
+    nothing = _figures([])
+    return {
+        "name": name,
+        "machine": {
+            "name": expected.machine.name,
+            "float32_flops_per_second": expected.machine.float32,
+            "bfloat16_flops_per_second": expected.machine.bfloat16,
+        },
+        "jobs": expected.jobs,
+        "stages": [
+            {
+                "name": item.stage.name,
+                "key": item.stage.key,
+                "in_store": item.in_store,
+                "needs": [needed.name for needed in item.stage.inputs.values()],
+                "seconds": None if item.seconds is None else round(item.seconds, 3),
+                "seconds_measured": item.measured,
+                **(dict.fromkeys(nothing) if item.work is None else _figures([item])),
+            }
+            for item in expected.stages
+        ],
+        "all": _figures(expected.stages),
+        "to_do": {**_figures(expected.to_do), "stages": len(expected.to_do)},
+        "wall_seconds": round(expected.wall_seconds, 3),
+        "not_estimated": [item.stage.name for item in expected.stages if item.work is None],
+    }
+
+
+def plan_text(name: str, expected: Estimate, store: Path) -> str:
+    """The plan as a table, with what it comes to."""
+    head = ("", "stage", "tokens", "FLOP", "time", "disk", "judge calls", "US$")
+    rows = [head, *(_row(item) for item in expected.stages)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    to_do = _figures(expected.to_do)
+    lines += [
+        "",
+        f"{name}: {len(expected.stages)} stages, {len(expected.to_do)} to do: {_number(to_do['tokens'])} tokens, "
+        f"{_number(to_do['flops'])} FLOP, {_time(expected.wall_seconds)} with {expected.jobs} "
+        f"{'job' if expected.jobs == 1 else 'jobs'} on {expected.machine.name}, {_bytes(to_do['disk_bytes'])} of disk, "
+        f"{to_do['judge_calls']} judge calls, {_dollars(to_do['judge_dollars'])}.",
+    ]
+    guessed = sum(not item.measured for item in expected.to_do)
+    if guessed:
+        lines.append(
+            f"The time of {guessed} stages is a guess from how fast the machine multiplies matrices (~); once the "
+            "store has stages of their kind from this machine, it goes by those."
+        )
+    if unknown := [item.stage.name for item in expected.to_do if item.work is None]:
+        lines.append(f"Not estimated, and in no sum: {', '.join(unknown)}.")
+    needed = to_do["disk_bytes"] + max((i.work.scratch_bytes for i in expected.to_do if i.work), default=0)
+    free = shutil.disk_usage(next(path for path in (store, *store.absolute().parents) if path.exists())).free
+    if needed > free:
+        lines.append(f"NOT ENOUGH DISK: {_bytes(needed)} are needed at most, {_bytes(free)} are free at {store}.")
+    return "\n".join(lines)
+
+
+def _figures(items: Sequence[StageEstimate]) -> dict[str, Any]:
+    """What stages come to together, those left out of which nothing can be said."""
+    works = [item.work for item in items if item.work is not None]
+    dollars = [work.judge_dollars for work in works]
+    return {
+        "tokens": round(sum(work.tokens for work in works)),
+        "flops": sum(work.flops for work in works),
+        "disk_bytes": round(sum(work.disk_bytes for work in works)),
+        "scratch_bytes": round(max((work.scratch_bytes for work in works), default=0)),
+        "judge_calls": sum(work.judge_calls for work in works),
+        "judge_dollars": None if None in dollars else round(sum(cost for cost in dollars if cost), 6),
+    }
+
+
+def _row(item: StageEstimate) -> tuple[str, ...]:
+    state, work = "in store" if item.in_store else "to do", item.work
+    if work is None:
+        return (state, item.stage.name, "?", "?", "?", "?", "?", "?")
+    time = "?" if item.seconds is None else ("" if item.measured else "~") + _time(item.seconds)
+    calls = f"{work.judge_calls}" if work.judge_calls else ""
+    dollars = _dollars(work.judge_dollars) if work.judge_calls else ""
+    return (
+        state, item.stage.name, _number(work.tokens), _number(work.flops), time, _bytes(work.disk_bytes), calls, dollars
+    )  # fmt: skip
+
+
+def _number(value: float) -> str:
+    if not value:
+        return ""
+    return _scaled(value, 1000, ("", "k", "M", "G", "T", "P", "E", "Z"))
+
+
+def _bytes(value: float) -> str:
+    return _scaled(value, 1024, (" B", " KiB", " MiB", " GiB", " TiB", " PiB"))
+
+
+def _scaled(value: float, base: int, units: Iterable[str]) -> str:
+    *smaller, largest = units
+    for unit in smaller:
+        if value < 999.5:
+            return f"{value:.3g}{unit}"
+        value /= base
+    return f"{value:.3g}{largest}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 99.5:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 99.5 else f"{minutes / 60:.1f} h"
+
+
+def _dollars(value: float | None) -> str:
+    return "no price known" if value is None else f"${value:.2f}"
