@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from radpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from radpo.data.preferences import Preferences
+    from radpo.results import Scores
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else there.")
@@ -56,3 +58,23 @@ def quiet_libraries() -> None:
 
 def print_json(document: Any) -> None:
     print(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+def figures(scores: Scores) -> dict[str, Any]:
+    """A benchmark's results as one document, by subset and metric."""
+    named = {f"{r.subset}/{r.metric}": {"value": r.value, "stderr": r.stderr, "n": r.n} for r in scores.results}
+    return {**named, "notes": list(scores.notes)}
+
+
+def show(figures: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(figures)
+        return
+    for name, value in figures.items():
+        if isinstance(value, dict) and {"value", "stderr", "n"} <= value.keys():
+            error = "" if value["stderr"] is None else f" ± {value['stderr']:.4g} (standard error)"
+            print(f"{name}: {value['value']:.6g}{error}, n = {value['n']}")
+        elif isinstance(value, list | tuple):
+            print(*value, sep="\n")
+        else:
+            print(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")

@@ -101,10 +101,7 @@ def sample_wins(bandit: Bandit, task: Task, pairs: int, labels: Labels, rng: np.
     fits = task.goal[:, None] == bandit.score[task.prompt]
     counts = np.where(asked[:, None, None] & ~(fits[:, :, None] | fits[:, None, :]), 0, counts)
     gap = task.reward[:, :, None] - task.reward[:, None, :]
-    if labels == "scores":
-        first = np.where(gap > 0, counts, 0)
-    else:
-        first = rng.binomial(counts, sigmoid(gap))
+    first = np.where(gap > 0, counts, 0) if labels == "scores" else rng.binomial(counts, sigmoid(gap))
     wins: Floats = first + np.swapaxes(counts - first, 1, 2).astype(np.float64)
     return wins
 
@@ -113,8 +110,8 @@ def converged(wins: Floats, bound: float) -> Floats:
     """The implicit rewards h = beta * log(pi / pi_ref) (up to a constant a table) that minimise DPO's loss: (T, Y).
 
     Sum over pairs of -log sigmoid(h_w - h_l) (Rafailov et al. 2023, eq. 7) over the class 0 <= h <= bound, which the
-    theory's bounded rewards are and without which a response that never loses has no finite optimum. The loss is convex,
-    so what L-BFGS-B converges to is the optimum. A response in no pair stays at bound / 2.
+    theory's bounded rewards are and without which a response that never loses has no finite optimum. The loss is
+    convex, so what L-BFGS-B converges to is the optimum. A response in no pair stays at bound / 2.
 
     Raises:
         ArithmeticError: the optimiser did not converge.

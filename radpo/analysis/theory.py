@@ -37,6 +37,7 @@ BOUNDS = {"dpo": 9.0, "ra-dpo": 81.0}
 """The widths of the reward classes: scores lie within 9 of each other, -(g - r)^2 within 81."""
 QUANTITIES = ("suboptimality", "score_error")
 PROMPTS, RESPONSES = 4, 6
+BETAS = (2.0, 1.0, 0.5, 0.25, 0.125)
 
 
 def rates(
@@ -55,8 +56,8 @@ def rates(
     Returns:
         A tidy frame: method, replicate, pairs (N; reward-augmented DPO trains on 2N), and, asked for the best score,
 
-        - suboptimality: J(pi*) - J(pi) with J(pi) = E[R] - beta * KL(pi || pi_ref), the objective that DPO optimises, in
-          units of the reward. It is exactly beta * KL(pi || pi*).
+        - suboptimality: J(pi*) - J(pi) with J(pi) = E[R] - beta * KL(pi || pi_ref), the objective that DPO optimises,
+          in units of the reward. It is exactly beta * KL(pi || pi*).
         - score_error: |E_pi[score] - E_pi*[score]|, in points on the scale 1-10.
     """
     import numpy as np
@@ -124,12 +125,18 @@ def exponent(frame: pd.DataFrame, method: str, quantity: str, *, rng: np.random.
 
 
 def unlearning(
-    *, labels: Labels, pairs: int = 100_000, beta: float = 1.0, replicates: int = 10, seed: int = 0
+    *,
+    labels: Labels,
+    pairs: int = 100_000,
+    betas: Sequence[float] = BETAS,
+    replicates: int = 10,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """What converged policies did to the near-best response, which scores 9 and loses to the one that scores 10.
 
     Returns:
-        A tidy frame: method, labels, goal (`none` for DPO; `best` and `own` for the conditioned policy), replicate, and
+        A tidy frame: method, labels, goal (`none` for DPO; `best` and `own` for the conditioned policy), replicate,
+        beta, and
 
         - delta_logp: log pi(y|x,g) - log pi_ref(y|x) of the near-best response, nats, mean over prompts.
         - margin_near, margin_wide: h(10) - h(9), and h(10) - h(the worst): the implicit reward's gap for the nearly
@@ -148,15 +155,17 @@ def unlearning(
             goals = {"none": np.isnan(task.goal)} if method == "dpo" else {
                 "best": task.goal == BEST, "own": task.goal == NEAR_BEST
             }  # fmt: skip
-            for goal, asked in goals.items():
-                rows.append(
-                    {"method": method, "labels": labels, "goal": goal, "replicate": replicate}
-                    | _near_best(bandit, task, found, beta, asked)
-                )
+            rows += [
+                {"method": method, "labels": labels, "goal": goal, "replicate": replicate, "beta": beta}
+                | near_best(bandit, task, found, beta, asked)
+                for goal, asked in goals.items()
+                for beta in betas
+            ]
     return pd.DataFrame(rows)
 
 
-def _near_best(bandit: Bandit, task: Task, implicit_reward: Floats, beta: float, asked: Any) -> dict[str, float]:
+def near_best(bandit: Bandit, task: Task, implicit_reward: Floats, beta: float, asked: Any) -> dict[str, float]:
+    """The figures of `unlearning` for the tables that `asked` (shape (T,), true or false) picks."""
     import numpy as np
 
     change = policy(bandit, task, implicit_reward, beta) - bandit.reference[task.prompt]
