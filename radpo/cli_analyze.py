@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from radpo.cli_options import Json, PairsFile, Scale, Seed, figures, load_pairs, quiet_libraries, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+Policy = Annotated[str, typer.Option(help="The trained checkpoint: a folder, a Hub id, or a bundled model.")]
+Reference = Annotated[str, typer.Option(help="The model it was trained from.")]
+HighScore = Annotated[float, typer.Option(help="Responses from this score on count as high-scored.")]
+MaxLength = Annotated[int, typer.Option(min=16, help="Tokens of prompt and response; what is longer is cut.")]
 
 analyze_app = typer.Typer(help="Ask what training did to a checkpoint.", no_args_is_help=True)
 
@@ -15,34 +27,27 @@ analyze_app = typer.Typer(help="Ask what training did to a checkpoint.", no_args
 @analyze_app.command("unlearning")
 def analyze_unlearning(
     pairs: PairsFile,
-    policy: Annotated[str, typer.Option(help="The trained checkpoint.")],
-    reference: Annotated[str, typer.Option(help="The model it was trained from.")],
-    high_score: Annotated[
-        float, typer.Option(help="Rejected responses from this score on count as high-scored.")
-    ] = 5.0,
+    policy: Policy,
+    reference: Reference,
+    high_score: HighScore = 5.0,
     scale: Scale = (1.0, 10.0),
-    max_length: Annotated[int, typer.Option(min=16)] = 1024,
+    max_length: MaxLength = 1024,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A folder for likelihoods.parquet; interrupted, the same command goes on from there."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """How log p of held-out responses changed from reference to policy, by score and by the goal asked for."""
-    from radpo.analysis.unlearning import summarise
-    from radpo.console import progress_bar
-    from radpo.models.heldout import heldout_change
-    from radpo.models.loading import resolve_model
+    """How log p of held-out responses changed from reference to policy, by score and by the goal asked for.
 
-    table = load_pairs(pairs, scale, "raise", False).table
-    quiet_libraries()
-    with progress_bar("reference") as first, progress_bar("policy") as second:
-        frame = heldout_change(
-            resolve_model(policy),
-            resolve_model(reference),
-            table,
-            best=scale[1],
-            max_length=max_length,
-            progress=(first, second),
-        )
-    outcome = summarise(frame, high_score=high_score)
-    show(figures(outcome), as_json)
+    The figure to watch is none/delta_logp_rejected_high: below 0, training made the model unlearn good answers that
+    came second. Per token, by score, with length as a covariate, and the implicit reward's gap against the gap in
+    score are there too; standard errors are clustered by prompt.
+    """
+    from radpo.analysis.unlearning import summarise
+
+    with _measured(pairs, policy, reference, scale, max_length, out) as frame:
+        show(figures(summarise(frame, high_score=high_score)), as_json)
 
 
 @analyze_app.command("theory")
@@ -93,3 +98,50 @@ def analyze_theory(
         },
         as_json,
     )
+
+
+@contextmanager
+def _measured(
+    pairs: Path, policy: str, reference: str, scale: tuple[float, float], max_length: int, out: Path | None
+) -> Iterator[pd.DataFrame]:
+    """Log-likelihoods of the pairs under both models, kept in `out` where there is one."""
+    import pandas as pd
+
+    from radpo.console import progress_bar
+    from radpo.models.heldout import side_by_side, write_heldout
+    from radpo.models.loading import model_fingerprint, resolve_model
+
+    table = load_pairs(pairs, scale, "raise", False).table
+    quiet_libraries()
+    with TemporaryDirectory() as temporary:
+        folder = out or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        frames = []
+        for name, model in (("reference", reference), ("policy", policy)):
+            with progress_bar(name) as progress:
+                written = write_heldout(
+                    resolve_model(model),
+                    table.to_batches(),
+                    folder / f"{name}.parquet",
+                    total=table.num_rows,
+                    best=scale[1],
+                    max_length=max_length,
+                    precision="float32",
+                    made_by=f"{model_fingerprint(model)} {_content(table)}",
+                    progress=progress,
+                )
+            frames.append(pd.read_parquet(written))
+        frame = side_by_side(policy=frames[1], reference=frames[0])
+        if out is not None:
+            frame.to_parquet(out / "likelihoods.parquet", index=False)
+        yield frame
+
+
+def _content(table: pa.Table) -> str:
+    """A hash of what the rows say."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for batch in table.to_batches():
+        digest.update(batch.serialize())
+    return digest.hexdigest()

@@ -7,7 +7,7 @@ What is a statement about large models elsewhere can here be computed to the las
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,8 +101,8 @@ def sample_wins(bandit: Bandit, task: Task, pairs: int, labels: Labels, rng: np.
     fits = task.goal[:, None] == bandit.score[task.prompt]
     counts = np.where(asked[:, None, None] & ~(fits[:, :, None] | fits[:, None, :]), 0, counts)
     gap = task.reward[:, :, None] - task.reward[:, None, :]
-    first = np.where(gap > 0, counts, 0) if labels == "scores" else rng.binomial(counts, sigmoid(gap))
-    wins: Floats = first + np.swapaxes(counts - first, 1, 2).astype(np.float64)
+    first: Any = np.where(gap > 0, counts, 0) if labels == "scores" else rng.binomial(counts, sigmoid(gap))
+    wins: Floats = (first + np.swapaxes(counts - first, 1, 2)).astype(np.float64)
     return wins
 
 
