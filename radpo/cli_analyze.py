@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from radpo.cli_options import Json, PairsFile, Scale, Seed, figures, load_pairs, quiet_libraries, show
+from radpo.cli_options import Json, PairsFile, Scale, Seed, figures, load_pairs, quiet_libraries, show, show_table
+from radpo.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from radpo.report.load import Run
+
 Policy = Annotated[str, typer.Option(help="The trained checkpoint: a folder, a Hub id, or a bundled model.")]
 Reference = Annotated[str, typer.Option(help="The model it was trained from.")]
 HighScore = Annotated[float, typer.Option(help="Responses from this score on count as high-scored.")]
 MaxLength = Annotated[int, typer.Option(min=16, help="Tokens of prompt and response; what is longer is cut.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, as `radpo run` makes.")]
+Against = Annotated[str | None, typer.Option(help="The variant to compare with; the run's baseline unless given.")]
+Table = Annotated[Path | None, typer.Option(help="Write the table here, too: .parquet, .csv or .json.")]
 
 analyze_app = typer.Typer(help="Ask what training did to a checkpoint.", no_args_is_help=True)
 
@@ -48,6 +54,76 @@ def analyze_unlearning(
 
     with _measured(pairs, policy, reference, scale, max_length, out) as frame:
         show(figures(summarise(frame, high_score=high_score)), as_json)
+
+
+@analyze_app.command("compare")
+def analyze_compare(
+    run_dir: RunDir,
+    against: Against = None,
+    high_score: HighScore = 5.0,
+    seed: Seed = 0,
+    out: Table = None,
+    as_json: Json = False,
+) -> None:
+    """Variants of a run against each other: differences-in-differences of log p, by score and goal.
+
+    The first difference is policy minus reference, the second variant minus baseline, over the same pairs. low and high
+    are the 95% bootstrap interval with whole prompts drawn, p_holm the sign-flip test's p-value after Holm's
+    correction, detectable the smallest difference that would have been found with power 0.8. With several seeds,
+    seed_low and seed_high take the seeds for random: they speak of the method and not of these checkpoints.
+    """
+    from radpo.analysis.contrasts import differences
+
+    run = _run(run_dir)
+    frame = differences(_likelihoods(run, run_dir), against or run.baseline, high_score=high_score, seed=seed)
+    show_table(frame, as_json, out)
+
+
+@analyze_app.command("implicit-reward")
+def analyze_implicit_reward(
+    run_dir: RunDir, against: Against = None, seed: Seed = 0, out: Table = None, as_json: Json = False
+) -> None:
+    """How every variant's implicit reward, beta * log(pi / pi_ref), ranks held-out pairs, and how sure it is.
+
+    Accuracy by gap in score, expected calibration error, rank correlation with the scores; and beside the variant of
+    --against (dpo, say): difference in accuracy, how often both prefer the same response, correlation of margins.
+    """
+    import pandas as pd
+
+    from radpo.analysis.implicit_reward import agreement, summarise
+
+    run = _run(run_dir)
+    likelihoods = _likelihoods(run, run_dir)
+    rows: list[dict[Hashable, object]] = []
+    for (variant, number), part in likelihoods.groupby(["variant", "seed"], sort=False):
+        if part["logp_policy"].equals(part["logp_reference"]):
+            continue  # the reference itself, whose implicit reward is 0 throughout
+        scores = summarise(part, beta=run.manifest["variants"][variant]["training"]["beta"], seed=seed)
+        rows += [
+            {"variant": variant, "seed": number, "subset": r.subset, "metric": r.metric, "value": r.value,
+             "stderr": r.stderr, "n": r.n}
+            for r in scores.results
+        ]  # fmt: skip
+    if against is not None:
+        compared = agreement(likelihoods, against, seed=seed).rename(columns={"goal": "subset"})
+        rows += compared.drop(columns=["low", "high"]).to_dict("records")
+    show_table(pd.DataFrame(rows), as_json, out)
+
+
+@analyze_app.command("trajectory")
+def analyze_trajectory(
+    training: Annotated[Path, typer.Argument(metavar="TRAINING_DIR", help="A training folder: trajectory.parquet.")],
+    pairs: PairsFile,
+    high_score: HighScore = 5.0,
+    scale: Scale = (1.0, 10.0),
+    out: Table = None,
+    as_json: Json = False,
+) -> None:
+    """Unlearning over training: the mean change of log p of tracked pairs by step, side, score and goal."""
+    from radpo.analysis.trajectory import read_trajectory, trajectory
+
+    table = load_pairs(pairs, scale, "raise", False).table.select(["id", "score_chosen", "score_rejected"])
+    show_table(trajectory(read_trajectory(training), table.to_pandas(), high_score=high_score), as_json, out)
 
 
 @analyze_app.command("theory")
@@ -98,6 +174,18 @@ def analyze_theory(
         },
         as_json,
     )
+
+
+def _run(run_dir: Path) -> Run:
+    from radpo.report.load import load_run
+
+    return load_run(run_dir)
+
+
+def _likelihoods(run: Run, run_dir: Path) -> pd.DataFrame:
+    if run.likelihoods is None:
+        raise DataError(f"{run_dir} has no likelihoods.parquet: its matrix did not ask for the unlearning benchmark")
+    return run.likelihoods
 
 
 @contextmanager

@@ -13,6 +13,8 @@ import typer
 from radpo.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from radpo.data.preferences import Preferences
     from radpo.results import Scores
 
@@ -78,3 +80,21 @@ def show(figures: Mapping[str, Any], as_json: bool) -> None:
             print(*value, sep="\n")
         else:
             print(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def show_table(frame: pd.DataFrame, as_json: bool, out: Path | None = None) -> None:
+    """Print a tidy frame, whole; missing values are null in JSON. Written to `out`, too, where there is one."""
+    if out is None:
+        pass
+    elif out.suffix == ".json":
+        frame.to_json(out, orient="records", indent=1)
+    elif out.suffix == ".csv":
+        frame.to_csv(out, index=False)
+    elif out.suffix == ".parquet":
+        frame.to_parquet(out, index=False)
+    else:
+        raise ConfigError(f"--out {out}: must end in .parquet, .csv or .json")
+    if as_json:
+        print_json(json.loads(frame.to_json(orient="records")))
+    else:
+        print(frame.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.4g}"))

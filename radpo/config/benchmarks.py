@@ -24,6 +24,10 @@ class Unlearning(Section):
     high_score: float = 5.0
 
 
+class ImplicitReward(Section):
+    """How the implicit reward ranks held-out responses, and how sure it is. Nothing to set: beta is the variant's."""
+
+
 class AlpacaEval(Section):
     """One-turn questions, answered by variant and baseline, compared by the judge."""
 
@@ -56,6 +60,7 @@ class Benchmarks(Section):
     alpaca_eval: AlpacaEval | None = Field(None, alias="alpaca-eval")
     mt_bench: MTBench | None = Field(None, alias="mt-bench")
     academic: Academic | None = None
+    implicit_reward: ImplicitReward | None = Field(None, alias="implicit-reward")
 
     def named(self) -> dict[str, Section | None]:
         """Every benchmark there is by the name it has in a matrix file, with its section where it was asked for."""

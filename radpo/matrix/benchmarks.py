@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from radpo.config.benchmarks import Academic, AlpacaEval, MTBench, SamplingSettings, Unlearning
+from radpo.config.benchmarks import Academic, AlpacaEval, ImplicitReward, MTBench, SamplingSettings, Unlearning
 from radpo.config.section import DataFile
 from radpo.matrix.builder import Builder, Checkpoint
 from radpo.matrix.graph import Stage
@@ -23,6 +23,21 @@ def _unlearning(builder: Builder, section: Unlearning, scored: Checkpoint) -> St
         "unlearning",
         scored.who,
         {"high_score": section.high_score},
+        {
+            "policy": heldout_likelihoods(builder, scored, training),
+            "reference": heldout_likelihoods(builder, None, training),
+        },
+    )
+
+
+def _implicit_reward(builder: Builder, section: ImplicitReward, scored: Checkpoint) -> Stage | None:
+    if scored.train is None:  # the model as it is has no implicit reward: its own reference gives 0 throughout
+        return None
+    training = builder.matrix.training
+    return builder.stage(
+        "implicit-reward",
+        scored.who,
+        {"beta": scored.train.settings["training"]["beta"]},
         {
             "policy": heldout_likelihoods(builder, scored, training),
             "reference": heldout_likelihoods(builder, None, training),
@@ -78,6 +93,7 @@ def _answers(builder: Builder, scored: Checkpoint, questions: DataFile, sampling
 
 BENCHMARKS: dict[str, Callable[[Builder, Any, Checkpoint], Stage | None]] = {
     "unlearning": _unlearning,
+    "implicit-reward": _implicit_reward,
     "alpaca-eval": _alpaca_eval,
     "mt-bench": _mt_bench,
     "academic": _academic,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from radpo.data.goals import condition, detect_placement, original_template
 from radpo.errors import DataError
 from radpo.judges.base import Progress, no_progress
+from radpo.models.chunked import write_chunks
 from radpo.models.likelihood import log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import Precision, load_model, load_tokenizer, torch_dtype
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 GOALS = ("none", "best", "chosen", "rejected")
 """Asked for no goal, for the best score, for the chosen response's score, for the rejected response's score."""
 KEY = ("pair_id", "prompt_id", "response", "goal", "score", "tokens", "cut")
+_Chunk = tuple[list[dict[str, Any]], int]
 CHUNK = 64
 """Pairs that are tokenised, scored and written at once: 512 sequences, of which like lengths share a batch."""
 
@@ -55,7 +56,7 @@ def heldout_log_likelihoods(
 
     scorer = _Scorer(model_folder, best, max_length, precision)
     frames = []
-    for rows, done in _chunks(pairs.to_batches()):
+    for rows, done in in_chunks(pairs.to_batches()):
         frames.append(pd.DataFrame(scorer.score(rows)))
         progress(done, pairs.num_rows)
     if not frames:
@@ -84,34 +85,16 @@ def write_heldout(
         out: the file; until it is whole, finished chunks are kept in a folder beside it.
         made_by: says which model and pairs these are; chunks of another call are not taken up.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     identity = json.dumps({"made_by": made_by, "best": best, "max_length": max_length, "precision": precision})
-    schema = _schema().with_metadata({"radpo": identity})
-    if out.exists() and pq.read_schema(out).metadata == schema.metadata:
-        progress(total, total)
-        return out
-    parts = out.with_name(f".{out.name}.parts")
-    _take_up(parts, identity)
-    scorer: _Scorer | None = None
-    written: list[Path] = []
-    for rows, done in _chunks(pairs):
-        written.append(parts / f"{len(written):07}.parquet")
-        if not written[-1].exists():
-            scorer = scorer or _Scorer(model_folder, best, max_length, precision)
-            partial = written[-1].with_suffix(".partial")
-            pq.write_table(pa.Table.from_pylist(scorer.score(rows), schema=schema), partial)
-            partial.replace(written[-1])
-        progress(done, total)
-    if not written:
+    scorer: list[_Scorer] = []  # loaded when the first chunk needs it
+
+    def rows(number: int, chunk: _Chunk) -> list[dict[str, Any]]:
+        if not scorer:
+            scorer.append(_Scorer(model_folder, best, max_length, precision))
+        return scorer[0].score(chunk[0])
+
+    if write_chunks(out, _schema(), identity, in_chunks(pairs), rows, lambda chunk: progress(chunk[1], total)) == 0:
         raise DataError("there are no held-out pairs to measure")
-    partial = out.with_name(f".{out.name}.partial")
-    with pq.ParquetWriter(partial, schema) as writer:
-        for part in written:
-            writer.write_table(pq.read_table(part))
-    partial.replace(out)
-    shutil.rmtree(parts)
     return out
 
 
@@ -139,7 +122,7 @@ class _Scorer:
                 tokenized.append(tokenize_pair(self._tokenizer, prompt, pair["chosen"], pair["rejected"]))
                 rows += [
                     {
-                        "pair_id": pair["id"], "prompt_id": _prompt_id(pair["prompt"]), "response": response,
+                        "pair_id": pair["id"], "prompt_id": prompt_id(pair["prompt"]), "response": response,
                         "goal": goal, "score": pair[f"score_{response}"],
                     }
                     for response in ("chosen", "rejected")
@@ -188,8 +171,8 @@ def heldout_reference(frame: pd.DataFrame, relabeled: pa.Table) -> pa.Table:
     return pa.table({"id": relabeled["id"], "ref_chosen_logps": chosen, "ref_rejected_logps": rejected})
 
 
-def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """Chunks of pairs, each with how many pairs there are up to its end."""
+def in_chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[_Chunk]:
+    """Chunks of `CHUNK` pairs, each with how many pairs there are up to its end."""
     done = 0
     held: list[dict[str, Any]] = []
     for batch in batches:
@@ -203,16 +186,8 @@ def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[list[dict[str, 
         yield held, done + len(held)
 
 
-def _take_up(parts: Path, identity: str) -> None:
-    """Keep the chunks of an interrupted call like this one; those of another are of no use."""
-    stamp = parts / "made_by.json"
-    if parts.exists() and not (stamp.exists() and stamp.read_text(encoding="utf-8") == identity):
-        shutil.rmtree(parts)
-    parts.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(identity, encoding="utf-8")
-
-
-def _prompt_id(prompt: list[dict[str, str]]) -> str:
+def prompt_id(prompt: list[dict[str, str]]) -> str:
+    """A short name for a prompt, equal where the messages are."""
     return hashlib.sha256(json.dumps(prompt, sort_keys=True).encode()).hexdigest()[:16]
 
 
