@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from radpo.cli_options import Json, PairsFile, Scale, Seed, figures, load_pairs, quiet_libraries, show, show_table
-from radpo.errors import DataError
+from radpo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
     from radpo.report.load import Run
 
@@ -26,6 +23,15 @@ MaxLength = Annotated[int, typer.Option(min=16, help="Tokens of prompt and respo
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, as `radpo run` makes.")]
 Against = Annotated[str | None, typer.Option(help="The variant to compare with; the run's baseline unless given.")]
 Table = Annotated[Path | None, typer.Option(help="Write the table here, too: .parquet, .csv or .json.")]
+KeepIn = Annotated[
+    Path | None, typer.Option(help="A folder to keep what is measured; interrupted, the same command goes on there.")
+]
+QuestionsFile = Annotated[
+    Path, typer.Argument(metavar="PROMPTS.jsonl", help="question_id, category, turns, constraints.")
+]
+PerPrompt = Annotated[int, typer.Option(min=1, help="Samples of each prompt and goal.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Tokens after which a sample is cut.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Samples drawn at once.")]
 
 analyze_app = typer.Typer(help="Ask what training did to a checkpoint.", no_args_is_help=True)
 
@@ -38,10 +44,7 @@ def analyze_unlearning(
     high_score: HighScore = 5.0,
     scale: Scale = (1.0, 10.0),
     max_length: MaxLength = 1024,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="A folder for likelihoods.parquet; interrupted, the same command goes on from there."),
-    ] = None,
+    out: KeepIn = None,
     as_json: Json = False,
 ) -> None:
     """How log p of held-out responses changed from reference to policy, by score and by the goal asked for.
@@ -50,10 +53,17 @@ def analyze_unlearning(
     came second. Per token, by score, with length as a covariate, and the implicit reward's gap against the gap in
     score are there too; standard errors are clustered by prompt.
     """
+    from radpo.analysis.alone import kept_in, measure_pairs
     from radpo.analysis.unlearning import summarise
+    from radpo.console import progress_bar
 
-    with _measured(pairs, policy, reference, scale, max_length, out) as frame:
-        show(figures(summarise(frame, high_score=high_score)), as_json)
+    table = load_pairs(pairs, scale, "raise", False).table
+    quiet_libraries()
+    with kept_in(out) as folder, progress_bar("reference") as first, progress_bar("policy") as second:
+        frame = measure_pairs(
+            table, policy, reference, folder, best=scale[1], max_length=max_length, progress=(first, second)
+        )
+    show(figures(summarise(frame, high_score=high_score)), as_json)
 
 
 @analyze_app.command("compare")
@@ -126,6 +136,165 @@ def analyze_trajectory(
     show_table(trajectory(read_trajectory(training), table.to_pandas(), high_score=high_score), as_json, out)
 
 
+@analyze_app.command("displacement")
+def analyze_displacement(
+    pairs: PairsFile,
+    policy: Policy,
+    reference: Reference,
+    scale: Scale = (1.0, 10.0),
+    max_length: MaxLength = 1024,
+    out: KeepIn = None,
+    as_json: Json = False,
+) -> None:
+    """Whether training lowered chosen responses, and whether hidden states told which (CHES, arXiv 2410.08847)."""
+    from radpo.analysis.alone import kept_in, measure_ches, measure_pairs
+    from radpo.analysis.displacement import summarise
+    from radpo.console import progress_bar
+
+    table = load_pairs(pairs, scale, "raise", False).table
+    quiet_libraries()
+    with kept_in(out) as folder, progress_bar("reference") as first, progress_bar("policy") as second:
+        frame = measure_pairs(
+            table, policy, reference, folder, best=scale[1], max_length=max_length, progress=(first, second)
+        )
+        with progress_bar("CHES") as progress:
+            scores = measure_ches(table, reference, folder, max_length=max_length, progress=progress)
+    show(figures(summarise(frame, scores)), as_json)
+
+
+@analyze_app.command("reward-kl")
+def analyze_reward_kl(
+    questions: QuestionsFile,
+    policy: Policy,
+    reference: Reference,
+    goal: Annotated[float | None, typer.Option(help="The score to ask for; none unless given.")] = None,
+    per_prompt: PerPrompt = 1,
+    max_new_tokens: MaxNewTokens = 512,
+    batch_size: BatchSize = 32,
+    seed: Seed = 0,
+    out: KeepIn = None,
+    as_json: Json = False,
+) -> None:
+    """How far a policy is from its reference (sampled KL), how spread out it is, and how the verifier scores it.
+
+    Answers are drawn at temperature 1 and scored on the tokens drawn. `radpo analyze frontier` puts the variants of a
+    run, say one for each beta, on one reward-KL plane.
+    """
+    from radpo.analysis.alone import kept_in, sample_and_score
+    from radpo.analysis.reward_kl import summarise
+    from radpo.console import progress_bar
+    from radpo.models.samples import Drawing
+
+    drawing = Drawing((goal,), per_prompt, max_new_tokens, seed, batch_size)
+    quiet_libraries()
+    with kept_in(out) as folder, progress_bar("samples") as first, progress_bar("scores") as second:
+        samples = sample_and_score(questions, policy, reference, drawing, folder, progress=(first, second))
+    show(figures(summarise(samples)), as_json)
+
+
+@analyze_app.command("calibration")
+def analyze_calibration(
+    questions: QuestionsFile,
+    policy: Policy,
+    goals: Annotated[
+        list[float] | None, typer.Option("--goal", help="A score to ask for; repeatable. 1 to 10 and 12 unless given.")
+    ] = None,
+    best_seen: Annotated[float, typer.Option(help="The best score in the training data; above it is beyond.")] = 10.0,
+    per_prompt: PerPrompt = 1,
+    max_new_tokens: MaxNewTokens = 512,
+    batch_size: BatchSize = 32,
+    seed: Seed = 0,
+    out: KeepIn = None,
+    as_json: Json = False,
+) -> None:
+    """Whether a policy that is asked for a higher score gets one: the curve of goals, scored by the verifier."""
+    from radpo.analysis.alone import kept_in, sample_and_score
+    from radpo.analysis.calibration import summarise
+    from radpo.console import progress_bar
+    from radpo.models.samples import Drawing
+
+    asked = (None, *(goals or [*map(float, range(1, 11)), 12.0]))
+    drawing = Drawing(asked, per_prompt, max_new_tokens, seed, batch_size)
+    quiet_libraries()
+    with kept_in(out) as folder, progress_bar("samples") as first, progress_bar("scores") as second:
+        samples = sample_and_score(questions, policy, None, drawing, folder, progress=(first, second))
+    show(figures(summarise(samples, best_seen=best_seen)), as_json)
+
+
+@analyze_app.command("controllability")
+def analyze_controllability(
+    scored: Annotated[
+        Path,
+        typer.Argument(metavar="SCORED", help="A table, a row a sample: prompt_id, goal_NAME and score_NAME columns."),
+    ],
+    out: Table = None,
+    as_json: Json = False,
+) -> None:
+    """Whether each attribute follows its own goal: the slope of every attribute's score on every attribute's goal."""
+    from radpo.analysis.alone import read_table
+    from radpo.analysis.calibration import controllability
+
+    show_table(controllability(read_table(scored)), as_json, out)
+
+
+@analyze_app.command("frontier")
+def analyze_frontier(run_dir: RunDir, out: Table = None, as_json: Json = False) -> None:
+    """Score against KL of a run's variants (several betas, say), and which of them no other beats in both."""
+    from radpo.analysis.reward_kl import frontier, points
+    from radpo.training.variants import find_variant
+
+    run = _run(run_dir)
+    betas = {
+        name: settings["training"]["beta"]
+        for name, settings in run.manifest["variants"].items()
+        if find_variant(settings["method"]).data is not None  # the model as it is was not trained with any
+    }
+    show_table(frontier(points(run.results, betas)), as_json, out)
+
+
+@analyze_app.command("style")
+def analyze_style(run_dir: RunDir, out: Table = None, as_json: Json = False) -> None:
+    """Length, variety, repetition and refusals of the answers that AlpacaEval compared, and win rate by length."""
+    import pandas as pd
+
+    from radpo.analysis.style import from_examples, summarise
+
+    rows = []
+    for (variant, number), part in _run(run_dir).examples.groupby(["variant", "seed"], sort=False):
+        answers = from_examples(part)
+        if len(answers):
+            rows += [
+                {"variant": variant, "seed": number, "subset": r.subset, "metric": r.metric, "value": r.value,
+                 "stderr": r.stderr, "n": r.n}
+                for r in summarise(answers).results
+            ]  # fmt: skip
+    if not rows:
+        raise DataError(f"{run_dir} has no AlpacaEval answers to look at: its matrix did not ask for alpaca-eval")
+    show_table(pd.DataFrame(rows), as_json, out)
+
+
+@analyze_app.command("power")
+def analyze_power(
+    sd: Annotated[float, typer.Option(min=0.0, help="The standard deviation of the paired differences.")],
+    effect: Annotated[
+        float | None, typer.Option(help="A difference to be found: says how many pairs it takes.")
+    ] = None,
+    pairs: Annotated[int | None, typer.Option(min=2, help="How many pairs there are: says what they can find.")] = None,
+    alpha: Annotated[float, typer.Option(min=0.0001, max=0.5)] = 0.05,
+    power: Annotated[float, typer.Option(min=0.01, max=0.999)] = 0.8,
+    as_json: Json = False,
+) -> None:
+    """How many pairs a difference takes to be found, or how small a difference a number of pairs can find."""
+    from radpo.analysis.statistics import minimum_detectable_effect, sample_size
+
+    if (effect is None) == (pairs is None):
+        raise ConfigError("give one of --effect (how many pairs?) and --pairs (how small a difference?)")
+    if effect is not None:
+        show({"pairs": sample_size(sd, effect, alpha=alpha, power=power)}, as_json)
+    elif pairs is not None:
+        show({"effect": minimum_detectable_effect(sd / pairs**0.5, alpha=alpha, power=power)}, as_json)
+
+
 @analyze_app.command("theory")
 def analyze_theory(
     out: Annotated[Path, typer.Option(help="A folder: gets theory.html, rates.parquet and unlearning.parquet.")],
@@ -186,50 +355,3 @@ def _likelihoods(run: Run, run_dir: Path) -> pd.DataFrame:
     if run.likelihoods is None:
         raise DataError(f"{run_dir} has no likelihoods.parquet: its matrix did not ask for the unlearning benchmark")
     return run.likelihoods
-
-
-@contextmanager
-def _measured(
-    pairs: Path, policy: str, reference: str, scale: tuple[float, float], max_length: int, out: Path | None
-) -> Iterator[pd.DataFrame]:
-    """Log-likelihoods of the pairs under both models, kept in `out` where there is one."""
-    import pandas as pd
-
-    from radpo.console import progress_bar
-    from radpo.models.heldout import side_by_side, write_heldout
-    from radpo.models.loading import model_fingerprint, resolve_model
-
-    table = load_pairs(pairs, scale, "raise", False).table
-    quiet_libraries()
-    with TemporaryDirectory() as temporary:
-        folder = out or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        frames = []
-        for name, model in (("reference", reference), ("policy", policy)):
-            with progress_bar(name) as progress:
-                written = write_heldout(
-                    resolve_model(model),
-                    table.to_batches(),
-                    folder / f"{name}.parquet",
-                    total=table.num_rows,
-                    best=scale[1],
-                    max_length=max_length,
-                    precision="float32",
-                    made_by=f"{model_fingerprint(model)} {_content(table)}",
-                    progress=progress,
-                )
-            frames.append(pd.read_parquet(written))
-        frame = side_by_side(policy=frames[1], reference=frames[0])
-        if out is not None:
-            frame.to_parquet(out / "likelihoods.parquet", index=False)
-        yield frame
-
-
-def _content(table: pa.Table) -> str:
-    """A hash of what the rows say."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for batch in table.to_batches():
-        digest.update(batch.serialize())
-    return digest.hexdigest()

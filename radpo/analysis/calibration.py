@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from radpo.analysis.models import linear
+from radpo.analysis.rows import results_of
 from radpo.analysis.statistics import Estimate, bootstrap, mean, rank_correlation, weighted_mean, weighted_slope
 from radpo.errors import DataError
-from radpo.results import Result, Scores
+from radpo.results import Scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,44 +50,39 @@ def summarise(samples: pd.DataFrame, *, best_seen: float, seed: int = 0, resampl
     def means(weights: Floats) -> Floats:  # (draws, n) -> (draws, goals)
         return np.stack([weighted_mean(weights * inside[g], score) for g in goals], axis=1)
 
-    def drawn(statistic: object) -> Estimate:
-        return bootstrap(
-            statistic,
-            len(asked),
-            clusters=who,
-            resamples=resamples,
-            rng=np.random.default_rng(seed),  # type: ignore[arg-type]
-        )
+    def drawn(statistic: Callable[[Floats], Floats]) -> Estimate:
+        rng = np.random.default_rng(seed)
+        return bootstrap(statistic, len(asked), clusters=who, resamples=resamples, rng=rng)
 
     seen = [place for place, g in enumerate(goals) if g <= best_seen]
     beyond = [place for place, g in enumerate(goals) if g > best_seen]
-    found = {
-        "rank_correlation": rank_correlation(
-            goal, score, clusters=who, resamples=min(resamples, 1_000), rng=np.random.default_rng(seed)
-        ),
-        "slope": drawn(lambda w: weighted_slope(w, goal, score)),
-        "monotone_share": drawn(lambda w: (np.diff(means(w), axis=1) > 0).mean(axis=1)),
+    found: dict[tuple[str, str], Estimate] = {
+        ("all", "slope"): drawn(lambda w: weighted_slope(w, goal, score)),
+        ("all", "monotone_share"): drawn(lambda w: (np.diff(means(w), axis=1) > 0).mean(axis=1)),
     }
     notes = []
+    try:
+        found["all", "rank_correlation"] = rank_correlation(
+            goal, score, clusters=who, resamples=min(resamples, 1_000), rng=np.random.default_rng(seed)
+        )
+    except DataError:
+        notes.append("calibration: rank_correlation is left out: every sample has the same score.")
     if seen:
-        found["calibration_error"] = drawn(lambda w: np.abs(means(w) - np.array(goals))[:, seen].mean(axis=1))
+        found["all", "calibration_error"] = drawn(lambda w: np.abs(means(w) - np.array(goals))[:, seen].mean(axis=1))
     if seen and beyond:
-        found["extrapolation"] = drawn(lambda w: means(w)[:, beyond].mean(axis=1) - means(w)[:, seen[-1]])
+        found["all", "extrapolation"] = drawn(lambda w: means(w)[:, beyond].mean(axis=1) - means(w)[:, seen[-1]])
     else:
         notes.append(f"calibration: no goal on both sides of the data's best score, {best_seen:g}: no extrapolation.")
-    results = [_result("all", metric, estimate) for metric, estimate in found.items()]
     for g in goals:
         part = asked[goal == g]
-        results.append(
-            _result(f"goal {g:g}", "score", mean(part["score"].to_numpy(), clusters=part["prompt_id"].to_numpy()))
-        )
+        found[f"goal {g:g}", "score"] = mean(part["score"].to_numpy(), clusters=part["prompt_id"].to_numpy())
     plain = scored[scored["goal"].isna()]
     if len(plain):
-        estimate = mean(plain["score"].to_numpy(), clusters=plain["prompt_id"].to_numpy())
-        results.append(_result("goal none", "score", estimate))
+        found["goal none", "score"] = mean(plain["score"].to_numpy(), clusters=plain["prompt_id"].to_numpy())
     if len(scored) < len(samples):
         notes.append(f"calibration: {len(samples) - len(scored)} of {len(samples)} samples have no score.")
-    return Scores(tuple(results), (), tuple(notes))
+    better = {"rank_correlation": True, "monotone_share": True, "calibration_error": False}
+    return Scores(results_of(BENCHMARK, found, better), (), tuple(notes))
 
 
 def controllability(scored: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +106,7 @@ def controllability(scored: pd.DataFrame) -> pd.DataFrame:
     scores = [name for name in scored.columns if name.startswith("score_")]
     if not goals or not scores:
         raise DataError(
-            "the table needs columns goal_ATTRIBUTE and score_ATTRIBUTE, such as goal_honesty, score_honesty"
+            "the table needs columns goal_ATTRIBUTE and score_ATTRIBUTE, such as goal_honesty and score_honesty"
         )
     rows = []
     for column in scores:
@@ -129,32 +125,3 @@ def controllability(scored: pd.DataFrame) -> pd.DataFrame:
             if asked != "intercept"
         ]  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def steps(curve: pd.DataFrame) -> pd.DataFrame:
-    """From each goal to the next: goal, next_goal, rise of the mean score.
-
-    Args:
-        curve: goal, value.
-    """
-    import pandas as pd
-
-    ordered = curve.sort_values("goal")
-    places = list(zip(ordered["goal"], ordered["value"], strict=True))
-    return pd.DataFrame(
-        [{"goal": a, "next_goal": b, "rise": y - x} for (a, x), (b, y) in pairwise(places)],
-        columns=["goal", "next_goal", "rise"],
-    )
-
-
-def _result(subset: str, metric: str, estimate: Estimate) -> Result:
-    return Result(
-        benchmark=BENCHMARK,
-        subset=subset,
-        metric=metric,
-        value=estimate.value,
-        stderr=estimate.stderr,
-        n=estimate.n,
-        higher_is_better={"rank_correlation": True, "monotone_share": True, "calibration_error": False}.get(metric),
-        primary=False,
-    )

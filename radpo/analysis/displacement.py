@@ -1,4 +1,4 @@
-"""Likelihood displacement: held-out changes and CHES scores come in, whether training lowered what it should raise goes out.
+"""Likelihood displacement: held-out changes and CHES scores come in, how often chosen responses sank goes out.
 
 Razin et al. 2024 (arXiv 2410.08847): preference training may lower the chosen response along with the rejected one, the
 more so the more alike their hidden states are. Where the mass went instead, samples say (`radpo.analysis.reward_kl`).
@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from radpo.analysis.contrasts import changes_by_response
-from radpo.analysis.statistics import Estimate, mean, rank_correlation
+from radpo.analysis.rows import results_of
+from radpo.analysis.statistics import mean, rank_correlation
 from radpo.errors import DataError
-from radpo.results import Result, Scores
+from radpo.results import Scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,9 +46,7 @@ def summarise(frame: pd.DataFrame, ches: pd.DataFrame, *, seed: int = 0, resampl
     wide = changes.pivot(index=key, columns="response", values="change").reset_index()
     wide = wide.merge(ches[["pair_id", "ches", "ches_normalised"]], on="pair_id", how="left", validate="one_to_one")
     if wide["ches"].isna().any():
-        raise DataError(
-            f"pair {wide.loc[wide['ches'].isna(), 'pair_id'].iloc[0]!r} has no CHES score; measure it again"
-        )
+        raise DataError(f"pair {wide.loc[wide['ches'].isna(), 'pair_id'].iloc[0]!r} has no CHES score")
     who = wide["prompt_id"].to_numpy()
     chosen, rejected = wide["chosen"].to_numpy(), wide["rejected"].to_numpy()
     found = {
@@ -65,17 +64,6 @@ def summarise(frame: pd.DataFrame, ches: pd.DataFrame, *, seed: int = 0, resampl
             )
         except DataError as problem:
             notes.append(f"displacement: {name}_correlation is left out: {problem}.")
-    return Scores(tuple(_result(metric, estimate) for metric, estimate in found.items()), (), tuple(notes))
-
-
-def _result(metric: str, estimate: Estimate) -> Result:
-    return Result(
-        benchmark=BENCHMARK,
-        subset="all",
-        metric=metric,
-        value=estimate.value,
-        stderr=estimate.stderr,
-        n=estimate.n,
-        higher_is_better={"share_chosen_lost": False, "share_both_lost": False}.get(metric),
-        primary=False,
-    )
+    named = {("all", metric): estimate for metric, estimate in found.items()}
+    better = {"share_chosen_lost": False, "share_both_lost": False}
+    return Scores(results_of(BENCHMARK, named, better), (), tuple(notes))

@@ -10,9 +10,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from radpo.analysis.contrasts import changes_by_response
+from radpo.analysis.rows import results_of
 from radpo.analysis.statistics import Estimate, bootstrap, mean, paired_bootstrap, rank_correlation
 from radpo.errors import DataError
-from radpo.results import Result, Scores
+from radpo.results import Scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,40 +50,35 @@ def summarise(frame: pd.DataFrame, *, beta: float, resamples: int = 1_000, seed:
     import numpy as np
 
     pairs = margins(frame.assign(variant="policy", seed=0))
-    results: list[Result] = []
+    found: dict[tuple[str, str], Estimate] = {}
     notes: list[str] = []
     for goal in GOALS:
         part = pairs[pairs["goal"] == goal]
         clusters = part["prompt_id"].to_numpy()
         right, confidence = _right(part["margin"]), _sigmoid(beta * part["margin"].abs().to_numpy())
-        results.append(_result(goal, "accuracy", mean(right, clusters=clusters)))
-        results += list(_by_gap(part, goal))
+        found[goal, "accuracy"] = mean(right, clusters=clusters)
+        found.update(_by_gap(part, goal))
         rng = np.random.default_rng(seed)
-        error = bootstrap(
+        found[goal, "ece"] = bootstrap(
             lambda weights, right=right, sure=confidence: calibration_error(sure, right, weights),  # type: ignore[misc]
             len(part), clusters=clusters, resamples=resamples, rng=rng,
         )  # fmt: skip
-        results += [
-            _result(goal, "ece", error),
-            _result(goal, "confidence", mean(confidence, clusters=clusters)),
-        ]
+        found[goal, "confidence"] = mean(confidence, clusters=clusters)
         rewards = _rewards(frame, goal)
         for metric, x, y, who in (
             ("score_correlation", rewards["change"], rewards["score"], rewards["prompt_id"]),
             ("margin_gap_correlation", part["margin"], part["gap"], part["prompt_id"]),
         ):
             try:
-                found = rank_correlation(
+                found[goal, metric] = rank_correlation(
                     x.to_numpy(), y.to_numpy(), clusters=who.to_numpy(), resamples=resamples, rng=rng
                 )
             except DataError as problem:
                 notes.append(f"implicit-reward, goal {goal}: {metric} is left out: {problem}.")
-                continue
-            results.append(_result(goal, metric, found))
     tied = frame["pair_id"].nunique() - pairs["pair_id"].nunique()
     if tied:
         notes.append(f"implicit-reward: {tied} pairs of equal score have no better response and are left out.")
-    return Scores(tuple(results), (), tuple(notes))
+    return Scores(results_of(BENCHMARK, found, _DIRECTION), (), tuple(notes))
 
 
 def margins(likelihoods: pd.DataFrame) -> pd.DataFrame:
@@ -168,12 +164,12 @@ def calibration_error(confidence: Floats, right: Floats, weights: Floats) -> Flo
     return error
 
 
-def _by_gap(part: pd.DataFrame, goal: str) -> Iterator[Result]:
+def _by_gap(part: pd.DataFrame, goal: str) -> Iterator[tuple[tuple[str, str], Estimate]]:
     for low, high in pairwise(GAPS):
         rows = part[(part["gap"] >= low) & (part["gap"] < high)]
         if len(rows):
-            estimate = mean(_right(rows["margin"]), clusters=rows["prompt_id"].to_numpy())
-            yield _result(f"{goal}/gap [{low:g},{high:g})", "accuracy", estimate)
+            share = mean(_right(rows["margin"]), clusters=rows["prompt_id"].to_numpy())
+            yield (f"{goal}/gap [{low:g},{high:g})", "accuracy"), share
 
 
 def _rewards(frame: pd.DataFrame, goal: str) -> pd.DataFrame:
@@ -189,16 +185,3 @@ def _sigmoid(x: Any) -> Any:
     from scipy.special import expit
 
     return expit(x)
-
-
-def _result(subset: str, metric: str, estimate: Estimate) -> Result:
-    return Result(
-        benchmark=BENCHMARK,
-        subset=subset,
-        metric=metric,
-        value=estimate.value,
-        stderr=estimate.stderr,
-        n=estimate.n,
-        higher_is_better=_DIRECTION.get(metric),
-        primary=False,
-    )

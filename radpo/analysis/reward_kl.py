@@ -5,13 +5,14 @@ Samples are drawn from the policy at temperature 1, so means over them estimate 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from radpo.analysis.rows import results_of
 from radpo.analysis.statistics import Estimate, bootstrap, mean, weighted_mean
 from radpo.errors import DataError
-from radpo.results import Example, Result, Scores
+from radpo.results import Example, Scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +25,8 @@ BINS = (1.0, 3.0, 5.0, 7.0, 9.0, 10.0)
 def summarise(samples: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -> Scores:
     """Where the policy's mass is: how far from the reference, how spread out, and how the judge scores it.
 
-    - `kl`: KL(policy || reference) in nats a response, the mean of log pi(y) - log pi_ref(y); `kl_per_token`: the sum of
-      these over the sum of tokens.
+    - `kl`: KL(policy || reference) in nats a response, the mean of log pi(y) - log pi_ref(y); `kl_per_token`: the sum
+      of these over the sum of tokens.
     - `entropy`, `entropy_per_token`: of the policy's responses in nats, the mean of -log pi(y).
     - `score`: the judge's mean; `share_scored` in the subsets `score [LO,HI)`: where the mass went.
     - `tokens`, `share_cut`: mean length, and the share of samples that had not ended at the greatest length; the KL and
@@ -56,30 +57,48 @@ def summarise(samples: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -
             len(values), clusters=who, resamples=resamples, rng=np.random.default_rng(seed),
         )  # fmt: skip
 
-    found = {
-        "kl": mean(ratio, clusters=who),
-        "kl_per_token": per_token(ratio),
-        "entropy": mean(surprise, clusters=who),
-        "entropy_per_token": per_token(surprise),
-        "tokens": mean(tokens, clusters=who),
-        "share_cut": mean(1.0 - samples["ended"].to_numpy(dtype=float), clusters=who),
+    found: dict[tuple[str, str], Estimate] = {
+        ("all", "kl"): mean(ratio, clusters=who),
+        ("all", "kl_per_token"): per_token(ratio),
+        ("all", "entropy"): mean(surprise, clusters=who),
+        ("all", "entropy_per_token"): per_token(surprise),
+        ("all", "tokens"): mean(tokens, clusters=who),
+        ("all", "share_cut"): mean(1.0 - samples["ended"].to_numpy(dtype=float), clusters=who),
     }
-    results = [_result("all", metric, estimate) for metric, estimate in found.items()]
     scored = samples[samples["score"].notna()]
     if len(scored):
-        results.append(
-            _result("all", "score", mean(scored["score"].to_numpy(), clusters=scored["prompt_id"].to_numpy()))
-        )
-        results += list(_by_bin(scored))
+        found["all", "score"] = mean(scored["score"].to_numpy(), clusters=scored["prompt_id"].to_numpy())
+        found.update(_by_bin(scored))
     notes = []
-    if found["share_cut"].value > 0:
-        cut = int((~samples["ended"].astype(bool)).sum())
-        notes.append(
-            f"reward-kl: {cut} of {len(samples)} samples were cut before they ended; KL and entropy stop there."
-        )
+    cut = int((~samples["ended"].astype(bool)).sum())
+    if cut:
+        notes.append(f"reward-kl: {cut} of {len(samples)} samples were cut before they ended; so are KL and entropy.")
     if len(scored) < len(samples):
         notes.append(f"reward-kl: {len(samples) - len(scored)} of {len(samples)} samples have no score.")
-    return Scores(tuple(results), tuple(_examples(samples)), tuple(notes))
+    return Scores(results_of(BENCHMARK, found, {"score": True}), tuple(_examples(samples)), tuple(notes))
+
+
+def points(results: pd.DataFrame, betas: Mapping[str, float]) -> pd.DataFrame:
+    """A point on the reward-KL plane for every variant and seed of `results.parquet`.
+
+    Args:
+        betas: what each variant was trained with; NaN where a variant is not named.
+
+    Returns:
+        variant, seed, beta, kl (nats a response), kl_stderr, score (1-10), score_stderr.
+
+    Raises:
+        DataError: the run has no such figures.
+    """
+    rows = results[(results["benchmark"] == BENCHMARK) & (results["subset"] == "all")]
+    both = rows[rows["metric"] == "kl"].merge(
+        rows[rows["metric"] == "score"], on=["variant", "seed"], suffixes=("_kl", "_score")
+    )
+    if both.empty:
+        raise DataError("the run has no scored samples: name the benchmark reward-kl in its matrix")
+    named = {"value_kl": "kl", "stderr_kl": "kl_stderr", "value_score": "score", "stderr_score": "score_stderr"}
+    both = both.rename(columns=named).assign(beta=both["variant"].map(dict(betas)).astype("float64"))
+    return both[["variant", "seed", "beta", *named.values()]]
 
 
 def frontier(points: pd.DataFrame) -> pd.DataFrame:
@@ -96,12 +115,12 @@ def frontier(points: pd.DataFrame) -> pd.DataFrame:
     return ordered.assign(on_frontier=ordered["score"] > best)
 
 
-def _by_bin(scored: pd.DataFrame) -> Iterator[Result]:
+def _by_bin(scored: pd.DataFrame) -> Iterator[tuple[tuple[str, str], Estimate]]:
     for low, high in pairwise(BINS):
         last = high == BINS[-1]
         inside = (scored["score"] >= low) & ((scored["score"] <= high) if last else (scored["score"] < high))
-        estimate = mean(inside.to_numpy(dtype=float), clusters=scored["prompt_id"].to_numpy())
-        yield _result(f"score [{low:g},{high:g}{']' if last else ')'}", "share_scored", estimate)
+        share = mean(inside.to_numpy(dtype=float), clusters=scored["prompt_id"].to_numpy())
+        yield (f"score [{low:g},{high:g}{']' if last else ')'}", "share_scored"), share
 
 
 def _examples(samples: pd.DataFrame) -> Iterator[Example]:
@@ -123,16 +142,3 @@ def _examples(samples: pd.DataFrame) -> Iterator[Example]:
             value=float(row["score"]),
             detail=json.dumps(detail),
         )
-
-
-def _result(subset: str, metric: str, estimate: Estimate) -> Result:
-    return Result(
-        benchmark=BENCHMARK,
-        subset=subset,
-        metric=metric,
-        value=estimate.value,
-        stderr=estimate.stderr,
-        n=estimate.n,
-        higher_is_better=True if metric == "score" else None,
-        primary=False,
-    )

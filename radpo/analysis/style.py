@@ -1,14 +1,16 @@
-"""Length and style of answers: a variant's and the baseline's answers come in, how they differ beside quality goes out."""
+"""Length and style of answers: a variant's and the baseline's answers come in, how they are written goes out."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from radpo.analysis.rows import results_of
 from radpo.analysis.statistics import Estimate, mean, paired_bootstrap
 from radpo.errors import DataError
-from radpo.results import Result, Scores
+from radpo.results import Scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +19,7 @@ BENCHMARK = "style"
 LENGTH_BINS = (0.0, 0.5, 0.8, 1.25, 2.0, float("inf"))
 """Edges of the bins of answer length over the baseline's: much shorter, to much longer."""
 
-# How refusals begin (Zou et al. 2023, arXiv 2307.15043, table of refusal prefixes), anywhere in the first 100 characters.
+# How refusals begin, after the prefixes of Zou et al. 2023 (arXiv 2307.15043); looked for in the first 100 characters.
 REFUSALS = (
     "i'm sorry", "i am sorry", "i apologize", "i cannot", "i can't", "as an ai", "as a language model",
     "i'm just an ai", "i'm not able to", "i am not able to", "i'm unable to", "i am unable to", "it is not appropriate",
@@ -77,10 +79,17 @@ def summarise(answers: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -
         if "win" in answers.columns:
             wins = answers["win"].to_numpy(dtype=float)
             found.update(_wins(wins, rows["words"] / np.maximum(base["words"], 1), who))
-    results = tuple(_result(subset, metric, estimate) for (subset, metric), estimate in found.items())
     left_out = int((~counted).sum())
     note = f"style: repetition_4 leaves out {left_out} of {len(answers)} answers, which have fewer than four words."
-    return Scores(results, (), (note,) if left_out else ())
+    return Scores(results_of(BENCHMARK, found, {"win_rate": True}), (), (note,) if left_out else ())
+
+
+def from_examples(examples: pd.DataFrame) -> pd.DataFrame:
+    """AlpacaEval's rows of `examples.parquet` as `summarise` takes them: a preference of 2 is a win, of 1 a loss."""
+    rows = examples[(examples["benchmark"] == "alpaca-eval") & (examples["metric"] == "preference")]
+    return rows.rename(columns={"example_id": "prompt_id"})[["prompt_id", "output", "baseline_output"]].assign(
+        win=rows["value"].to_numpy(dtype=float) - 1
+    )
 
 
 def measures(texts: Sequence[str]) -> dict[str, Any]:
@@ -115,7 +124,7 @@ def distinct(texts: Sequence[str], n: int) -> float | None:
 
 
 def _wins(wins: Any, ratio: Any, who: Any) -> Iterator[tuple[tuple[str, str], Estimate]]:
-    for low, high in zip(LENGTH_BINS[:-1], LENGTH_BINS[1:], strict=True):  # noqa: RUF007
+    for low, high in pairwise(LENGTH_BINS):
         inside = (ratio >= low) & (ratio < high)
         if inside.any():
             yield (f"length [{low:g},{high:g})", "win_rate"), mean(100 * wins[inside], clusters=who[inside])
@@ -127,16 +136,3 @@ def _words(text: str) -> list[str]:
 
 def _ngrams(words: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
     return (tuple(words[place : place + n]) for place in range(len(words) - n + 1))
-
-
-def _result(subset: str, metric: str, estimate: Estimate) -> Result:
-    return Result(
-        benchmark=BENCHMARK,
-        subset=subset,
-        metric=metric,
-        value=estimate.value,
-        stderr=estimate.stderr,
-        n=estimate.n,
-        higher_is_better=True if metric == "win_rate" else None,
-        primary=False,
-    )

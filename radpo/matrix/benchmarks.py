@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from radpo.config.benchmarks import Academic, AlpacaEval, ImplicitReward, MTBench, SamplingSettings, Unlearning
+from radpo.config.benchmarks import Academic, AlpacaEval, MTBench, SamplingSettings, Style, Unlearning
 from radpo.config.section import DataFile
+from radpo.matrix.analyses import ANALYSES
 from radpo.matrix.builder import Builder, Checkpoint
 from radpo.matrix.graph import Stage
 from radpo.matrix.training import checkpoint, heldout_likelihoods
@@ -23,21 +24,6 @@ def _unlearning(builder: Builder, section: Unlearning, scored: Checkpoint) -> St
         "unlearning",
         scored.who,
         {"high_score": section.high_score},
-        {
-            "policy": heldout_likelihoods(builder, scored, training),
-            "reference": heldout_likelihoods(builder, None, training),
-        },
-    )
-
-
-def _implicit_reward(builder: Builder, section: ImplicitReward, scored: Checkpoint) -> Stage | None:
-    if scored.train is None:  # the model as it is has no implicit reward: its own reference gives 0 throughout
-        return None
-    training = builder.matrix.training
-    return builder.stage(
-        "implicit-reward",
-        scored.who,
-        {"beta": scored.train.settings["training"]["beta"]},
         {
             "policy": heldout_likelihoods(builder, scored, training),
             "reference": heldout_likelihoods(builder, None, training),
@@ -91,10 +77,17 @@ def _answers(builder: Builder, scored: Checkpoint, questions: DataFile, sampling
     return builder.about(scored, "generate", f"{scored.who}/{questions.path.stem}", settings)
 
 
+def _style(builder: Builder, section: Style, scored: Checkpoint) -> Stage | None:
+    compared = builder.matrix.benchmarks.alpaca_eval
+    judged = None if compared is None else _alpaca_eval(builder, compared, scored)
+    return None if judged is None else builder.stage("style", scored.who, {}, {"judged": judged})
+
+
 BENCHMARKS: dict[str, Callable[[Builder, Any, Checkpoint], Stage | None]] = {
     "unlearning": _unlearning,
-    "implicit-reward": _implicit_reward,
     "alpaca-eval": _alpaca_eval,
     "mt-bench": _mt_bench,
     "academic": _academic,
+    **ANALYSES,
+    "style": _style,
 }

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.data.goals import condition, detect_placement, original_template
-from radpo.judges.base import Progress, no_progress
+from radpo.judges.base import GradeRequest, Judge, Progress, no_progress
 from radpo.models.chunked import write_chunks
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
 from radpo.models.loading import load_model, load_tokenizer
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from radpo.data.questions import Question
@@ -46,7 +47,7 @@ class Drawing:
 
 def write_samples(
     policy_folder: Path,
-    reference_folder: Path,
+    reference_folder: Path | None,
     questions: Sequence[Question],
     out: Path,
     drawing: Drawing,
@@ -59,6 +60,7 @@ def write_samples(
     Interrupted, the same call goes on where it stopped.
 
     Args:
+        reference_folder: None where only the answers are wanted; logp_reference is null then.
         out: a Parquet file: prompt_id, goal, sample (its number), text, tokens (drawn, the end included), ended,
             logp_policy and logp_reference (nats, given the same prompt, goal included).
         made_by: says which models and questions these are.
@@ -95,22 +97,26 @@ _Job = tuple["Question", float | None, int]
 class _Models:
     """The policy, its tokenizer with the template's own goal left out, and the reference."""
 
-    def __init__(self, policy_folder: Path, reference_folder: Path) -> None:
+    def __init__(self, policy_folder: Path, reference_folder: Path | None) -> None:
         self._tokenizer = load_tokenizer(policy_folder)
         self._tokenizer.chat_template = original_template(str(self._tokenizer.chat_template))
         self._placement = detect_placement(self._tokenizer.chat_template)
-        self._policy, self._reference = load_model(policy_folder), load_model(reference_folder)
+        self._policy = load_model(policy_folder)
+        self._reference = None if reference_folder is None else load_model(reference_folder)
 
     def rows(self, jobs: Sequence[_Job], max_new_tokens: int, seed: int) -> list[dict[str, Any]]:
         prompts = [self._prompt(question, goal) for question, goal, _ in jobs]
         drawn = self._draw(prompts, max_new_tokens, seed)
         items = [TokenizedResponse(tuple(p), tuple(ids)) for p, (ids, _) in zip(prompts, drawn, strict=True)]
-        policy, reference = log_likelihoods(self._policy, items), log_likelihoods(self._reference, items)
+        policy = [found.logp for found in log_likelihoods(self._policy, items)]
+        reference: list[float | None] = [None] * len(items)
+        if self._reference is not None:
+            reference = [found.logp for found in log_likelihoods(self._reference, items)]
         return [
             {
                 "prompt_id": question.question_id, "goal": goal, "sample": sample,
                 "text": self._tokenizer.decode(ids, skip_special_tokens=True).strip(),
-                "tokens": len(ids), "ended": ended, "logp_policy": ours.logp, "logp_reference": theirs.logp,
+                "tokens": len(ids), "ended": ended, "logp_policy": ours, "logp_reference": theirs,
             }
             for (question, goal, sample), (ids, ended), ours, theirs in zip(
                 jobs, drawn, policy, reference, strict=True
@@ -148,3 +154,22 @@ def _schema() -> pa.Schema:
     text, number, count = pa.string(), pa.float64(), pa.int64()
     kinds = [text, number, count, text, count, pa.bool_(), number, number]
     return pa.schema(list(zip(COLUMNS, kinds, strict=True)))
+
+
+def scored(samples: pd.DataFrame, questions: Sequence[Question], judge: Judge, progress: Progress) -> pd.DataFrame:
+    """The samples with `prompt`, and the judge's `score` (NaN where it gave none)."""
+    known = {question.question_id: question for question in questions}
+    asked = [known[prompt_id] for prompt_id in samples["prompt_id"]]
+    grades = judge.grade(
+        [
+            GradeRequest(
+                [{"role": "user", "content": question.turns[0]}], text, {"constraints": list(question.constraints[0])}
+            )
+            for question, text in zip(asked, samples["text"], strict=True)
+        ],
+        progress,
+    )
+    return samples.assign(
+        prompt=[question.turns[0] for question in asked],
+        score=[float("nan") if grade.score is None else grade.score for grade in grades],
+    )
