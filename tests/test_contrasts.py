@@ -158,6 +158,16 @@ def test_trajectories_begin_at_nothing_and_keep_the_groups_apart(tmp_path):
     assert last.per_token["rejected_low"] == pytest.approx(-1.25)
 
 
+def test_own_of_a_trajectory_asks_each_response_for_its_own_score():
+    # Asked for the chosen's score, the chosen falls by a nat a step and the rejected by two; asked for the rejected's,
+    # by three and four.
+    falls = {("chosen", "chosen"): 1, ("chosen", "rejected"): 2, ("rejected", "chosen"): 3, ("rejected", "rejected"): 4}
+    rows = [(step, "a", side, goal, -10.0 - fall * step, 4) for step in (0, 1) for (goal, side), fall in falls.items()]
+    frame = pd.DataFrame(rows, columns=["step", "id", "side", "goal", "logp", "tokens"])
+    found = trajectory(frame, SCORES).query("step == 1").set_index(["goal", "group"]).value
+    assert found.to_dict() == {("own", "chosen_high"): -1.0, ("own", "rejected_high"): -4.0}
+
+
 def test_what_a_trajectory_lacks_is_named(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_trajectory(tmp_path)

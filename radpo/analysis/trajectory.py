@@ -16,7 +16,9 @@ COLUMNS = ("step", "id", "side", "goal", "logp", "tokens")
 
 
 def read_trajectory(folder: Path) -> pd.DataFrame:
-    """A training folder's `trajectory.parquet`: step, id (of the pair), side (chosen or rejected), goal, logp, tokens.
+    """A training folder's `trajectory.parquet`: step, id (of the pair), side, goal, logp, tokens.
+
+    side is chosen or rejected; goal none, best, chosen or rejected: whose score was asked for.
 
     Raises:
         DataError: training tracked nothing there, or the file lacks a column.
@@ -43,8 +45,9 @@ def trajectory(frame: pd.DataFrame, pairs: pd.DataFrame, *, high_score: float = 
         high_score: from which score on a response counts as high.
 
     Returns:
-        A tidy frame: step, goal, group (chosen_high, chosen_low, rejected_high, rejected_low), value (nats), per_token
-        (nats per token), low, high (the 95% t interval of value over pairs), n.
+        A tidy frame: step, goal (none, best, own: the response's own score), group (chosen_high, chosen_low,
+        rejected_high, rejected_low), value (nats), per_token (nats per token), low, high (the 95% t interval of value
+        over pairs), n.
 
     Raises:
         DataError: a tracked pair's scores are not known, or a step lacks a pair that the first step has.
@@ -67,8 +70,10 @@ def trajectory(frame: pd.DataFrame, pairs: pd.DataFrame, *, high_score: float = 
         raise DataError(f"{FILE}: the scores of pair {pair!r} are not known; give the pairs file that was trained with")
     level = both["score"].ge(high_score).map({True: "_high", False: "_low"})
     both = both.assign(group=both["side"] + level, change=both["logp"] - both["first"])
+    own = both[both["goal"] == both["side"]].assign(goal="own")
+    both = pd.concat([both[both["goal"].isin(["none", "best"])], own])
     rows = []
-    for (goal, group, step), part in both.groupby(["goal", "group", "step"], dropna=False):
+    for (goal, group, step), part in both.groupby(["goal", "group", "step"]):
         estimate = mean(part["change"].to_numpy(), clusters=part["id"].to_numpy())
         rows.append(
             {

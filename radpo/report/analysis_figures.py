@@ -69,6 +69,83 @@ def over_betas(changes: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
     return styled(figure, height=360)
 
 
+def goal_curve(curve: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
+    """The mean score that samples got against the score that was asked for, a line a variant; dotted: as asked.
+
+    Args:
+        curve: variant, goal, value, low, high, n.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    ends = [1.0, 10.0]
+    line = {"dash": "dot", "color": GREY, "width": 1.3}
+    figure.add_scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip")
+    for variant, rows in curve.groupby("variant", sort=False):
+        rows = rows.sort_values("goal")
+        figure.add_scatter(
+            x=rows["goal"].tolist(), y=rows["value"].tolist(), error_y=whiskers(rows), mode="lines+markers",
+            line={"color": look[str(variant)].colour, "width": 1.6},
+            marker={"symbol": look[str(variant)].symbol, "size": 8}, customdata=rows["n"].tolist(),
+            hovertemplate="asked for %{x}: %{y:.2f}, n = %{customdata}<extra>" + plain(variant) + "</extra>",
+            meta=str(variant),
+        )  # fmt: skip
+    figure.update_xaxes(title={"text": "score asked for"}, dtick=1)
+    figure.update_yaxes(title={"text": "score got (1–10)"}, range=[0.7, 10.3], tickvals=[1, 4, 7, 10])
+    return styled(figure, height=340)
+
+
+def reward_kl(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
+    """The judge's mean score against KL from the reference, a point a variant and seed, frontier points joined.
+
+    Args:
+        points: variant, seed, kl (nats), score (1-10), kl_half, score_half (half 95% intervals), on_frontier.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    best = points[points["on_frontier"]].sort_values("kl")
+    figure.add_scatter(
+        x=best["kl"].tolist(), y=best["score"].tolist(), mode="lines", hoverinfo="skip",
+        line={"dash": "dot", "color": GREY, "width": 1.3},
+    )  # fmt: skip
+    for variant, rows in points.groupby("variant", sort=False):
+        half = [{"type": "data", "array": rows[f"{axis}_half"].fillna(0).tolist(), "thickness": 1.3, "width": 4}
+                for axis in ("kl", "score")]  # fmt: skip
+        figure.add_scatter(
+            x=rows["kl"].tolist(), y=rows["score"].tolist(), error_x=half[0], error_y=half[1], mode="markers",
+            marker={"color": look[str(variant)].colour, "symbol": look[str(variant)].symbol, "size": 9},
+            hovertemplate="KL %{x:.3g} nats, score %{y:.2f}<extra>" + plain(variant) + "</extra>", meta=str(variant),
+        )  # fmt: skip
+    figure.update_xaxes(title={"text": "KL from the reference (nats a response)"}, rangemode="tozero")
+    figure.update_yaxes(title={"text": "score (1–10)"})
+    return styled(figure, height=340)
+
+
+def over_training(changes: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
+    """Mean change of log p over optimiser steps, a line a variant and seed.
+
+    Args:
+        changes: variant, seed, step, value, low, high (nats), n.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for (variant, seed), rows in changes.groupby(["variant", "seed"], sort=False):
+        rows = rows.sort_values("step")
+        figure.add_scatter(
+            x=rows["step"].tolist(), y=rows["value"].tolist(), error_y=whiskers(rows), mode="lines+markers",
+            line={"color": look[str(variant)].colour, "width": 1.6},
+            marker={"symbol": look[str(variant)].symbol, "size": 6},
+            hovertemplate="step %{x}: %{y:.3g} nats<extra>" + plain(f"{variant}, seed {seed}") + "</extra>",
+            meta=str(variant),
+        )  # fmt: skip
+    figure.add_hline(y=0, line={"dash": "dot", "color": GREY, "width": 1.3})
+    figure.update_xaxes(title={"text": "optimiser step"}, rangemode="tozero")
+    figure.update_yaxes(title={"text": "change of log p (nats)"})
+    return styled(figure, height=270)
+
+
 def _log10(value: Any) -> float:
     import math
 
