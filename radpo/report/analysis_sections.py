@@ -99,8 +99,10 @@ def _trajectory(run: Run, looks: Mapping[str, Look]) -> Section:
     scores = run.likelihoods.drop_duplicates(["pair_id", "response"]).rename(columns={"pair_id": "id"})
     scores = scores.pivot(index="id", columns="response", values="score").add_prefix("score_").reset_index()
     found = pd.concat(
-        trajectory(part, scores).assign(variant=variant, seed=seed)
-        for (variant, seed), part in run.trajectory.groupby(["variant", "seed"], sort=False)
+        [
+            trajectory(part, scores).assign(variant=str(variant), seed=int(str(seed)))
+            for (variant, seed), part in run.trajectory.groupby(["variant", "seed"], sort=False)
+        ]
     )
     shown = found[found["goal"].isin(["none", "own"]) & found["group"].str.startswith("rejected")]
     panels = [
@@ -108,8 +110,8 @@ def _trajectory(run: Run, looks: Mapping[str, Look]) -> Section:
         for (goal, group), part in shown.groupby(["goal", "group"], sort=False)
     ]
     caption = (
-        "Mean change of log p of held-out rejected responses since before the first step (nats, summed over tokens), by "
-        f"whether the response scored 5 or more. n = {span_of(shown['n'])} pairs. Whiskers: 95% t intervals over pairs."
+        "Mean change of log p of held-out rejected responses since before the first step (nats, summed over tokens), "
+        f"by whether the response scored 5 or more. n = {span_of(shown['n'])} pairs. Whiskers: 95% t intervals."
     )
     return Section("trajectory", heading, caption, panels, "", 2, shown_in(looks, shown))
 
