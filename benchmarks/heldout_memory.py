@@ -16,8 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-WORDS = "the sea is blue in the morning and grey by noon a bridge carries people over what they cannot cross".split()
+WORDS = ["the", "sea", "is", "blue", "in", "morning", "and", "grey", "by", "noon", "a", "bridge", "carries", "people"]
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} </s> {% endfor %}"
+    "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
 # The command in a process of its own, which says at its end how much memory it held at most.
 MEASURED = (
     "import re, sys; from radpo.cli import app; app(sys.argv[1:], standalone_mode=False); "
@@ -26,11 +29,11 @@ MEASURED = (
 
 
 def write_pairs(path: Path, number: int) -> None:
-    """Pairs with responses of 5 to 30 words."""
+    """Pairs with texts of 3 to 20 words."""
     chance = random.Random(0)
 
     def text() -> str:
-        return " ".join(chance.choices(WORDS, k=chance.randint(5, 30)))
+        return " ".join(chance.choices(WORDS, k=chance.randint(3, 20)))
 
     with path.open("w", encoding="utf-8") as stream:
         for place in range(number):
@@ -41,10 +44,30 @@ def write_pairs(path: Path, number: int) -> None:
             stream.write(json.dumps(row) + "\n")
 
 
+def write_model(folder: Path) -> None:
+    """A random Llama of one small layer that knows a word from an unknown one, so that sequences are short."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    vocabulary = {
+        word: place for place, word in enumerate(["</s>", "<unk>", "<user>", "<assistant>", "<system>", *WORDS])
+    }
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>", unk_token="<unk>")
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=512, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
 def main() -> None:
     """Measure, and print a table."""
-    from factories import write_model
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, nargs="+", default=[1_000, 10_000])
     sizes = parser.parse_args().pairs
