@@ -6,7 +6,7 @@ to a response alike, as every training does, cancels; what is left is what the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from radpo.analysis.models import over_seeds
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GROUPS = ("rejected_high", "rejected_low", "chosen_high", "chosen_low")
+UNITS = {"nats": "nats", "nats per token": "per_token"}
 CONTRAST = "rejected_high_minus_low"
 """How much more (below 0) the variant lowers high-scored than low-scored rejected, beyond what the baseline does."""
 COLUMNS = (
@@ -32,6 +33,7 @@ def differences(
     against: str,
     *,
     high_score: float = 5.0,
+    units: Sequence[str] = tuple(UNITS),
     resamples: int = 5_000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -42,6 +44,7 @@ def differences(
             prompt_id.
         against: the variant that the others are compared with.
         high_score: from which score on a response counts as high.
+        units: of `UNITS`.
         seed: of the bootstrap and the sign flips.
 
     Returns:
@@ -67,7 +70,7 @@ def differences(
         if variant == against:
             continue
         own = changes[changes["variant"] == variant].drop(columns="variant")
-        rows = list(_rows(_paired(own, base, variant, against), high_score, resamples, seed))
+        rows = list(_rows(_paired(own, base, variant, against), high_score, units, resamples, seed))
         numbers = ["value", "stderr", "low", "high", "p", "detectable", "seed_low", "seed_high"]
         frame = pd.DataFrame(rows).astype(dict.fromkeys(numbers, "float64")).assign(variant=variant, against=against)
         known = frame["p"].notna()
@@ -103,7 +106,9 @@ def _paired(own: pd.DataFrame, base: pd.DataFrame, variant: str, against: str) -
     )
 
 
-def _rows(both: pd.DataFrame, high_score: float, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+def _rows(
+    both: pd.DataFrame, high_score: float, units: Sequence[str], resamples: int, seed: int
+) -> Iterator[dict[str, Any]]:
     import numpy as np
 
     high = both["score"] >= high_score
@@ -117,7 +122,8 @@ def _rows(both: pd.DataFrame, high_score: float, resamples: int, seed: int) -> I
             sides = (rows["score"] >= high_score).to_numpy()
             if rows.empty or (group == CONTRAST and (sides.all() or not sides.any())):
                 continue
-            for unit, column in (("nats", "nats"), ("nats per token", "per_token")):
+            for unit in units:
+                column = UNITS[unit]
                 values = rows[column].to_numpy(dtype=float)
                 clusters = rows["prompt_id"].to_numpy()
                 rng = np.random.default_rng(seed)

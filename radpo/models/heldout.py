@@ -28,6 +28,8 @@ GOALS = ("none", "best", "chosen", "rejected")
 """Asked for no goal, for the best score, for the chosen response's score, for the rejected response's score."""
 KEY = ("pair_id", "prompt_id", "response", "goal", "score", "tokens", "cut")
 _Chunk = tuple[list[dict[str, Any]], int]
+RESPONSES = 2 * len(GOALS)
+"""Measured responses of a pair, which progress counts."""
 CHUNK = 64
 """Pairs that are tokenised, scored and written at once: 512 sequences, of which like lengths share a batch."""
 
@@ -57,8 +59,7 @@ def heldout_log_likelihoods(
     scorer = _Scorer(model_folder, best, max_length, precision)
     frames = []
     for rows, done in in_chunks(pairs.to_batches()):
-        frames.append(pd.DataFrame(scorer.score(rows)))
-        progress(done, pairs.num_rows)
+        frames.append(pd.DataFrame(scorer.score(rows, _within(progress, done - len(rows), pairs.num_rows))))
     if not frames:
         raise DataError("there are no held-out pairs to measure")
     return pd.concat(frames, ignore_index=True)
@@ -84,6 +85,7 @@ def write_heldout(
         pairs: scored preferences as a stream of batches; `total` of them.
         out: the file; until it is whole, finished chunks are kept in a folder beside it.
         made_by: says which model and pairs these are; chunks of another call are not taken up.
+        progress: told of responses, `RESPONSES` a pair.
     """
     identity = json.dumps({"made_by": made_by, "best": best, "max_length": max_length, "precision": precision})
     scorer: list[_Scorer] = []  # loaded when the first chunk needs it
@@ -91,9 +93,12 @@ def write_heldout(
     def rows(number: int, chunk: _Chunk) -> list[dict[str, Any]]:
         if not scorer:
             scorer.append(_Scorer(model_folder, best, max_length, precision))
-        return scorer[0].score(chunk[0])
+        return scorer[0].score(chunk[0], _within(progress, chunk[1] - len(chunk[0]), total))
 
-    if write_chunks(out, _schema(), identity, in_chunks(pairs), rows, lambda chunk: progress(chunk[1], total)) == 0:
+    def finished(chunk: _Chunk) -> None:
+        progress(chunk[1] * RESPONSES, total * RESPONSES)
+
+    if write_chunks(out, _schema(), identity, in_chunks(pairs), rows, finished) == 0:
         raise DataError("there are no held-out pairs to measure")
     return out
 
@@ -110,7 +115,7 @@ class _Scorer:
         self._best, self._max_length = best, max_length
         self._autocast = torch_dtype(precision) is torch.bfloat16
 
-    def score(self, pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def score(self, pairs: list[dict[str, Any]], progress: Progress) -> list[dict[str, Any]]:
         """Rows as `heldout_log_likelihoods` describes."""
         rows, tokenized = [], []
         for pair in pairs:
@@ -129,7 +134,7 @@ class _Scorer:
                 ]  # fmt: skip
         lengths = [len(ids) for pair in tokenized for ids in (pair.chosen_ids, pair.rejected_ids)]
         items = list(responses(tokenized, self._max_length))
-        scored = log_likelihoods(self._model, items, autocast=self._autocast)
+        scored = log_likelihoods(self._model, items, autocast=self._autocast, progress=progress)
         return [
             {**row, "tokens": item.tokens, "cut": length - item.tokens, "logp": item.logp}
             for row, item, length in zip(rows, scored, lengths, strict=True)
@@ -184,6 +189,11 @@ def in_chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[_Chunk]:
                 yield chunk, done
     if held:
         yield held, done + len(held)
+
+
+def _within(progress: Progress, before: int, total: int) -> Progress:
+    """Tells of the responses of a chunk as part of those of all pairs, `before` of which are done."""
+    return lambda done, _: progress(before * RESPONSES + done, total * RESPONSES)
 
 
 def prompt_id(prompt: list[dict[str, str]]) -> str:

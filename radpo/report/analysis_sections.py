@@ -47,8 +47,8 @@ def _contrasts(run: Run, looks: Mapping[str, Look]) -> Section:
     )
     if run.likelihoods is None or run.baseline not in variants or len(variants) < 2:
         return Section("contrasts", title, "", [], "")
-    found = differences(run.likelihoods, run.baseline, resamples=1_000)
-    found = found[found["unit"] == "nats"].assign(group=lambda rows: rows["group"].map(GROUPS))
+    found = differences(run.likelihoods, run.baseline, units=["nats"], resamples=1_000)
+    found = found.assign(group=found["group"].map(GROUPS))
     panels = [
         Panel(
             words.capitalize(),
