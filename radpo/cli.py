@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from radpo import cli_matrix
+from radpo.cli_analyze import analyze_app
 from radpo.cli_data import data_app
-from radpo.cli_options import Json, Model, PairsFile, Scale, Seed, load_pairs, print_json, quiet_libraries
+from radpo.cli_options import Json, Model, PairsFile, Scale, Seed, figures, print_json, quiet_libraries, show
 from radpo.cli_store import store_app
 from radpo.errors import RadpoError
-
-if TYPE_CHECKING:
-    from radpo.results import Scores
 
 app = typer.Typer(
     help="Train plain and reward-augmented DPO, score the checkpoints, measure unlearning, compare.\n\n"
@@ -27,7 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 eval_app = typer.Typer(help="Score one checkpoint on one benchmark.", no_args_is_help=True)
-analyze_app = typer.Typer(help="Ask what training did to a checkpoint.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
 app.add_typer(analyze_app, name="analyze")
@@ -133,7 +129,7 @@ def eval_alpaca_eval(
 
     from radpo.harness.alpaca_eval import load_annotations, win_rate
 
-    _show(asdict(win_rate(load_annotations(annotations), reference)), as_json)
+    show(asdict(win_rate(load_annotations(annotations), reference)), as_json)
 
 
 @eval_app.command("mt-bench")
@@ -149,7 +145,7 @@ def eval_mt_bench(
 
     from radpo.harness.mt_bench import load_judgments, score
 
-    _show(asdict(score(load_judgments(judgments, questions))), as_json)
+    show(asdict(score(load_judgments(judgments, questions))), as_json)
 
 
 @eval_app.command("academic")
@@ -167,40 +163,7 @@ def eval_academic(
 
     quiet_libraries()
     outcome = scores(run(resolve_model(model), tasks, include, limit=limit, batch_size=batch_size, precision="float32"))
-    _show(_figures(outcome), as_json)
-
-
-@analyze_app.command("unlearning")
-def analyze_unlearning(
-    pairs: PairsFile,
-    policy: Annotated[str, typer.Option(help="The trained checkpoint.")],
-    reference: Annotated[str, typer.Option(help="The model it was trained from.")],
-    high_score: Annotated[
-        float, typer.Option(help="Rejected responses from this score on count as high-scored.")
-    ] = 5.0,
-    scale: Scale = (1.0, 10.0),
-    max_length: Annotated[int, typer.Option(min=16)] = 1024,
-    as_json: Json = False,
-) -> None:
-    """How log p of held-out responses changed from reference to policy, by score and by the goal asked for."""
-    from radpo.analysis.unlearning import summarise
-    from radpo.console import progress_bar
-    from radpo.models.heldout import heldout_change
-    from radpo.models.loading import resolve_model
-
-    table = load_pairs(pairs, scale, "raise", False).table
-    quiet_libraries()
-    with progress_bar("reference") as first, progress_bar("policy") as second:
-        frame = heldout_change(
-            resolve_model(policy),
-            resolve_model(reference),
-            table,
-            best=scale[1],
-            max_length=max_length,
-            progress=(first, second),
-        )
-    outcome = summarise(frame, high_score=high_score)
-    _show(_figures(outcome), as_json)
+    show(figures(outcome), as_json)
 
 
 @app.command()
@@ -235,24 +198,4 @@ def doctor(as_json: Json = False) -> None:
     """Say what this machine has: versions, processor, bfloat16, GPU, the bundled model, the store."""
     from radpo.doctor import examine
 
-    _show(examine(), as_json)
-
-
-def _figures(scores: Scores) -> dict[str, Any]:
-    """A benchmark's results as one document, by subset and metric."""
-    named = {f"{r.subset}/{r.metric}": {"value": r.value, "stderr": r.stderr, "n": r.n} for r in scores.results}
-    return {**named, "notes": list(scores.notes)}
-
-
-def _show(figures: Mapping[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(figures)
-        return
-    for name, value in figures.items():
-        if isinstance(value, dict) and {"value", "stderr", "n"} <= value.keys():
-            error = "" if value["stderr"] is None else f" ± {value['stderr']:.4g} (standard error)"
-            print(f"{name}: {value['value']:.6g}{error}, n = {value['n']}")
-        elif isinstance(value, list | tuple):
-            print(*value, sep="\n")
-        else:
-            print(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
+    show(examine(), as_json)

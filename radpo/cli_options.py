@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,10 @@ import typer
 from radpo.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from radpo.data.preferences import Preferences, Reading
+    from radpo.results import Scores
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else there.")
@@ -113,3 +117,41 @@ def parse_pairs(option: str, pairs: list[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             found[key] = value
     return found
+
+
+def figures(scores: Scores) -> dict[str, Any]:
+    """A benchmark's results as one document, by subset and metric."""
+    named = {f"{r.subset}/{r.metric}": {"value": r.value, "stderr": r.stderr, "n": r.n} for r in scores.results}
+    return {**named, "notes": list(scores.notes)}
+
+
+def show(figures: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(figures)
+        return
+    for name, value in figures.items():
+        if isinstance(value, dict) and {"value", "stderr", "n"} <= value.keys():
+            error = "" if value["stderr"] is None else f" ± {value['stderr']:.4g} (standard error)"
+            print(f"{name}: {value['value']:.6g}{error}, n = {value['n']}")
+        elif isinstance(value, list | tuple):
+            print(*value, sep="\n")
+        else:
+            print(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def show_table(frame: pd.DataFrame, as_json: bool, out: Path | None = None) -> None:
+    """Print a tidy frame, whole; missing values are null in JSON. Written to `out`, too, where there is one."""
+    if out is None:
+        pass
+    elif out.suffix == ".json":
+        frame.to_json(out, orient="records", indent=1)
+    elif out.suffix == ".csv":
+        frame.to_csv(out, index=False)
+    elif out.suffix == ".parquet":
+        frame.to_parquet(out, index=False)
+    else:
+        raise ConfigError(f"--out {out}: must end in .parquet, .csv or .json")
+    if as_json:
+        print_json(json.loads(frame.to_json(orient="records")))
+    else:
+        print(frame.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.4g}"))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
-from radpo.analysis.statistics import holm, paired_bootstrap, sign_flip_test
+from radpo.analysis.permutation import sign_flip_test
+from radpo.analysis.statistics import holm, paired_bootstrap
 from radpo.errors import ConfigError, DataError
 from radpo.results import EXAMPLE_DTYPES, RESULT_DTYPES
 

@@ -161,3 +161,60 @@ def test_every_primary_figure_is_the_mean_of_its_examples():
 def test_what_is_missing_is_named(spoil, message):
     with pytest.raises(DataError, match=message):
         summarise(spoil(likelihoods(PAIRS)))
+
+
+def test_per_token_divides_each_change_by_its_tokens():
+    frame = likelihoods(PAIRS)
+    frame["tokens"] = np.where(frame.pair_id == "p0", 10, 4)
+    scores = summarise(frame)
+    high = value(scores, "none", "delta_logp_per_token_rejected_high")
+    assert high.value == pytest.approx((-3.0 / 10 - 0.5 / 4) / 2)
+    assert value(scores, "none", "delta_logp_per_token_chosen").value == pytest.approx((-0.1 - 0.5 + 0.75) / 3)
+
+
+def test_slopes_are_scipys_and_statsmodels():
+    import statsmodels.api as sm
+    from scipy import stats
+
+    pairs = random_pairs(80)
+    frame = likelihoods(pairs)
+    rng = np.random.default_rng(1)
+    lengths = dict(zip(frame.pair_id.unique(), rng.integers(5, 60, 80), strict=True))
+    frame["tokens"] = frame.pair_id.map(lengths)
+    scores = summarise(frame)
+    rejected = np.array([p["score_rejected"] for p in pairs])
+    gap = np.array([p["score_chosen"] for p in pairs]) - rejected
+    change = np.array([p["delta"]["rejected", "best"] for p in pairs])
+    margin = np.array([p["delta"]["chosen", "best"] for p in pairs]) - change
+    assert value(scores, "best", "rejected_delta_per_score").value == pytest.approx(
+        stats.linregress(rejected, change).slope
+    )
+    line = stats.linregress(gap, margin)
+    assert value(scores, "best", "margin_per_score_gap").value == pytest.approx(line.slope)
+    assert value(scores, "best", "margin_at_equal_scores").value == pytest.approx(line.intercept)
+    design = sm.add_constant(np.column_stack([rejected, list(lengths.values())]))
+    fit = sm.OLS(change, design).fit(cov_type="HC1")
+    given = value(scores, "best", "rejected_delta_per_score_given_tokens")
+    assert (given.value, given.stderr) == pytest.approx((fit.params[1], fit.bse[1]))
+    assert value(scores, "best", "rejected_delta_per_token_of_length").value == pytest.approx(fit.params[2])
+
+
+def test_a_length_that_never_varies_is_no_covariate_and_that_is_said():
+    scores = summarise(likelihoods(random_pairs(20)))  # all of 5 tokens
+    assert not [r for r in scores.results if r.metric.endswith("given_tokens")]
+    assert any("rejected_delta_per_score_given_tokens" in note for note in scores.notes)
+
+
+def test_pairs_of_one_prompt_are_one_cluster():
+    frame = likelihoods(random_pairs(40))
+    alone = value(summarise(frame), "none", "delta_logp_chosen")
+    doubled = pd.concat([frame, frame.assign(pair_id=frame.pair_id + "again")])
+    shared = value(summarise(doubled.assign(prompt_id=doubled.pair_id.str.removesuffix("again"))), "none", alone.metric)
+    assert (shared.value, shared.stderr, shared.n) == pytest.approx((alone.value, alone.stderr, 80))
+
+
+def test_responses_cut_to_length_are_counted():
+    frame = likelihoods(PAIRS).assign(cut=0)
+    assert not [n for n in summarise(frame).notes if "cut" in n]
+    frame.loc[(frame.pair_id == "p1") & (frame.response == "chosen"), "cut"] = 3
+    assert "unlearning: 1 of 6 responses were cut to the greatest length." in summarise(frame).notes

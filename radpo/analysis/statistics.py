@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
     Values = Sequence[float] | npt.NDArray[Any]
-
-Alternative = Literal["two-sided", "less", "greater"]
 
 # Resamples are drawn in blocks of at most so many numbers, so that memory stays below 50 MB at any size.
 _BLOCK = 2_000_000
@@ -62,8 +61,8 @@ def mean(
     import numpy as np
     from scipy import stats
 
-    x = _finite(values)
-    sums, sizes = _by_cluster(x - x.mean(), clusters)
+    x = finite(values)
+    sums, sizes = by_cluster(x - x.mean(), clusters)
     groups = len(sums)
     if groups < 2:
         return Estimate(float(x.mean()), None, None, None, len(x), groups)
@@ -82,7 +81,7 @@ def paired_bootstrap(
     resamples: int = 10_000,
     rng: np.random.Generator,
 ) -> Estimate:
-    """The mean paired difference with a percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13).
+    """The mean paired difference with a bootstrap interval, of expanded percentiles (see `bootstrap`).
 
     Whole clusters are drawn with replacement and the mean is over the values drawn, so the denominator varies with the
     clusters' sizes. Without clusters every pair is one.
@@ -95,10 +94,9 @@ def paired_bootstrap(
     Raises:
         DataError: as `mean`.
     """
-    import numpy as np
 
-    x = _finite(differences)
-    sums, sizes = _by_cluster(x, clusters)
+    x = finite(differences)
+    sums, sizes = by_cluster(x, clusters)
     groups = len(sums)
     if groups < 2:
         return Estimate(float(x.mean()), None, None, None, len(x), groups)
@@ -108,55 +106,99 @@ def paired_bootstrap(
         means: Floats = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
         return means
 
-    means = _in_blocks(resample, resamples, groups)
-    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Estimate(float(x.mean()), float(means.std(ddof=1)), float(low), float(high), len(x), groups)
+    means = in_blocks(resample, resamples, groups)
+    return _from_draws(float(x.mean()), means, confidence, len(x), groups)
 
 
-def sign_flip_test(
-    differences: Values,
+def bootstrap(
+    statistic: Callable[[Floats], Floats],
+    n: int,
     *,
     clusters: Any = None,
-    alternative: Alternative = "two-sided",
+    confidence: float = 0.95,
     resamples: int = 10_000,
     rng: np.random.Generator,
-) -> float:
-    """The p-value of the paired permutation test: were the differences' signs heads or tails, how rare is this mean?
+) -> Estimate:
+    """Any figure of n rows with a bootstrap interval; rows of one cluster are drawn together.
 
-    Under the null hypothesis the two sides of a pair are exchangeable, so every sign (of a whole cluster's sum) may be
-    flipped (Fisher 1935; Good 2005, ch. 3). Where all flips are no more than `resamples`, they are enumerated and the
-    p-value is exact; else it is (1 + b) / (1 + resamples), which is never 0 (Phipson & Smyth 2010).
+    The interval is between the percentiles Phi(-+ sqrt(G / (G - 1)) * t) of the draws, with Student's t for G - 1
+    degrees of freedom: plain percentiles are too narrow for few clusters, by exactly this factor where the statistic is
+    a mean of normal values (Hesterberg 2015, arXiv 1411.5279, "expanded percentile interval"). With many clusters they
+    are the usual 2.5% and 97.5%. The standard error is the draws' standard deviation times sqrt(G / (G - 1)).
 
     Args:
-        differences: shape (n,), candidate minus baseline of every pair.
-        clusters: shape (n,), labels; all differences of a cluster flip together.
-        alternative: `less` asks whether the candidate is below the baseline.
+        statistic: maps weights of shape (draws, n), how often each row was drawn, to the figure of every draw, shape
+            (draws,); such as `weighted_mean` and `weighted_slope` with their data filled in. NaN where a draw left
+            nothing to compute it from; those draws are left out.
+        clusters: shape (n,), labels; None where rows are independent.
 
     Raises:
-        DataError: as `mean`.
+        DataError: labels and rows differ in number, or the figure of the rows as they are is not finite.
     """
     import numpy as np
 
-    sums, _ = _by_cluster(_finite(differences), clusters)
-    groups = len(sums)
-    exact = groups < 63 and 2**groups <= resamples
-    observed = sums.sum()
-    if exact:
-        bits = (np.arange(2**groups)[:, None] >> np.arange(groups)) & 1
-        totals = (1.0 - 2.0 * bits) @ sums
-    else:
-        totals = _in_blocks(
-            lambda count: (1.0 - 2.0 * rng.integers(0, 2, size=(count, groups))) @ sums, resamples, groups
-        )
-    # Equal sums differ in their last digits when added up in another order; they are ties all the same.
-    slack = 1e-12 * max(float(np.abs(sums).sum()), 1e-300)
-    if alternative == "two-sided":
-        extreme = np.count_nonzero(np.abs(totals) >= abs(observed) - slack)
-    elif alternative == "less":
-        extreme = np.count_nonzero(totals <= observed + slack)
-    else:
-        extreme = np.count_nonzero(totals >= observed - slack)
-    return float(extreme / len(totals)) if exact else float((1 + extreme) / (1 + len(totals)))
+    places = np.arange(n) if clusters is None else cluster_codes(clusters, n)
+    groups = int(places.max()) + 1 if n else 0
+    value = float(statistic(np.ones((1, n)))[0]) if n else float("nan")
+    if not np.isfinite(value):
+        raise DataError("the rows leave nothing to compute the figure from; it needs rows that differ in what it uses")
+    if groups < 2:
+        return Estimate(value, None, None, None, n, groups)
+
+    def resample(count: int) -> Floats:
+        drawn = rng.integers(0, groups, size=(count, groups)) + groups * np.arange(count)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=count * groups).reshape(count, groups)[:, places]
+        return statistic(weights.astype(np.float64))
+
+    draws = in_blocks(resample, resamples, max(n, groups))
+    return _from_draws(value, draws[np.isfinite(draws)], confidence, n, groups)
+
+
+def weighted_mean(weights: Floats, values: Floats) -> Floats:
+    """The mean under every row of weights: (draws, n) and (n,) -> (draws,); NaN where all weights are 0."""
+    import numpy as np
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(weights @ values / weights.sum(axis=1))
+
+
+def weighted_slope(weights: Floats, x: Floats, y: Floats) -> Floats:
+    """The least-squares slope of y on x under every row of weights: (draws, n), (n,), (n,) -> (draws,)."""
+    import numpy as np
+
+    x, y = x - x.mean(), y - y.mean()
+    mean_x, mean_y = weighted_mean(weights, x), weighted_mean(weights, y)
+    variance = weighted_mean(weights, x * x) - mean_x**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = (weighted_mean(weights, x * y) - mean_x * mean_y) / variance
+    return np.where(variance > 1e-12 * max(float(np.square(x).mean()), 1e-300), slope, np.nan)
+
+
+def rank_correlation(
+    x: Values, y: Values, *, clusters: Any = None, confidence: float = 0.95, resamples: int = 2_000,
+    rng: np.random.Generator,
+) -> Estimate:  # fmt: skip
+    """Spearman's rank correlation with its bootstrap interval; every draw is ranked anew, ties at their mean rank.
+
+    Raises:
+        DataError: fewer than two values, or all values of one side are equal.
+    """
+    import numpy as np
+    from scipy import stats
+
+    left, right = finite(x), finite(y)
+    if len(left) != len(right):
+        raise DataError(f"{len(left)} values against {len(right)}: a correlation is of pairs")
+
+    def statistic(weights: Floats) -> Floats:
+        found = []
+        for row in weights.astype(np.intp):
+            ranks = [stats.rankdata(np.repeat(side, row)) for side in (left, right)]
+            spread = ranks[0].std() * ranks[1].std() if len(ranks[0]) > 1 else 0.0
+            found.append(np.corrcoef(ranks)[0, 1] if spread > 0 else np.nan)
+        return np.array(found, dtype=np.float64)
+
+    return bootstrap(statistic, len(left), clusters=clusters, confidence=confidence, resamples=resamples, rng=rng)
 
 
 def holm(p_values: Values) -> list[float]:
@@ -195,7 +237,37 @@ def minimum_detectable_effect(stderr: float, *, alpha: float = 0.05, power: floa
     return float((stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * stderr)
 
 
-def _finite(values: Values) -> Floats:
+def sample_size(sd: float, effect: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
+    """How many pairs a two-sided test at `alpha` needs to find a mean difference of `effect` with probability `power`.
+
+    ceil(((z_{1 - alpha/2} + z_{power}) * sd / effect)^2): `minimum_detectable_effect` solved for n, the other tail's
+    share of the power left out. Where examples come in clusters, n counts clusters and sd is that of their means.
+
+    Args:
+        sd: the standard deviation of the paired differences, in the unit of `effect`.
+
+    Raises:
+        DataError: the effect is 0, which no number of pairs shows.
+    """
+    if effect == 0:
+        raise DataError("no number of pairs shows an effect of 0; say the smallest effect that matters")
+    return max(math.ceil((minimum_detectable_effect(sd, alpha=alpha, power=power) / abs(effect)) ** 2), 2)
+
+
+def _from_draws(value: float, draws: Floats, confidence: float, n: int, groups: int) -> Estimate:
+    """A statistic's expanded percentile interval; see `bootstrap`."""
+    import numpy as np
+    from scipy import stats
+
+    if len(draws) < 2:
+        return Estimate(value, None, None, None, n, groups)
+    grown = math.sqrt(groups / (groups - 1))
+    tail = float(stats.norm.cdf(-grown * stats.t.ppf(0.5 + confidence / 2, groups - 1)))
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Estimate(value, grown * float(draws.std(ddof=1)), float(low), float(high), n, groups)
+
+
+def finite(values: Values) -> Floats:
     import numpy as np
 
     x = np.asarray(values, dtype=np.float64)
@@ -206,7 +278,7 @@ def _finite(values: Values) -> Floats:
     return x
 
 
-def _by_cluster(x: Floats, clusters: Any) -> tuple[Floats, Floats]:
+def by_cluster(x: Floats, clusters: Any) -> tuple[Floats, Floats]:
     """Sum and size of every cluster, shape (G,) each, in the order in which the labels first appear.
 
     By appearance, not by label: the draws of a seeded generator then do not depend on how the clusters are called.
@@ -215,14 +287,21 @@ def _by_cluster(x: Floats, clusters: Any) -> tuple[Floats, Floats]:
 
     if clusters is None:
         return x, np.ones_like(x)
-    places: dict[Any, int] = {}
-    codes = np.array([places.setdefault(label, len(places)) for label in clusters], dtype=np.intp)
-    if len(codes) != len(x):
-        raise DataError(f"{len(codes)} cluster labels for {len(x)} values; give one for each")
+    codes = cluster_codes(clusters, len(x))
     return np.bincount(codes, weights=x).astype(np.float64), np.bincount(codes).astype(np.float64)
 
 
-def _in_blocks(draw: Callable[[int], Floats], total: int, width: int) -> Floats:
+def cluster_codes(clusters: Any, n: int) -> npt.NDArray[np.intp]:
+    import numpy as np
+
+    places: dict[Any, int] = {}
+    codes = np.array([places.setdefault(label, len(places)) for label in clusters], dtype=np.intp)
+    if len(codes) != n:
+        raise DataError(f"{len(codes)} cluster labels for {n} values; give one for each")
+    return codes
+
+
+def in_blocks(draw: Callable[[int], Floats], total: int, width: int) -> Floats:
     import numpy as np
 
     block = max(_BLOCK // width, 1)

@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
-from radpo.analysis.statistics import mean
+from radpo.analysis.models import linear
+from radpo.analysis.statistics import Estimate, mean
 from radpo.errors import DataError
 from radpo.results import Example, Result, Scores
 
@@ -32,7 +33,15 @@ def summarise(frame: pd.DataFrame, *, high_score: float = 5.0) -> Scores:
 
     - `delta_logp_rejected_high`, `_low`: rejected responses that scored `high_score` or more, or less.
     - `delta_logp_chosen`, `_high`, `_low`: chosen responses, all and by their own score.
+    - `delta_logp_per_token_*`: the same, each pair's change divided by its response's tokens first (nats per token).
     - `share_high_rejected_lost_1nat`: the share of high-scored rejected whose log p fell by 1 nat or more.
+    - `rejected_delta_per_score`, `chosen_delta_per_score`: the slope of the change on the response's score (nats per
+      point); `*_given_tokens`: the same with the response's length as a covariate, since long answers score higher
+      and change more.
+    - `margin_per_score_gap`: the slope of the implicit reward's gap, delta(chosen) - delta(rejected) (nats; times beta
+      it is a reward), on the gap in score; `margin_at_equal_scores`: its intercept. A policy that has learned rewards
+      has a slope and no intercept; one that stretches every pair alike, near-equal ones too, has an intercept and no
+      slope (the paper's overfitting claim).
     - `preference_accuracy`: the share of pairs whose implicit reward (Rafailov et al. 2023, eq. 5, without beta) is
       higher for the better response; equal rewards count as half, so the reference itself has 0.5. For `own` it is
       over the 2N relabeled pairs: asked for the chosen's score the chosen is better, asked for the rejected's the
@@ -41,7 +50,9 @@ def summarise(frame: pd.DataFrame, *, high_score: float = 5.0) -> Scores:
 
     Args:
         frame: one variant and seed: pair_id, response (chosen or rejected), goal (none, best, chosen, rejected: whose
-            score was asked for), score (the response's), tokens, logp_policy and logp_reference (nats, summed).
+            score was asked for), score (the response's), tokens, logp_policy and logp_reference (nats, summed), and
+            where known prompt_id, by which standard errors are clustered (else every pair is one cluster), and cut, the
+            tokens left out beyond the greatest length.
         high_score: from which score on a response counts as high, on the data's own scale.
 
     Returns:
@@ -51,19 +62,22 @@ def summarise(frame: pd.DataFrame, *, high_score: float = 5.0) -> Scores:
     Raises:
         DataError: a column or a row is missing, or a number is not finite.
     """
-    wide = _wide(frame)
+    wide, prompts = by_pair(frame), _prompts(frame)
     results: list[Result] = []
     examples: list[Example] = []
-    notes: list[str] = []
+    notes: list[str] = _cut(frame)
     for subset in SUBSETS:
         groups = _groups(wide, subset, high_score)
         groups["preference_accuracy"] = _accuracy(wide, subset)
-        for metric, (values, clusters) in groups.items():
+        for metric, values in groups.items():
             if len(values) == 0:
                 notes.append(_empty(metric, subset, high_score))
                 continue
-            results.append(_result(subset, metric, values, clusters))
-        results += _by_score(wide, subset)
+            results.append(_result(subset, metric, mean(values.to_numpy(), clusters=prompts[values.index])))
+        slopes, missing = _slopes(wide, subset, prompts)
+        results += slopes
+        notes += missing
+        results += _by_score(wide, subset, prompts)
         examples += _examples(wide, subset, high_score)
     return Scores(tuple(results), tuple(examples), tuple(notes))
 
@@ -73,10 +87,9 @@ _DIRECTION = {
     "share_high_rejected_lost_1nat": False,
     "preference_accuracy": True,
 }
-_Group = tuple["pd.Series[float]", "pd.Series[str]"]
 
 
-def _wide(frame: pd.DataFrame) -> pd.DataFrame:
+def by_pair(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a pair; columns delta, tokens, logp_policy, logp_reference by (response, goal), score by response."""
     import numpy as np
 
@@ -115,25 +128,41 @@ def _goal(subset: Subset, response: str) -> str:
     return response if subset == "own" else subset
 
 
-def _groups(wide: pd.DataFrame, subset: Subset, high_score: float) -> dict[str, _Group]:
-    """Metric -> its per-pair values and pair ids, possibly none."""
-    chosen = wide["delta", "chosen", _goal(subset, "chosen")]
-    rejected = wide["delta", "rejected", _goal(subset, "rejected")]
-    chosen_high = wide["score", "chosen", "none"] >= high_score
-    rejected_high = wide["score", "rejected", "none"] >= high_score
-    lost = (rejected <= -1.0).astype(float)
-    values = {
-        "delta_logp_rejected_high": rejected[rejected_high],
-        "delta_logp_rejected_low": rejected[~rejected_high],
-        "delta_logp_chosen": chosen,
-        "delta_logp_chosen_high": chosen[chosen_high],
-        "delta_logp_chosen_low": chosen[~chosen_high],
-        "share_high_rejected_lost_1nat": lost[rejected_high],
-    }
-    return {metric: (series, series.index.to_series()) for metric, series in values.items()}
+def _prompts(frame: pd.DataFrame) -> pd.Series[str]:
+    """pair_id -> the prompt that it shares with others; itself where the frame does not say."""
+    first = frame.drop_duplicates("pair_id").set_index("pair_id", drop=False)
+    prompts: pd.Series[str] = first["prompt_id" if "prompt_id" in frame.columns else "pair_id"]
+    return prompts
 
 
-def _accuracy(wide: pd.DataFrame, subset: Subset) -> _Group:
+def _cut(frame: pd.DataFrame) -> list[str]:
+    """Says how many responses were scored in part only."""
+    if "cut" not in frame.columns:
+        return []
+    responses = frame[frame["goal"] == "none"]
+    cut = int((responses["cut"] > 0).sum())
+    return [f"unlearning: {cut} of {len(responses)} responses were cut to the greatest length."] if cut else []
+
+
+def _groups(wide: pd.DataFrame, subset: Subset, high_score: float) -> dict[str, pd.Series[float]]:
+    """Metric -> its values by pair id, possibly none."""
+    values: dict[str, pd.Series[float]] = {}
+    for unit in ("", "_per_token"):
+        for response in ("rejected", "chosen"):
+            change = wide["delta", response, _goal(subset, response)]
+            if unit:
+                change = change / wide["tokens", response, _goal(subset, response)].clip(lower=1)
+            high = wide["score", response, "none"] >= high_score
+            if response == "chosen":
+                values[f"delta_logp{unit}_chosen"] = change
+            values[f"delta_logp{unit}_{response}_high"] = change[high]
+            values[f"delta_logp{unit}_{response}_low"] = change[~high]
+    lost = (wide["delta", "rejected", _goal(subset, "rejected")] <= -1.0).astype(float)
+    values["share_high_rejected_lost_1nat"] = lost[wide["score", "rejected", "none"] >= high_score]
+    return values
+
+
+def _accuracy(wide: pd.DataFrame, subset: Subset) -> pd.Series[float]:
     """1 where the better response's implicit reward is the higher one, 0.5 where both are equal, 0 else."""
     import pandas as pd
 
@@ -145,11 +174,37 @@ def _accuracy(wide: pd.DataFrame, subset: Subset) -> _Group:
             goal: untied["delta", "chosen", goal] - untied["delta", "rejected", goal] for goal in ("chosen", "rejected")
         }
         margins = pd.concat([by_goal["chosen"], -by_goal["rejected"]])
-    return ((margins > 0).astype(float) + (margins >= 0)) / 2, margins.index.to_series()
+    return ((margins > 0).astype(float) + (margins >= 0)) / 2
 
 
-def _result(subset: str, metric: str, values: pd.Series[float], clusters: pd.Series[str]) -> Result:
-    estimate = mean(values.to_numpy(), clusters=clusters.to_numpy())
+def _slopes(wide: pd.DataFrame, subset: Subset, prompts: pd.Series[str]) -> tuple[list[Result], list[str]]:
+    """Changes against scores, with and without length, and the implicit reward's gap against the gap in score."""
+    clusters = prompts[wide.index].to_numpy()
+    found: dict[str, Estimate] = {}
+    notes = []
+
+    def fit(y: pd.Series[float], named: dict[str, str], **covariates: pd.Series[float]) -> None:
+        try:
+            estimates = linear(y.to_numpy(), {k: v.to_numpy() for k, v in covariates.items()}, clusters=clusters)
+        except DataError as error:
+            notes.append(f"unlearning, goal {subset}: {', '.join(named.values())} left out, because {error}.")
+            return
+        found.update({metric: estimates[name] for name, metric in named.items()})
+
+    for response in ("rejected", "chosen"):
+        goal = _goal(subset, response)
+        change, score = wide["delta", response, goal], wide["score", response, "none"]
+        tokens = wide["tokens", response, goal]
+        fit(change, {"score": f"{response}_delta_per_score"}, score=score)
+        given = {"score": f"{response}_delta_per_score_given_tokens", "tokens": f"{response}_delta_per_token_of_length"}
+        fit(change, given, score=score, tokens=tokens)
+    margin = wide["delta", "chosen", _goal(subset, "chosen")] - wide["delta", "rejected", _goal(subset, "rejected")]
+    gap = wide["score", "chosen", "none"] - wide["score", "rejected", "none"]
+    fit(margin, {"gap": "margin_per_score_gap", "intercept": "margin_at_equal_scores"}, gap=gap)
+    return [_result(subset, metric, estimate) for metric, estimate in found.items()], notes
+
+
+def _result(subset: str, metric: str, estimate: Estimate) -> Result:
     return Result(
         benchmark=BENCHMARK,
         subset=subset,
@@ -162,7 +217,7 @@ def _result(subset: str, metric: str, values: pd.Series[float], clusters: pd.Ser
     )
 
 
-def _by_score(wide: pd.DataFrame, subset: Subset) -> Iterator[Result]:
+def _by_score(wide: pd.DataFrame, subset: Subset, prompts: pd.Series[str]) -> Iterator[Result]:
     import numpy as np
 
     for response in ("chosen", "rejected"):
@@ -170,21 +225,16 @@ def _by_score(wide: pd.DataFrame, subset: Subset) -> Iterator[Result]:
         floors = np.floor(wide["score", response, "none"])
         for floor in sorted(floors.unique()):
             values = delta[floors == floor]
-            bin_name = f"{subset}/[{floor:g},{floor + 1:g})"
-            yield _result(bin_name, f"delta_logp_{response}", values, values.index.to_series())
+            estimate = mean(values.to_numpy(), clusters=prompts[values.index])
+            yield _result(f"{subset}/[{floor:g},{floor + 1:g})", f"delta_logp_{response}", estimate)
 
 
 def _examples(wide: pd.DataFrame, subset: Subset, high_score: float) -> Iterable[Example]:
     """One row a rejected response, under the metric that it counts towards."""
     goal = _goal(subset, "rejected")
-    for pair_id, row in wide.iterrows():
-        score = float(row["score", "rejected", "none"])
-        detail = {
-            "score": score,
-            "tokens": int(row["tokens", "rejected", goal]),
-            "logp_policy": float(row["logp_policy", "rejected", goal]),
-            "logp_reference": float(row["logp_reference", "rejected", goal]),
-        }
+    columns = [wide[name, "rejected", goal] for name in ("delta", "score", "tokens", "logp_policy", "logp_reference")]
+    for pair_id, change, score, tokens, policy, reference in zip(wide.index, *columns, strict=True):
+        detail = {"score": score, "tokens": int(tokens), "logp_policy": policy, "logp_reference": reference}
         yield Example(
             benchmark=BENCHMARK,
             subset=subset,
@@ -193,7 +243,7 @@ def _examples(wide: pd.DataFrame, subset: Subset, high_score: float) -> Iterable
             output=None,
             baseline_output=None,
             metric="delta_logp_rejected_high" if score >= high_score else "delta_logp_rejected_low",
-            value=float(row["delta", "rejected", goal]),
+            value=float(change),
             detail=json.dumps(detail),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from radpo.config.section import DataFile, MatrixPath, Section
 
@@ -22,6 +22,40 @@ class Unlearning(Section):
     """Log-likelihoods of held-out responses before and after."""
 
     high_score: float = 5.0
+
+
+class ImplicitReward(Section):
+    """How the implicit reward ranks held-out responses, and how sure it is. Nothing to set: beta is the variant's."""
+
+
+class Displacement(Section):
+    """Whether training lowered chosen responses, and whether CHES scores (arXiv 2410.08847) told which."""
+
+
+class RewardKL(Section):
+    """Samples at temperature 1: how far the policy is from the reference, and what the judge says of it."""
+
+    questions: DataFile
+    judge: Literal["verifier"] = "verifier"
+    per_prompt: int = Field(1, ge=1)
+    max_new_tokens: int = Field(512, ge=1)
+    batch_size: int = Field(32, ge=1)
+
+
+class Calibration(Section):
+    """Samples asked for each goal, scored: does asking for more give more?"""
+
+    questions: DataFile
+    judge: Literal["verifier"] = "verifier"
+    goals: tuple[float, ...] = Field((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12), min_length=2)
+    best_seen: float | None = Field(None, description="The best score in the training data; the scale's end if unset.")
+    per_prompt: int = Field(1, ge=1)
+    max_new_tokens: int = Field(512, ge=1)
+    batch_size: int = Field(32, ge=1)
+
+
+class Style(Section):
+    """Length, variety, repetition and refusals of the answers that AlpacaEval compares; it takes that benchmark."""
 
 
 class AlpacaEval(Section):
@@ -56,6 +90,17 @@ class Benchmarks(Section):
     alpaca_eval: AlpacaEval | None = Field(None, alias="alpaca-eval")
     mt_bench: MTBench | None = Field(None, alias="mt-bench")
     academic: Academic | None = None
+    implicit_reward: ImplicitReward | None = Field(None, alias="implicit-reward")
+    displacement: Displacement | None = None
+    reward_kl: RewardKL | None = Field(None, alias="reward-kl")
+    calibration: Calibration | None = None
+    style: Style | None = None
+
+    @model_validator(mode="after")
+    def _style_has_answers(self) -> Benchmarks:
+        if self.style is not None and self.alpaca_eval is None:
+            raise ValueError("style looks at AlpacaEval's answers: name alpaca-eval, too, or leave style out")
+        return self
 
     def named(self) -> dict[str, Section | None]:
         """Every benchmark there is by the name it has in a matrix file, with its section where it was asked for."""

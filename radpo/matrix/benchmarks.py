@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from radpo.config.benchmarks import Academic, AlpacaEval, MTBench, SamplingSettings, Unlearning
+from radpo.config.benchmarks import Academic, AlpacaEval, MTBench, SamplingSettings, Style, Unlearning
 from radpo.config.section import DataFile
+from radpo.matrix.analyses import ANALYSES
 from radpo.matrix.builder import Builder, Checkpoint
 from radpo.matrix.graph import Stage
 from radpo.matrix.training import checkpoint, heldout_likelihoods
@@ -76,9 +77,17 @@ def _answers(builder: Builder, scored: Checkpoint, questions: DataFile, sampling
     return builder.about(scored, "generate", f"{scored.who}/{questions.path.stem}", settings)
 
 
+def _style(builder: Builder, section: Style, scored: Checkpoint) -> Stage | None:
+    compared = builder.matrix.benchmarks.alpaca_eval
+    judged = None if compared is None else _alpaca_eval(builder, compared, scored)
+    return None if judged is None else builder.stage("style", scored.who, {}, {"judged": judged})
+
+
 BENCHMARKS: dict[str, Callable[[Builder, Any, Checkpoint], Stage | None]] = {
     "unlearning": _unlearning,
     "alpaca-eval": _alpaca_eval,
     "mt-bench": _mt_bench,
     "academic": _academic,
+    **ANALYSES,
+    "style": _style,
 }

@@ -1,4 +1,4 @@
-"""The run directory's tables: cells and a store come in, results, examples, likelihoods and training go out."""
+"""The run directory's tables: cells and a store come in, results, examples, likelihoods, training go out."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def gather(cells: Sequence[Cell], store: Store) -> dict[str, pd.DataFrame]:
     examples: list[dict[str, Any]] = []
     likelihoods: list[pd.DataFrame] = []
     training: list[pd.DataFrame] = []
+    trajectories: list[pd.DataFrame] = []
     for cell in cells:
         place = {"variant": cell.variant, "model": cell.model, "seed": cell.seed}
         for stage in cell.benchmarks.values():
@@ -35,6 +36,9 @@ def gather(cells: Sequence[Cell], store: Store) -> dict[str, pd.DataFrame]:
         if cell.train is not None:
             folder = store.open(cell.train)
             training.append(pd.read_parquet(folder / "training.parquet").assign(variant=cell.variant, seed=cell.seed))
+            if (folder / "trajectory.parquet").exists():
+                tracked = pd.read_parquet(folder / "trajectory.parquet")
+                trajectories.append(tracked.assign(variant=cell.variant, seed=cell.seed))
             results += _heldout_results(
                 json.loads((folder / "heldout.json").read_text(encoding="utf-8")), place, cell, store
             )
@@ -43,6 +47,8 @@ def gather(cells: Sequence[Cell], store: Store) -> dict[str, pd.DataFrame]:
         tables["likelihoods.parquet"] = pd.concat(likelihoods, ignore_index=True)
     if training:
         tables["training.parquet"] = pd.concat(training, ignore_index=True)
+    if trajectories:
+        tables["trajectory.parquet"] = pd.concat(trajectories, ignore_index=True)
     return tables
 
 

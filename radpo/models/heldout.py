@@ -1,25 +1,38 @@
 """Held-out pairs and a checkpoint come in; log p of both responses, asked with each goal, goes out.
 
 Every checkpoint is asked in the same words: the goal is put into the messages and the template's own goal is left out,
-so that plain and conditioned checkpoints are measured on equal prompts.
+so that plain and conditioned checkpoints are measured on equal prompts. Pairs are taken a chunk at a time, so memory
+does not grow with their number.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from radpo.data.goals import condition, detect_placement, original_template
+from radpo.data.goals import Placement, condition, detect_placement, original_template
+from radpo.errors import DataError
 from radpo.judges.base import Progress, no_progress
-from radpo.models.likelihood import log_likelihoods, responses, tokenize_pair
+from radpo.models.chunked import write_chunks
+from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import Precision, load_model, load_tokenizer, torch_dtype
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
 
 GOALS = ("none", "best", "chosen", "rejected")
 """Asked for no goal, for the best score, for the chosen response's score, for the rejected response's score."""
+KEY = ("pair_id", "prompt_id", "response", "goal", "score", "tokens", "cut")
+_Chunk = tuple[list[dict[str, Any]], int]
+RESPONSES = 2 * len(GOALS)
+"""Measured responses of a pair, which progress counts."""
+CHUNK = 64
+"""Pairs that are tokenised, scored and written at once: 512 sequences, of which like lengths share a batch."""
 
 
 def heldout_log_likelihoods(
@@ -31,64 +44,128 @@ def heldout_log_likelihoods(
     precision: Precision,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
-    """log p(response | prompt, goal) for both responses of every pair and every goal of `GOALS`.
+    """log p(response | prompt, goal) for both responses of every pair and every goal of `GOALS`, in memory.
 
     Args:
         pairs: scored preferences (`radpo.data.preferences`).
         best: the highest score of the scale.
 
     Returns:
-        A tidy frame: pair_id, response (chosen or rejected), goal (of `GOALS`), score (the response's), tokens,
-        logp (nats, summed over the response's tokens).
+        A tidy frame: pair_id, prompt_id (equal where prompts are), response (chosen or rejected), goal (of `GOALS`),
+        score (the response's), tokens (how many were scored), cut (how many more there were beyond `max_length`),
+        logp (nats, summed over the scored tokens).
     """
     import pandas as pd
-    import torch
 
-    model, tokenizer = load_model(model_folder), load_tokenizer(model_folder)
-    tokenizer.chat_template = original_template(str(tokenizer.chat_template))
-    placement = detect_placement(tokenizer.chat_template)
+    scorer = _Scorer(model_folder, best, max_length, precision)
+    frames = []
+    for rows, done in in_chunks(pairs.to_batches()):
+        frames.append(pd.DataFrame(scorer.score(rows, _within(progress, done - len(rows), pairs.num_rows))))
+    if not frames:
+        raise DataError("there are no held-out pairs to measure")
+    return pd.concat(frames, ignore_index=True)
+
+
+def write_heldout(
+    model_folder: Path,
+    pairs: Iterable[pa.RecordBatch],
+    out: Path,
+    *,
+    total: int,
+    best: float,
+    max_length: int,
+    precision: Precision,
+    made_by: str = "",
+    progress: Progress = no_progress,
+) -> Path:
+    """`heldout_log_likelihoods` to a Parquet file, chunk by chunk. Interrupted, the same call goes on where it stopped.
+
+    A file that the same call made is left as it is.
+
+    Args:
+        pairs: scored preferences as a stream of batches; `total` of them.
+        out: the file; until it is whole, finished chunks are kept in a folder beside it.
+        made_by: says which model and pairs these are; chunks of another call are not taken up.
+        progress: told of responses, `RESPONSES` a pair.
+    """
+    identity = json.dumps({"made_by": made_by, "best": best, "max_length": max_length, "precision": precision})
+    scorer: list[_Scorer] = []  # loaded when the first chunk needs it
+
+    def rows(number: int, chunk: _Chunk) -> list[dict[str, Any]]:
+        if not scorer:
+            scorer.append(_Scorer(model_folder, best, max_length, precision))
+        return scorer[0].score(chunk[0], _within(progress, chunk[1] - len(chunk[0]), total))
+
+    def finished(chunk: _Chunk) -> None:
+        progress(chunk[1] * RESPONSES, total * RESPONSES)
+
+    if write_chunks(out, _schema(), identity, in_chunks(pairs), rows, finished) == 0:
+        raise DataError("there are no held-out pairs to measure")
+    return out
+
+
+def asked_with_goals(
+    pairs: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, placement: Placement, best: float
+) -> tuple[list[dict[str, Any]], list[TokenizedPair]]:
+    """Every scored pair asked with every goal of `GOALS`: who each response is, and the pairs in tokens.
+
+    Returns:
+        A row a response (pair_id, prompt_id, response, goal, score), two for each of the tokenised pairs.
+    """
     rows, tokenized = [], []
-    for pair in pairs.to_pylist():
+    for pair in pairs:
         scores = {"none": None, "best": best, "chosen": pair["score_chosen"], "rejected": pair["score_rejected"]}
         for goal in GOALS:
             prompt = condition(pair["prompt"], scores[goal], placement)
             tokenized.append(tokenize_pair(tokenizer, prompt, pair["chosen"], pair["rejected"]))
             rows += [
-                {"pair_id": pair["id"], "response": response, "goal": goal, "score": pair[f"score_{response}"]}
+                {
+                    "pair_id": pair["id"], "prompt_id": prompt_id(pair["prompt"]), "response": response,
+                    "goal": goal, "score": pair[f"score_{response}"],
+                }
                 for response in ("chosen", "rejected")
-            ]
-    autocast = torch_dtype(precision) is torch.bfloat16
-    scored = log_likelihoods(model, list(responses(tokenized, max_length)), autocast=autocast, progress=progress)
-    return pd.DataFrame(rows).assign(tokens=[item.tokens for item in scored], logp=[item.logp for item in scored])
+            ]  # fmt: skip
+    return rows, tokenized
 
 
-def heldout_change(
-    policy_folder: Path,
-    reference_folder: Path,
-    pairs: pa.Table,
-    *,
-    best: float,
-    max_length: int,
-    precision: Precision = "float32",
-    progress: tuple[Progress, Progress] = (no_progress, no_progress),
-) -> pd.DataFrame:
-    """Both models' log-likelihoods side by side: `heldout_log_likelihoods` with logp_policy and logp_reference.
+class _Scorer:
+    """A loaded checkpoint that scores chunks of pairs."""
 
-    Args:
-        progress: told of the reference's work, and of the policy's.
-    """
-    frames = [
-        heldout_log_likelihoods(folder, pairs, best=best, max_length=max_length, precision=precision, progress=told)
-        for folder, told in zip((reference_folder, policy_folder), progress, strict=True)
-    ]
-    return side_by_side(policy=frames[1], reference=frames[0])
+    def __init__(self, folder: Path, best: float, max_length: int, precision: Precision) -> None:
+        import torch
+
+        self._model, self._tokenizer = load_model(folder), load_tokenizer(folder)
+        self._tokenizer.chat_template = original_template(str(self._tokenizer.chat_template))
+        self._placement = detect_placement(self._tokenizer.chat_template)
+        self._best, self._max_length = best, max_length
+        self._autocast = torch_dtype(precision) is torch.bfloat16
+
+    def score(self, pairs: list[dict[str, Any]], progress: Progress) -> list[dict[str, Any]]:
+        """Rows as `heldout_log_likelihoods` describes."""
+        rows, tokenized = asked_with_goals(pairs, self._tokenizer, self._placement, self._best)
+        lengths = [len(ids) for pair in tokenized for ids in (pair.chosen_ids, pair.rejected_ids)]
+        items = list(responses(tokenized, self._max_length))
+        scored = log_likelihoods(self._model, items, autocast=self._autocast, progress=progress)
+        return [
+            {**row, "tokens": item.tokens, "cut": length - item.tokens, "logp": item.logp}
+            for row, item, length in zip(rows, scored, lengths, strict=True)
+        ]
 
 
 def side_by_side(*, policy: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Two frames of `heldout_log_likelihoods` on the same pairs as one, with logp_policy and logp_reference."""
-    key = ["pair_id", "response", "goal", "score", "tokens"]
+    """Two frames of `heldout_log_likelihoods` on the same pairs as one, with logp_policy and logp_reference.
+
+    Raises:
+        DataError: the models were not measured on the same pairs, or their tokenizers differ.
+    """
     named = policy.rename(columns={"logp": "logp_policy"})
-    return named.merge(reference.rename(columns={"logp": "logp_reference"}), on=key, validate="one_to_one")
+    joined = named.merge(reference.rename(columns={"logp": "logp_reference"}), on=list(KEY), validate="one_to_one")
+    if not len(joined) == len(policy) == len(reference):
+        raise DataError(
+            f"{len(policy)} rows of the policy and {len(reference)} of the reference have {len(joined)} in common: "
+            "measure both on the same pairs, with the same tokenizer and chat template"
+        )
+    return joined
 
 
 def heldout_reference(frame: pd.DataFrame, relabeled: pa.Table) -> pa.Table:
@@ -108,3 +185,36 @@ def heldout_reference(frame: pd.DataFrame, relabeled: pa.Table) -> pa.Table:
         chosen.append(logps[row["source_id"], goal, better])
         rejected.append(logps[row["source_id"], goal, worse])
     return pa.table({"id": relabeled["id"], "ref_chosen_logps": chosen, "ref_rejected_logps": rejected})
+
+
+def in_chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[_Chunk]:
+    """Chunks of `CHUNK` pairs, each with how many pairs there are up to its end."""
+    done = 0
+    held: list[dict[str, Any]] = []
+    for batch in batches:
+        for start in range(0, batch.num_rows, CHUNK):
+            held += batch.slice(start, CHUNK).to_pylist()
+            while len(held) >= CHUNK:
+                chunk, held = held[:CHUNK], held[CHUNK:]
+                done += CHUNK
+                yield chunk, done
+    if held:
+        yield held, done + len(held)
+
+
+def _within(progress: Progress, before: int, total: int) -> Progress:
+    """Tells of the responses of a chunk as part of those of all pairs, `before` of which are done."""
+    return lambda done, _: progress(before * RESPONSES + done, total * RESPONSES)
+
+
+def prompt_id(prompt: list[dict[str, str]]) -> str:
+    """A short name for a prompt, equal where the messages are."""
+    return hashlib.sha256(json.dumps(prompt, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    text, number, count = pa.string(), pa.float64(), pa.int64()
+    kinds = [text, text, text, text, number, count, count, number]
+    return pa.schema(list(zip((*KEY, "logp"), kinds, strict=True)))

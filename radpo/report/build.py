@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.report import figures, summary
+from radpo.report.analysis_sections import analysis_sections
 from radpo.report.embed import script_hash, script_json
 from radpo.report.examples import example_groups
 from radpo.report.load import Run, load_run
@@ -63,7 +64,7 @@ def render(run: Run) -> str:
         findings=summary.findings(run),
         caveats=summary.caveats(run),
         summary=summary.summarise(run),
-        sections=sections(run, looks),
+        sections=[*sections(run, looks), *analysis_sections(run, looks)],
         settings=_settings(run.manifest["variants"]),
         longest=max((float(stage["seconds"]) for stage in run.manifest["stages"]), default=0.0) or 1.0,
         all_results=_all_results(run.results),

@@ -79,7 +79,7 @@ def intervals(
         figure.add_scatter(
             x=rows["value"].tolist(),
             y=[groups.index(group) + shift for group in rows["group"]],
-            error_x=_whiskers(rows),
+            error_x=whiskers(rows),
             mode="markers",
             marker={"color": look[variant].colour, "symbol": look[variant].symbol, "size": 9},
             customdata=[[plain(row["group"]), _spoken(row, suffix), int(row["n"])] for _, row in rows.iterrows()],
@@ -105,7 +105,7 @@ def intervals(
     )  # fmt: skip
     figure.update_xaxes(title={"text": axis}, range=list(within) if within else _reach(points, reference))
     margin = {"l": 56, "r": 58 if labelled else 18, "t": 14, "b": 48}
-    return _styled(figure, height=84 + len(groups) * max(46, 15 * (slots or members) + 16), margin=margin)
+    return styled(figure, height=84 + len(groups) * max(46, 15 * (slots or members) + 16), margin=margin)
 
 
 def unlearning(changes: pd.DataFrame, look: Mapping[str, Look], bins: Sequence[str], reach: Sequence[float]) -> Figure:
@@ -126,7 +126,7 @@ def unlearning(changes: pd.DataFrame, look: Mapping[str, Look], bins: Sequence[s
         figure.add_scatter(
             x=(rows["order"] + shift).tolist(),
             y=rows["value"].tolist(),
-            error_y=_whiskers(rows),
+            error_y=whiskers(rows),
             mode="lines+markers",
             line={"color": look[variant].colour, "width": 1.4},
             marker={"symbol": look[variant].symbol, "size": 8},
@@ -140,7 +140,7 @@ def unlearning(changes: pd.DataFrame, look: Mapping[str, Look], bins: Sequence[s
         range=[-0.5, len(bins) - 0.5],
     )  # fmt: skip
     figure.update_yaxes(title={"text": "change of log p (nats)"}, range=list(reach))
-    return _styled(figure, height=270)
+    return styled(figure, height=270)
 
 
 def score_edges(scores: pd.Series[float]) -> list[float]:
@@ -238,7 +238,7 @@ def radar(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
         angularaxis={"direction": "clockwise", "rotation": 90, "ticks": ""},
         bgcolor="rgba(0,0,0,0)",
     )
-    return _styled(figure, height=380, margin={"l": 70, "r": 70, "t": 34, "b": 34})
+    return styled(figure, height=380, margin={"l": 70, "r": 70, "t": 34, "b": 34})
 
 
 def turns(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
@@ -255,7 +255,7 @@ def turns(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
             x=[plain(group) for group in rows["group"]],
             y=(rows["value"] - 1).tolist(),
             base=1,
-            error_y=_whiskers(rows),
+            error_y=whiskers(rows),
             marker={"color": look[str(variant)].colour},
             customdata=[[_spoken(row, ""), int(row["n"])] for _, row in rows.iterrows()],
             hovertemplate="%{x}: %{customdata[0]}, n = %{customdata[1]}" + _extra(str(variant)),
@@ -263,7 +263,7 @@ def turns(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
         )
     figure.update_yaxes(title={"text": "score (1–10)"}, range=[1, 10.3], tickvals=[1, 4, 7, 10])
     figure.update_xaxes(showgrid=False)
-    return _styled(figure, height=380)
+    return styled(figure, height=380)
 
 
 def training(frame: pd.DataFrame, look: Mapping[str, Look], metric: str) -> Figure:
@@ -293,7 +293,7 @@ def training(frame: pd.DataFrame, look: Mapping[str, Look], metric: str) -> Figu
     if metric == "rewards/accuracies":
         figure.update_yaxes(range=[-0.03, 1.03])
     figure.update_xaxes(title={"text": "optimiser step"}, rangemode="tozero")
-    return _styled(figure, height=240)
+    return styled(figure, height=240)
 
 
 def plain(text: object, limit: int = 26) -> str:
@@ -313,7 +313,7 @@ def _spoken(row: pd.Series[Any], suffix: str) -> str:
     return value if row["low"] != row["low"] else f"{value} [{row['low']:.4g}, {row['high']:.4g}]"
 
 
-def _whiskers(rows: pd.DataFrame) -> dict[str, Any]:
+def whiskers(rows: pd.DataFrame) -> dict[str, Any]:
     """Error bars from low to high; none where there is no interval."""
     return {
         "type": "data", "symmetric": False, "thickness": 1.3, "width": 4,
@@ -333,7 +333,7 @@ def _reach(points: pd.DataFrame, reference: float | None) -> list[float]:
     return [low - air, high + air]
 
 
-def _styled(figure: Figure, *, height: int, margin: Mapping[str, int] | None = None) -> Figure:
+def styled(figure: Figure, *, height: int, margin: Mapping[str, int] | None = None) -> Figure:
     """The look that all figures share."""
     figure.update_layout(
         template="none",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LIKELIHOODS = ("variant", "seed", "pair_id", "response", "goal", "score", "tokens", "logp_policy", "logp_reference")
 TRAINING = ("variant", "seed", "step", "metric", "value")
+TRAJECTORY = ("variant", "seed", "step", "id", "side", "goal", "logp", "tokens")
 MANIFEST: Mapping[str, type | tuple[type, ...]] = {
     "name": str, "created": str, "radpo": str, "git_commit": (str, type(None)), "platform": dict, "packages": dict,
     "models": dict, "data": dict, "seeds": list, "baseline": str, "variants": dict, "notes": list, "stages": list,
@@ -34,6 +35,7 @@ class Run:
     examples: pd.DataFrame
     likelihoods: pd.DataFrame | None
     training: pd.DataFrame | None
+    trajectory: pd.DataFrame | None
 
     @property
     def baseline(self) -> str:
@@ -60,6 +62,7 @@ def load_run(run_dir: Path) -> Run:
         examples=_table(run_dir / "examples.parquet", tuple(EXAMPLE_DTYPES)),
         likelihoods=_optional(run_dir / "likelihoods.parquet", LIKELIHOODS),
         training=_optional(run_dir / "training.parquet", TRAINING),
+        trajectory=_optional(run_dir / "trajectory.parquet", TRAJECTORY),
     )
 
 

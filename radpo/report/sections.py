@@ -66,25 +66,25 @@ def sections(run: Run, looks: Mapping[str, Look]) -> list[Section]:
 
 
 def _win_rate(run: Run, looks: Mapping[str, Look]) -> Section:
-    whole = _points(run, [Name("alpaca-eval", "all", "win_rate")]).assign(group=lambda rows: rows["variant"])
-    parts = _points(run, _subsets(run, "alpaca-eval", "win_rate"))
+    whole = points(run, [Name("alpaca-eval", "all", "win_rate")]).assign(group=lambda rows: rows["variant"])
+    parts = points(run, subsets(run, "alpaca-eval", "win_rate"))
     axis = f"win rate against {figures.plain(run.baseline)} (%)"
     panels, caption = [], ""
     if len(whole):
         figure = figures.intervals(whole, looks, axis=axis, reference=50, suffix="%", labelled=True, within=(0, 100))
-        panels = [Panel("All instructions", _figure(figure), 2 if parts.empty else 1)]
+        panels = [Panel("All instructions", figure_json(figure), 2 if parts.empty else 1)]
         caption = (
             f"Share of instructions on which the judge prefers the variant's answer to that of {run.baseline}; ties "
             f"count half. Right of the dotted line the variant is ahead; an interval across it leaves that open. "
-            f"n = {_sizes(whole)} instructions. "
+            f"n = {sizes(whole)} instructions. "
         )
         if len(parts):
             figure = figures.intervals(parts, looks, axis=axis, reference=50, suffix="%", within=(0, 100))
-            panels.append(Panel("By category", _figure(figure)))
-            caption += f"By category n = {_sizes(parts)}: read those as hints. "
+            panels.append(Panel("By category", figure_json(figure)))
+            caption += f"By category n = {sizes(parts)}: read those as hints. "
         caption += "Whiskers: 95% t interval of the mean, cut at 0 and 100; none where all comparisons came alike."
-        caption += _seeds(whole)
-    return Section("win-rate", "Win rate", caption, panels, NOT_ASKED, 2, _in(looks, whole))
+        caption += seeds_note(whole)
+    return Section("win-rate", "Win rate", caption, panels, NOT_ASKED, 2, shown_in(looks, whole))
 
 
 def _unlearning(run: Run, looks: Mapping[str, Look]) -> Section:
@@ -106,7 +106,7 @@ def _unlearning(run: Run, looks: Mapping[str, Look]) -> Section:
     panels = [
         Panel(
             f"{response.capitalize()}, {words}",
-            _figure(figures.unlearning(part, looks, figures.bin_names(edges), reach)),
+            figure_json(figures.unlearning(part, looks, figures.bin_names(edges), reach)),
         )
         for response in ("rejected", "chosen")
         for goal, words in goals.items()
@@ -116,62 +116,60 @@ def _unlearning(run: Run, looks: Mapping[str, Look]) -> Section:
         "Change in log p of held-out responses from reference to policy (nats, summed over tokens), by the "
         "response's own score. Below the dotted line the policy unlearned it. Look at high-scored rejected responses "
         "(towards the right of those panels): they were good answers, and should not sink. All panels share one scale. "
-        f"{run.likelihoods['pair_id'].nunique()} pairs, {_span(changes['n'])} in a bin; points are set beside each "
+        f"{run.likelihoods['pair_id'].nunique()} pairs, {span_of(changes['n'])} in a bin; points are set beside each "
         "other for legibility. Whiskers: 95% t interval of the mean, clustered by pair; a bin with one pair has none."
     )
-    return Section("unlearning", heading, caption, panels, missing, 3, _in(looks, changes))
+    return Section("unlearning", heading, caption, panels, missing, 3, shown_in(looks, changes))
 
 
 def _mt_bench(run: Run, looks: Mapping[str, Look]) -> Section:
-    parts = _points(run, _subsets(run, "mt-bench", "score"))
+    parts = points(run, subsets(run, "mt-bench", "score"))
     names = {Name("mt-bench", "all", "first_turn"): "first turn", Name("mt-bench", "all", "second_turn"): "second turn"}
-    by_turn = _points(run, list(names)).replace({"group": {name.metric: words for name, words in names.items()}})
+    by_turn = points(run, list(names)).replace({"group": {name.metric: words for name, words in names.items()}})
     panels, caption = [], ""
     if len(parts):
         if parts["group"].nunique() >= 3:
-            panels.append(Panel("By category", _figure(figures.radar(parts, looks))))
+            panels.append(Panel("By category", figure_json(figures.radar(parts, looks))))
             caption += (
-                f"Mean score (1–10) by category, n = {_sizes(parts)} judgments each: few, so differences between "
+                f"Mean score (1–10) by category, n = {sizes(parts)} judgments each: few, so differences between "
                 "spokes are rough; no interval is drawn on the radar. "
             )
         else:
             figure = figures.intervals(parts, looks, axis="score (1–10)", within=(1, 10))
-            panels.append(Panel("By category", _figure(figure)))
-            caption += f"Mean score (1–10) by category, n = {_sizes(parts)} judgments each. "
+            panels.append(Panel("By category", figure_json(figure)))
+            caption += f"Mean score (1–10) by category, n = {sizes(parts)} judgments each. "
     if len(by_turn):
-        panels.append(Panel("By turn", _figure(figures.turns(by_turn, looks))))
-        caption += (
-            f"By turn: n = {_sizes(by_turn)} judgments each; the second continues the conversation of the first. "
-        )
-    caption += "Whiskers: 95% t interval from the standard error over questions, cut at 1 and 10." + _seeds(parts)
-    return Section("mt-bench", "MT-Bench", caption, panels, NOT_ASKED, 2, _in(looks, parts, by_turn))
+        panels.append(Panel("By turn", figure_json(figures.turns(by_turn, looks))))
+        caption += f"By turn: n = {sizes(by_turn)} judgments each; the second continues the conversation of the first. "
+    caption += "Whiskers: 95% t interval from the standard error over questions, cut at 1 and 10." + seeds_note(parts)
+    return Section("mt-bench", "MT-Bench", caption, panels, NOT_ASKED, 2, shown_in(looks, parts, by_turn))
 
 
 def _academic(run: Run, looks: Mapping[str, Look]) -> Section:
     rows = of(run.results[is_true(run.results["primary"])], benchmark="academic")
     names = _names(rows)
-    points = _points(run, names)
-    if points.empty:
+    tasks = points(run, names)
+    if tasks.empty:
         return Section("academic", "Academic retention", "", [], NOT_ASKED)
     shares = {unit(name.metric) for name in names} == {"share"}
     metrics = ", ".join(dict.fromkeys(spoken(name.metric) for name in names))
-    slots = points["variant"].nunique()
-    figure = figures.intervals(points, looks, axis=metrics, within=(0, 1) if shares else None, slots=slots)
-    panels = [Panel("Each task", _figure(figure))]
+    slots = tasks["variant"].nunique()
+    figure = figures.intervals(tasks, looks, axis=metrics, within=(0, 1) if shares else None, slots=slots)
+    panels = [Panel("Each task", figure_json(figure))]
     changes = _differences(run, names)
     if len(changes):
         axis = f"difference from {figures.plain(run.baseline)}"
         figure = figures.intervals(changes, looks, axis=axis, reference=0, slots=slots)
-        panels.append(Panel("Against the baseline", _figure(figure)))
+        panels.append(Panel("Against the baseline", figure_json(figure)))
     caption = (
         "Tasks that alignment should not hurt, scored by lm-eval with the chat template applied. "
-        f"n = {_sizes(points)} documents a task. Whiskers, each task: 95% t interval from lm-eval's standard error"
+        f"n = {sizes(tasks)} documents a task. Whiskers, each task: 95% t interval from lm-eval's standard error"
         + (", cut at 0 and 1" if shares else "")
         + ". Against the baseline: mean paired difference over the same documents, 95% t interval"
         + (", or unpaired interval where the figure is no mean of documents" if _any_unpaired(changes) else "")
         + f". Left of the dotted line the variant lost against {run.baseline}; an interval across it leaves that open."
     )
-    return Section("academic", "Academic retention", caption, panels, NOT_ASKED, 2, _in(looks, points))
+    return Section("academic", "Academic retention", caption, panels, NOT_ASKED, 2, shown_in(looks, tasks))
 
 
 def _training(run: Run, looks: Mapping[str, Look]) -> Section:
@@ -180,7 +178,7 @@ def _training(run: Run, looks: Mapping[str, Look]) -> Section:
         return Section("training", "Training", "", [], missing)
     present = set(run.training["metric"])
     panels = [
-        Panel(heading, _figure(figures.training(run.training, looks, metric)))
+        Panel(heading, figure_json(figures.training(run.training, looks, metric)))
         for metric, heading in TRAINING.items()
         if metric in present
     ]
@@ -188,14 +186,14 @@ def _training(run: Run, looks: Mapping[str, Look]) -> Section:
     long = bool((of(run.training, metric="loss").groupby(["variant", "seed"]).size() > figures.SMOOTHED_FROM).any())
     caption = (
         "TRL's own figures at every logged optimiser step, a line for each variant and seed "
-        f"({_span(steps)} steps). Each point is the mean over one batch, without an interval, so curves jump"
+        f"({span_of(steps)} steps). Each point is the mean over one batch, without an interval, so curves jump"
         + ("; the firm line is the running mean over the last 1/25 of the steps" if long else "")
         + ". Variants train on different pairs, so their losses do not compare directly."
     )
-    return Section("training", "Training", caption, panels, missing, 3, _in(looks, run.training))
+    return Section("training", "Training", caption, panels, missing, 3, shown_in(looks, run.training))
 
 
-def _points(run: Run, names: Sequence[Name]) -> pd.DataFrame:
+def points(run: Run, names: Sequence[Name]) -> pd.DataFrame:
     """Every variant's quantities as the figures take them; the group is the subset, or the metric of the whole."""
     import pandas as pd
 
@@ -231,7 +229,7 @@ def _any_unpaired(changes: pd.DataFrame) -> bool:
     return bool((changes["kind"] == "unpaired").any())
 
 
-def _subsets(run: Run, benchmark: str, metric: str) -> list[Name]:
+def subsets(run: Run, benchmark: str, metric: str) -> list[Name]:
     rows = of(run.results, benchmark=benchmark, metric=metric)
     return _names(rows[rows["subset"] != "all"])
 
@@ -241,25 +239,25 @@ def _names(rows: pd.DataFrame) -> list[Name]:
     return [Name(*map(str, row)) for row in found.itertuples(index=False)]
 
 
-def _in(looks: Mapping[str, Look], *frames: pd.DataFrame) -> list[str]:
+def shown_in(looks: Mapping[str, Look], *frames: pd.DataFrame) -> list[str]:
     """The variants that a section shows, in the report's order."""
     present = {str(variant) for frame in frames for variant in frame["variant"].unique()}
     return [variant for variant in looks if variant in present]
 
 
-def _sizes(points: pd.DataFrame) -> str:
-    return _span(points["n"])
+def sizes(points: pd.DataFrame) -> str:
+    return span_of(points["n"])
 
 
-def _span(numbers: Iterable[Any]) -> str:
+def span_of(numbers: Iterable[Any]) -> str:
     found = sorted({int(value) for value in numbers})
     return "0" if not found else f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
-def _seeds(points: pd.DataFrame) -> str:
+def seeds_note(points: pd.DataFrame) -> str:
     if points.empty or int(points["seeds"].max()) < 2:
         return ""
-    return f" Points are means over {_span(points['seeds'])} seeds, intervals the wider of that and t over seeds."
+    return f" Points are means over {span_of(points['seeds'])} seeds, intervals the wider of that and t over seeds."
 
 
 def _finite(values: Any) -> Any:
@@ -268,5 +266,5 @@ def _finite(values: Any) -> Any:
     return values[np.isfinite(values)]
 
 
-def _figure(figure: Figure) -> str:
+def figure_json(figure: Figure) -> str:
     return script_json(json.loads(figure.to_json()))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.data.goals import condition, detect_placement
-from radpo.models.heldout import GOALS
-from radpo.models.likelihood import TokenizedResponse, log_likelihoods, responses, tokenize_pair
+from radpo.data.goals import detect_placement
+from radpo.models.heldout import asked_with_goals
+from radpo.models.likelihood import TokenizedResponse, log_likelihoods, responses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,8 @@ COLUMNS = ("step", "id", "side", "goal", "logp", "tokens")
 def tracked_responses(
     tokenizer: PreTrainedTokenizerBase, scored: pa.Table, *, best: float, max_length: int
 ) -> tuple[pd.DataFrame, list[TokenizedResponse]]:
-    """What is measured at every step: both responses of every scored pair, asked with every goal of `GOALS`.
+    """What is measured at every step: both responses of every scored pair, asked with every goal
+    of `radpo.models.heldout.GOALS`.
 
     Returns:
         id, side (chosen or rejected), goal and tokens of every response, and the responses, row for row.
@@ -32,15 +33,10 @@ def tracked_responses(
     import pandas as pd
 
     placement = detect_placement(str(tokenizer.chat_template))
-    rows, pairs = [], []
-    for pair in scored.to_pylist():
-        scores = {"none": None, "best": best, "chosen": pair["score_chosen"], "rejected": pair["score_rejected"]}
-        for goal in GOALS:
-            prompt = condition(pair["prompt"], scores[goal], placement)
-            pairs.append(tokenize_pair(tokenizer, prompt, pair["chosen"], pair["rejected"]))
-            rows += [{"id": pair["id"], "side": side, "goal": goal} for side in ("chosen", "rejected")]
+    rows, pairs = asked_with_goals(scored.to_pylist(), tokenizer, placement, best)
     items = list(responses(pairs, max_length))
-    return pd.DataFrame(rows).assign(tokens=[len(item.response_ids) for item in items]), items
+    named = pd.DataFrame(rows).rename(columns={"pair_id": "id", "response": "side"})
+    return named[["id", "side", "goal"]].assign(tokens=[len(item.response_ids) for item in items]), items
 
 
 def tracker(

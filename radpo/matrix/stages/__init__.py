@@ -5,7 +5,8 @@ plans and logs know it by. Raise its version when a change to it, or to what it 
 """
 
 from radpo.matrix.graph import Function
+from radpo.matrix.stages.analysis import ANALYSIS
 from radpo.matrix.stages.scoring import SCORING
 from radpo.matrix.stages.training import TRAINING
 
-FUNCTIONS: dict[str, Function] = {**TRAINING, **SCORING}
+FUNCTIONS: dict[str, Function] = {**TRAINING, **SCORING, **ANALYSIS}

@@ -11,20 +11,22 @@ from radpo.matrix.stages.common import NUMERICS, path_of, policy_folder, write_j
 def _likelihood(task: Task) -> None:
     """A checkpoint and held-out scored pairs -> log-likelihoods for every goal (`likelihoods.parquet`)."""
     from radpo.data.preferences import Reading, load_preferences
-    from radpo.models.heldout import heldout_log_likelihoods
+    from radpo.models.heldout import write_heldout
 
     settings = task.stage.settings
     low, high = settings["scale"]
     pairs = load_preferences(path_of(settings["pairs"]), Reading((low, high))).table.slice(0, settings["limit"])
-    frame = heldout_log_likelihoods(
+    write_heldout(
         policy_folder(task),
-        pairs,
+        pairs.to_batches(),
+        task.out / "likelihoods.parquet",
+        total=pairs.num_rows,
         best=high,
         max_length=settings["max_length"],
         precision=settings["precision"],
+        made_by=task.stage.key,
         progress=task.progress,
     )
-    frame.to_parquet(task.out / "likelihoods.parquet", index=False)
 
 
 def _unlearning(task: Task) -> None:
@@ -137,8 +139,8 @@ def _academic(task: Task) -> None:
 
 
 SCORING = {
-    "likelihood": Function(_likelihood, version=1, packages=NUMERICS),
-    "unlearning": Function(_unlearning, version=1),
+    "likelihood": Function(_likelihood, version=2, packages=NUMERICS, resumable=True),
+    "unlearning": Function(_unlearning, version=2),
     "generate": Function(_generate, version=1, packages=NUMERICS),
     "alpaca-eval": Function(_alpaca_eval, version=2, packages=("alpaca-eval",)),
     "mt-bench": Function(_mt_bench, version=2),

@@ -1,0 +1,149 @@
+"""What the analyze commands measure by themselves: files and models come in, tidy frames go out, kept in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from radpo.errors import DataError
+from radpo.judges.base import Progress
+from radpo.models.samples import Drawing
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A .parquet or .csv file.
+
+    Raises:
+        DataError: it is neither, or cannot be read.
+    """
+    import pandas as pd
+
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix == ".csv":
+            return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    raise DataError(f"{path}: a table is a .parquet or .csv file")
+
+
+@contextmanager
+def kept_in(out: Path | None) -> Iterator[Path]:
+    """The folder to keep measurements in; one that vanishes where nobody wants them kept."""
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        yield out
+        return
+    with TemporaryDirectory() as temporary:
+        yield Path(temporary)
+
+
+def measure_pairs(
+    table: pa.Table,
+    policy: str,
+    reference: str,
+    folder: Path,
+    *,
+    best: float,
+    max_length: int,
+    progress: tuple[Progress, Progress],
+) -> pd.DataFrame:
+    """Log-likelihoods of scored pairs under both models, side by side (`likelihoods.parquet` in the folder).
+
+    Args:
+        progress: told of the reference's work, and of the policy's.
+    """
+    import pandas as pd
+
+    from radpo.models.heldout import side_by_side, write_heldout
+    from radpo.models.loading import model_fingerprint, resolve_model
+
+    frames = []
+    for name, model, told in zip(("reference", "policy"), (reference, policy), progress, strict=True):
+        written = write_heldout(
+            resolve_model(model),
+            table.to_batches(),
+            folder / f"{name}.parquet",
+            total=table.num_rows,
+            best=best,
+            max_length=max_length,
+            precision="float32",
+            made_by=f"{model_fingerprint(model)} {_content(table)}",
+            progress=told,
+        )
+        frames.append(pd.read_parquet(written))
+    frame = side_by_side(policy=frames[1], reference=frames[0])
+    frame.to_parquet(folder / "likelihoods.parquet", index=False)
+    return frame
+
+
+def measure_ches(table: pa.Table, reference: str, folder: Path, *, max_length: int, progress: Progress) -> pd.DataFrame:
+    """CHES scores of scored pairs under the model that training starts from (`ches.parquet` in the folder)."""
+    import pandas as pd
+
+    from radpo.models.ches import write_ches
+    from radpo.models.loading import model_fingerprint, resolve_model
+
+    written = write_ches(
+        resolve_model(reference),
+        table.to_batches(),
+        folder / "ches.parquet",
+        total=table.num_rows,
+        max_length=max_length,
+        made_by=f"{model_fingerprint(reference)} {_content(table)}",
+        progress=progress,
+    )
+    return pd.read_parquet(written)
+
+
+def sample_and_score(
+    questions: Path,
+    policy: str,
+    reference: str | None,
+    drawing: Drawing,
+    folder: Path,
+    *,
+    progress: tuple[Progress, Progress],
+) -> pd.DataFrame:
+    """Samples of the policy (`samples.parquet` in the folder), scored by the verifier.
+
+    Args:
+        progress: told of the sampling, and of the scoring.
+    """
+    import pandas as pd
+
+    from radpo.data.questions import load_questions
+    from radpo.judges.verifier import Verifier
+    from radpo.models.loading import model_fingerprint, resolve_model
+    from radpo.models.samples import scored, write_samples
+
+    asked = load_questions(questions)
+    identity = [model_fingerprint(policy), reference and model_fingerprint(reference), repr(asked)]
+    written = write_samples(
+        resolve_model(policy),
+        None if reference is None else resolve_model(reference),
+        asked,
+        folder / "samples.parquet",
+        drawing,
+        made_by=" ".join(map(str, identity)),
+        progress=progress[0],
+    )
+    return scored(pd.read_parquet(written), asked, Verifier(), progress[1])
+
+
+def _content(table: pa.Table) -> str:
+    """A hash of what the rows say."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for batch in table.to_batches():
+        digest.update(batch.serialize())
+    return digest.hexdigest()

@@ -1,0 +1,175 @@
+"""Samples and what they say of two models: prompts come in, answers with their log-likelihoods under both go out.
+
+Answers are drawn at temperature 1 from the whole distribution, and scored on the very tokens that were drawn, so that
+means over them are unbiased estimates of expectations under the policy: of KL(policy || reference), of its entropy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radpo.data.goals import condition, detect_placement, original_template
+from radpo.judges.base import GradeRequest, Judge, Progress, no_progress
+from radpo.models.chunked import write_chunks
+from radpo.models.likelihood import TokenizedResponse, log_likelihoods
+from radpo.models.loading import load_model, load_tokenizer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from radpo.data.questions import Question
+
+COLUMNS = ("prompt_id", "goal", "sample", "text", "tokens", "ended", "logp_policy", "logp_reference")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What to draw.
+
+    Args:
+        goals: the scores to ask for, None for none; asked in the same words of every checkpoint.
+        per_prompt: samples of each prompt and goal.
+        max_new_tokens: a sample that has not ended by then is cut there, and says so (`ended` is false).
+        batch_size: sequences that are drawn at once.
+    """
+
+    goals: tuple[float | None, ...]
+    per_prompt: int
+    max_new_tokens: int
+    seed: int = 0
+    batch_size: int = 32
+
+
+def write_samples(
+    policy_folder: Path,
+    reference_folder: Path | None,
+    questions: Sequence[Question],
+    out: Path,
+    drawing: Drawing,
+    *,
+    made_by: str = "",
+    progress: Progress = no_progress,
+) -> Path:
+    """Draw answers to every question's first turn from the policy, and score them under policy and reference.
+
+    Interrupted, the same call goes on where it stopped.
+
+    Args:
+        reference_folder: None where only the answers are wanted; logp_reference is null then.
+        out: a Parquet file: prompt_id, goal, sample (its number), text, tokens (drawn, the end included), ended,
+            logp_policy and logp_reference (nats, given the same prompt, goal included).
+        made_by: says which models and questions these are.
+    """
+    jobs = [(question, goal) for question in questions for goal in drawing.goals for _ in range(drawing.per_prompt)]
+    done = 0
+
+    def chunks() -> Iterator[list[_Job]]:
+        numbered = [(q, g, number % drawing.per_prompt) for number, (q, g) in enumerate(jobs)]
+        for start in range(0, len(numbered), drawing.batch_size):
+            yield numbered[start : start + drawing.batch_size]
+
+    def finished(chunk: list[_Job]) -> None:
+        nonlocal done
+        done += len(chunk)
+        progress(done, len(jobs))
+
+    loaded: list[_Models] = []  # when the first chunk needs them
+
+    def rows(number: int, chunk: list[_Job]) -> list[dict[str, Any]]:
+        if not loaded:
+            loaded.append(_Models(policy_folder, reference_folder))
+        return loaded[0].rows(chunk, drawing.max_new_tokens, seed=drawing.seed * 1_000_003 + number)
+
+    identity = json.dumps([made_by, drawing.goals, drawing.per_prompt, drawing.max_new_tokens, drawing.seed,
+                           drawing.batch_size])  # fmt: skip
+    write_chunks(out, _schema(), identity, chunks(), rows, finished)
+    return out
+
+
+_Job = tuple["Question", float | None, int]
+
+
+class _Models:
+    """The policy, its tokenizer with the template's own goal left out, and the reference."""
+
+    def __init__(self, policy_folder: Path, reference_folder: Path | None) -> None:
+        self._tokenizer = load_tokenizer(policy_folder)
+        self._tokenizer.chat_template = original_template(str(self._tokenizer.chat_template))
+        self._placement = detect_placement(self._tokenizer.chat_template)
+        self._policy = load_model(policy_folder)
+        self._reference = None if reference_folder is None else load_model(reference_folder)
+
+    def rows(self, jobs: Sequence[_Job], max_new_tokens: int, seed: int) -> list[dict[str, Any]]:
+        prompts = [self._prompt(question, goal) for question, goal, _ in jobs]
+        drawn = self._draw(prompts, max_new_tokens, seed)
+        items = [TokenizedResponse(tuple(p), tuple(ids)) for p, (ids, _) in zip(prompts, drawn, strict=True)]
+        policy = [found.logp for found in log_likelihoods(self._policy, items)]
+        reference: list[float | None] = [None] * len(items)
+        if self._reference is not None:
+            reference = [found.logp for found in log_likelihoods(self._reference, items)]
+        return [
+            {
+                "prompt_id": question.question_id, "goal": goal, "sample": sample,
+                "text": self._tokenizer.decode(ids, skip_special_tokens=True).strip(),
+                "tokens": len(ids), "ended": ended, "logp_policy": ours, "logp_reference": theirs,
+            }
+            for (question, goal, sample), (ids, ended), ours, theirs in zip(
+                jobs, drawn, policy, reference, strict=True
+            )
+        ]  # fmt: skip
+
+    def _prompt(self, question: Question, goal: float | None) -> list[int]:
+        messages = condition([{"role": "user", "content": question.turns[0]}], goal, self._placement)
+        ids: list[int] = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        return ids
+
+    def _draw(self, prompts: Sequence[list[int]], max_new_tokens: int, seed: int) -> list[tuple[list[int], bool]]:
+        """The drawn tokens of every prompt, up to and with the one that ends it, and whether one did."""
+        import torch
+
+        inputs = self._tokenizer.pad({"input_ids": list(prompts)}, padding_side="left", return_tensors="pt")
+        ends = self._policy.generation_config.eos_token_id
+        ends = set(ends) if isinstance(ends, list) else {ends}
+        with torch.inference_mode(), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            output = self._policy.generate(
+                **inputs.to(self._policy.device), do_sample=True, temperature=1.0, top_p=1.0, top_k=0,
+                max_new_tokens=max_new_tokens, pad_token_id=self._tokenizer.pad_token_id,
+            )  # fmt: skip
+        drawn = []
+        for row in output[:, inputs["input_ids"].shape[1] :].tolist():
+            end = next((place for place, token in enumerate(row) if token in ends), None)
+            drawn.append((row if end is None else row[: end + 1], end is not None))
+        return drawn
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    text, number, count = pa.string(), pa.float64(), pa.int64()
+    kinds = [text, number, count, text, count, pa.bool_(), number, number]
+    return pa.schema(list(zip(COLUMNS, kinds, strict=True)))
+
+
+def scored(samples: pd.DataFrame, questions: Sequence[Question], judge: Judge, progress: Progress) -> pd.DataFrame:
+    """The samples with `prompt`, and the judge's `score` (NaN where it gave none)."""
+    known = {question.question_id: question for question in questions}
+    asked = [known[prompt_id] for prompt_id in samples["prompt_id"]]
+    grades = judge.grade(
+        [
+            GradeRequest(
+                [{"role": "user", "content": question.turns[0]}], text, {"constraints": list(question.constraints[0])}
+            )
+            for question, text in zip(asked, samples["text"], strict=True)
+        ],
+        progress,
+    )
+    return samples.assign(
+        prompt=[question.turns[0] for question in asked],
+        score=[float("nan") if grade.score is None else grade.score for grade in grades],
+    )

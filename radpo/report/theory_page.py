@@ -1,0 +1,76 @@
+"""The theory check's page: the frames of `radpo.analysis.theory` come in, its figures with their captions go out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from radpo.analysis.statistics import Estimate, mean
+from radpo.report.analysis_figures import convergence, over_betas
+from radpo.report.figures import looks
+from radpo.report.page import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AXES = {"suboptimality": "J(π*) − J(π̂)", "score_error": "|expected score − the best policy's|"}
+HEADINGS = {"suboptimality": "Suboptimality", "score_error": "Error of the expected score"}
+
+
+def theory_page(
+    rates: pd.DataFrame, unlearned: pd.DataFrame, exponents: Mapping[tuple[str, str], Estimate]
+) -> list[Shown]:
+    """Convergence of both methods beside N^-1/2, and what they did to near-best rejected responses.
+
+    Args:
+        exponents: by method and quantity, as `radpo.analysis.theory.exponent` gives.
+    """
+    shown = []
+    replicates = rates["replicate"].nunique()
+    for quantity, axis in AXES.items():
+        fitted = "; ".join(
+            f"{method} {estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+            for (method, of), estimate in exponents.items()
+            if of == quantity and estimate.low is not None and estimate.high is not None
+        )
+        caption = (
+            f"Means over {replicates} random bandits, whiskers 95% t intervals. Fitted exponents of N with 95% "
+            f"bootstrap intervals over bandits: {fitted}. The theorem of arXiv 2410.08067 asks for at least 0.5: "
+            "curves may fall faster than the dotted line, not slower."
+        )
+        points = _points(rates, quantity)
+        shown.append(Shown(HEADINGS[quantity], convergence(points, looks(["dpo", "ra-dpo"], "dpo"), axis), caption))
+    names = {
+        ("dpo", "none"): "dpo",
+        ("ra-dpo", "best"): "ra-dpo, asked for 10",
+        ("ra-dpo", "own"): "ra-dpo, asked for 9",
+    }
+    changes = unlearned.groupby(["method", "goal", "labels", "beta"], as_index=False)["delta_logp"].mean()
+    changes = changes.assign(
+        variant=[names[key] for key in zip(changes["method"], changes["goal"], strict=True)],
+        dashed=changes["labels"] == "scores",
+        value=changes["delta_logp"],
+    )
+    caption = (
+        "Change of log p, from reference to converged policy, of the response that scores 9 where another scores 10: "
+        "lines through means over bandits. Grey circles: dpo; diamonds: ra-dpo asked for 10; squares: ra-dpo asked for "
+        "9, the response's own score. Solid: labels drawn by Bradley-Terry; dashed: the better score always wins. The "
+        "smaller beta, the further DPO pushes the near-best response down; asked for its own score the conditioned "
+        "policy keeps it. A table has no way to carry over from one goal to another, so with labels by score, asked "
+        "for 10, everything that does not score 10 sinks alike."
+    )
+    look = looks(list(names.values()), "dpo")
+    shown.append(Shown("A near-best response that was rejected", over_betas(changes, look), caption))
+    return shown
+
+
+def _points(rates: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    for (method, pairs), group in rates.groupby(["method", "pairs"]):
+        estimate = mean(group[quantity].to_numpy())
+        # A logarithmic scale shows no end at or below 0.
+        low = estimate.low if estimate.low is not None and estimate.low > 0 else estimate.value
+        rows.append({"variant": method, "pairs": pairs, "value": estimate.value, "low": low, "high": estimate.high})
+    return pd.DataFrame(rows)

@@ -1,0 +1,133 @@
+"""Held-out log-likelihoods: pairs are streamed, interrupted work is taken up, every goal is asked in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from factories import scored_pairs, write_model
+
+from radpo.errors import DataError
+from radpo.models import heldout
+from radpo.models.heldout import heldout_log_likelihoods, side_by_side, write_heldout
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_model(tmp_path_factory.mktemp("heldout") / "model")
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(heldout, "CHUNK", 3)
+
+
+PAIRS = scored_pairs([(9, 3), (7, 6), (10, 1), (6, 5.5), (8, 2), (9, 8), (5, 4)])
+HOW = {"best": 10.0, "max_length": 400, "precision": "float32"}
+
+
+def test_log_likelihoods_are_transformers_one_sequence_at_a_time(model: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    frame = heldout_log_likelihoods(model, PAIRS, **HOW).set_index(["pair_id", "response", "goal"])
+    plain, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    says = "You are an assistant that generates responses for the instruction while implicitly achieving the following "
+    says += "target scores (on a scale of 1-10, where 1 is lowest and 10 is highest):\nOverall score: {g}."
+    goals = {"none": None, "best": "10", "chosen": "score_chosen", "rejected": "score_rejected"}
+    for pair in PAIRS.to_pylist()[:3]:
+        for goal, column in goals.items():
+            score = column if column in (None, "10") else f"{pair[column]:g}"
+            system = [] if score is None else [{"role": "system", "content": says.replace("{g}", score)}]
+            for response in ("chosen", "rejected"):
+                messages = [*system, *pair["prompt"]]
+                prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+                whole = tokenizer.apply_chat_template(
+                    [*messages, {"role": "assistant", "content": pair[response]}], return_dict=False
+                )
+                with torch.no_grad():
+                    logits = plain(torch.tensor([whole])).logits[0].log_softmax(-1)
+                expected = sum(float(logits[at - 1, whole[at]]) for at in range(len(prompt), len(whole)))
+                found = frame.loc[(pair["id"], response, goal)]
+                assert found.tokens == len(whole) - len(prompt)
+                assert abs(found.logp - expected) / found.tokens < 1e-4
+
+
+def test_streamed_to_a_file_is_what_memory_holds(model: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    out = write_heldout(
+        model, PAIRS.to_batches(max_chunksize=2), tmp_path / "l.parquet", total=7, **HOW,
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    written = pd.read_parquet(out)
+    pd.testing.assert_frame_equal(written, heldout_log_likelihoods(model, PAIRS, **HOW), check_dtype=False)
+    assert {total for _, total in told} == {7 * 8}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert {3 * 8, 6 * 8, 7 * 8} <= {done for done, _ in told}
+    assert len(told) > 3, "progress is told within a chunk, too"
+    assert [p.name for p in tmp_path.iterdir()] == ["l.parquet"]
+
+
+def test_no_more_pairs_are_read_than_a_chunk_needs(model: Path, tmp_path: Path) -> None:
+    read, seen = 0, []
+
+    def stream():
+        nonlocal read
+        for batch in PAIRS.to_batches(max_chunksize=1):
+            read += 1
+            yield batch
+
+    write_heldout(
+        model, stream(), tmp_path / "l.parquet", total=7, **HOW, progress=lambda done, _: seen.append((done, read))
+    )
+    assert max(ahead - done / 8 for done, ahead in seen) <= 3, "a chunk's pairs, of which none need be scored yet"
+    assert seen[-1] == (56, 7)
+
+
+def test_interrupted_work_is_taken_up_and_finished_work_left(model: Path, tmp_path: Path, monkeypatch) -> None:
+    def stop(done: int, total: int) -> None:
+        if done > 6 * 8:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "l.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        write_heldout(model, PAIRS.to_batches(), out, total=7, **HOW, made_by="a", progress=stop)
+    assert not out.exists()
+    scored: list[int] = []
+    original = heldout._Scorer.score
+
+    def count(self, rows, progress):
+        scored.append(len(rows))
+        return original(self, rows, progress)
+
+    monkeypatch.setattr(heldout._Scorer, "score", count)
+    write_heldout(model, PAIRS.to_batches(), out, total=7, **HOW, made_by="a")
+    assert scored == [1], "only the last chunk was left to do"
+    write_heldout(model, PAIRS.to_batches(), out, total=7, **HOW, made_by="a")
+    assert scored == [1]
+    write_heldout(model, PAIRS.to_batches(), out, total=7, **HOW, made_by="b")
+    assert scored == [1, 3, 3, 1], "another call's file does not count"
+
+
+def test_what_is_cut_is_said_and_equal_prompts_share_an_id(model: Path) -> None:
+    frame = heldout_log_likelihoods(model, PAIRS, best=10.0, max_length=60, precision="float32")
+    whole = heldout_log_likelihoods(model, PAIRS, **HOW)
+    assert (frame.cut > 0).any()
+    assert (frame.tokens + frame.cut == whole.tokens).all()
+    twice = PAIRS.take([0, 1, 0])
+    assert heldout_log_likelihoods(model, twice, **HOW).prompt_id.nunique() == 2
+
+
+def test_both_models_side_by_side_have_to_have_the_same_pairs(model: Path) -> None:
+    frame = heldout_log_likelihoods(model, PAIRS, **HOW)
+    joined = side_by_side(policy=frame, reference=frame)
+    assert (joined.logp_policy == joined.logp_reference).all()
+    assert len(joined) == 7 * 8
+    with pytest.raises(DataError, match="56 rows of the policy and 48 of the reference have 48 in common"):
+        side_by_side(policy=frame, reference=frame[frame.pair_id != "p0"])
+
+
+def test_no_pairs_are_an_error(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no held-out pairs"):
+        write_heldout(model, [], tmp_path / "l.parquet", total=0, **HOW)

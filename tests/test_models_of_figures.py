@@ -1,0 +1,86 @@
+"""Seeds as a random effect and slopes with clustered errors agree with statsmodels, and intervals cover."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+import statsmodels.formula.api as smf
+
+from radpo.analysis.models import linear, over_seeds
+from radpo.errors import DataError
+
+
+def crossed(seeds: int, prompts: int, rng: np.random.Generator, sd=(0.8, 1.5, 1.0)) -> pd.DataFrame:
+    values = (
+        0.3
+        + sd[0] * rng.normal(size=(seeds, 1))
+        + sd[1] * rng.normal(size=(1, prompts))
+        + sd[2] * rng.normal(size=(seeds, prompts))
+    )
+    rows = [(f"s{s}", f"p{p}", values[s, p]) for s in range(seeds) for p in range(prompts)]
+    return pd.DataFrame(rows, columns=["seed", "prompt", "y"])
+
+
+def test_seed_variances_are_those_of_statsmodels_mixed_model():
+    frame = crossed(8, 15, np.random.default_rng(0))
+    components = {"prompt": "0 + C(prompt)", "seed": "0 + C(seed)"}
+    model = smf.mixedlm("y ~ 1", frame, groups=np.ones(len(frame)), vc_formula=components)
+    fit = model.fit(reml=True)
+    ours = over_seeds(frame.y, frame.seed, frame.prompt)
+    assert ours.value == pytest.approx(frame.y.mean())
+    assert (ours.sd_prompt**2, ours.sd_seed**2) == pytest.approx(tuple(fit.vcomp), rel=0.02)
+    assert ours.sd_rest**2 == pytest.approx(fit.scale, rel=0.02)
+    assert ours.stderr == pytest.approx(float(fit.bse_fe.iloc[0]), rel=0.02)
+
+
+def test_seed_interval_covers_the_truth_and_prompts_alone_do_not():
+    hits, naive, rounds = 0, 0, 2000
+    for number in range(rounds):
+        frame = crossed(5, 30, np.random.default_rng(number))
+        estimate = over_seeds(frame.y, frame.seed, frame.prompt)
+        hits += estimate.low <= 0.3 <= estimate.high
+        by_prompt = frame.groupby("prompt").y.mean()
+        naive += abs(by_prompt.mean() - 0.3) <= 2.045 * by_prompt.std() / np.sqrt(30)
+    assert 0.93 <= hits / rounds <= 0.97
+    assert naive / rounds < 0.85
+
+
+def test_a_missing_or_doubled_cell_is_named():
+    frame = crossed(3, 4, np.random.default_rng(0))
+    with pytest.raises(DataError, match="seed s0 has 0 values for prompt p0"):
+        over_seeds(frame.y[1:], frame.seed[1:], frame.prompt[1:])
+    twice = pd.concat([frame, frame.tail(1)])
+    with pytest.raises(DataError, match="seed s2 has 2 values for prompt p3"):
+        over_seeds(twice.y, twice.seed, twice.prompt)
+    with pytest.raises(DataError, match="1 seeds and 4 prompts"):
+        over_seeds(frame.y[:4], frame.seed[:4], frame.prompt[:4])
+
+
+def test_seeds_that_agree_leave_the_prompts_uncertainty():
+    frame = crossed(4, 50, np.random.default_rng(0), sd=(0.0, 2.0, 1e-9))
+    ours = over_seeds(frame.y, frame.seed, frame.prompt)
+    assert ours.sd_seed == pytest.approx(0.0, abs=1e-6)
+    assert ours.stderr == pytest.approx(frame.groupby("prompt").y.mean().sem(), rel=1e-3)
+
+
+def test_slopes_are_statsmodels_cr1_and_recover_the_truth():
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(60), 4)
+    score, tokens = rng.integers(1, 11, 240).astype(float), rng.uniform(5, 200, 240)
+    y = 1.0 - 0.4 * score + 0.02 * tokens + rng.normal(0, 1, 60)[clusters] + rng.normal(0, 1, 240)
+    ours = linear(y, {"score": score, "tokens": tokens}, clusters=clusters)
+    design = sm.add_constant(np.column_stack([score, tokens]))
+    fit = sm.OLS(y, design).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+    assert [e.value for e in ours.values()] == pytest.approx(list(fit.params))
+    assert [e.stderr for e in ours.values()] == pytest.approx(list(fit.bse))
+    assert (ours["score"].low, ours["score"].high) == pytest.approx(tuple(fit.conf_int()[1]))
+    assert ours["score"].low < -0.4 < ours["score"].high
+    alone = linear(y, {"score": score})
+    assert alone["score"].stderr == pytest.approx(sm.OLS(y, sm.add_constant(score)).fit(cov_type="HC1").bse[1])
+
+
+def test_a_constant_covariate_is_refused():
+    with pytest.raises(DataError, match="do not determine the coefficients of score"):
+        linear([1.0, 2.0, 3.0, 4.0], {"score": [5.0, 5.0, 5.0, 5.0]})
