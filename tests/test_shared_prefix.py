@@ -406,3 +406,19 @@ def test_references_in_the_data_are_used_and_measured_else(tokenizer: Any, tmp_p
         assert [float(logp) for logp in found[0][column]] == pytest.approx(
             [float(logp) for logp in found[1][column]], abs=1e-3
         )
+
+
+def test_flex_attention_takes_the_mask() -> None:
+    """The block mask is the dense one's, and the model heeds it."""
+    rows = shared_rows([[5, 6, 7], [8]], [[[1, 2, 3], [4]], [[9], [2, 3]]])
+    models = [
+        transformers.AutoModelForCausalLM.from_config(
+            transformers.LlamaConfig(**{**GROUPED, "hidden_size": 64}), attn_implementation=kind
+        )
+        for kind in ("sdpa", "flex_attention")
+    ]
+    dense, blocks = (attention_mask(rows, model.config, torch.float32) for model in models)
+    queries, keys = torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij")
+    for row in range(2):
+        seen = blocks.mask_mod(torch.tensor(row), torch.tensor(0), queries, keys)
+        assert seen.equal(dense[row, 0])

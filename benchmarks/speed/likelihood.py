@@ -26,14 +26,14 @@ REAL = Path(os.environ.get("RADPO_REAL_DATA", Path(__file__).parents[3] / "share
 UF = REAL / "preferences" / "ultrafeedback_binarized_960.jsonl.gz"
 BUNDLED = Path(__file__).parents[1] / "data" / "heldout_pairs.jsonl"
 FACTS = Path(__file__).parents[1] / "tasks" / "facts.jsonl"
-PAIRS, PROMPTS, SAMPLES, QUESTIONS, MOST = 12, 3, 8, 8, 1024
+PAIRS, PROMPTS, SAMPLES, QUESTIONS, MOST = 6, 1, 8, 6, 1024
 
 
 def main() -> None:
     """Time both, check that they agree, print medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the rows here as JSON")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each scorer runs; one more warms up")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each scorer runs; one more warms up")
     arguments = parser.parse_args()
     from lm_eval.models.huggingface import HFLM
 
@@ -46,11 +46,14 @@ def main() -> None:
         f"{SAMPLES} responses to a prompt": sampled(tokenizer, pairs[:PROMPTS]),
         "answers after worked examples": choices(tokenizer),
     }
-    rows = [compare(what, items, model, peer, arguments.rounds) for what, items in kinds.items()]
-    for row in rows:
+    rows = []
+    for what, items in kinds.items():
+        row = compare(what, items, model, peer, arguments.rounds)
+        rows.append(row)
         print(
             f"{row['what']}: ours {row['ours']}, lm-eval {row['peer']} {row['unit']}; ratio {row['ratio']} "
-            f"{row['spread']}, goal {row['goal']}; largest difference {row['apart']:.1e} nats a token"
+            f"{row['spread']}, goal {row['goal']}; largest difference {row['apart']:.1e} nats a token",
+            flush=True,
         )
     if arguments.json:
         arguments.json.write_text(json.dumps({"name": "likelihood", "rows": rows}, indent=1), encoding="utf-8")

@@ -111,16 +111,18 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(folder: Path, precision: Precision = "float32") -> PreTrainedModel:
+def load_model(folder: Path, precision: Precision = "float32", attention: str | None = None) -> PreTrainedModel:
     """The causal language model of a Hugging Face folder, in evaluation mode, on the GPU where there is one.
 
     Args:
         precision: the type that the weights are held in; `auto` is bfloat16 where the processor computes in it.
+        attention: transformers' name of an attention implementation; None for the one it takes by itself, which is
+            sdpa where the architecture allows it.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype(precision))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype(precision), attn_implementation=attention)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

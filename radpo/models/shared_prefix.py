@@ -132,6 +132,14 @@ def _as_taken(visible: torch.Tensor, config: Any, dtype: torch.dtype) -> torch.T
         return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
             ~visible, torch.finfo(dtype).min
         )
+    if config._attn_implementation == "flex_attention":
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        def seen(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+            return visible[row, 0, query, key]
+
+        rows, _, width, _ = visible.shape
+        return create_block_mask(seen, rows, None, width, width, device=visible.device)
     raise NotImplementedError(f"{config._attn_implementation} attention")
 
 

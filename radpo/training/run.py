@@ -194,8 +194,9 @@ def _room_for_responses(what: str, data: Dataset, max_length: int) -> None:
 
 
 def _model(folder: Path, settings: TrainingSettings) -> Any:
+    attention = None if settings.attention == "auto" else settings.attention
     if settings.lora is None or not settings.lora.four_bit:
-        return load_model(folder)
+        return load_model(folder, attention=attention)
     import importlib.util
 
     import torch
@@ -207,7 +208,9 @@ def _model(folder: Path, settings: TrainingSettings) -> Any:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch_dtype(settings.precision)
     )
     place = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
-    return AutoModelForCausalLM.from_pretrained(folder, quantization_config=quantised, device_map=place)
+    return AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=quantised, device_map=place, attn_implementation=attention
+    )
 
 
 def _adapters(settings: TrainingSettings) -> Any:

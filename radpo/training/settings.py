@@ -71,6 +71,11 @@ class TrainingSettings(BaseModel):
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again in the backward pass: less memory, a third more time."
     )
+    attention: Literal["auto", "sdpa", "eager", "flex_attention"] = Field(
+        "auto",
+        description="auto: sdpa where the architecture allows it. flex_attention skips what a response does not see, "
+        "compiled for the GPU.",
+    )
     lora: Lora | None = Field(None, description="Train low-rank adapters instead of all weights.")
 
     @model_validator(mode="after")
