@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -203,3 +204,26 @@ def test_sample_takes_prompts_from_a_preference_set(tmp_path: Path) -> None:
     assert rows[0]["prompt"][0]["content"] == "Say something of 0"
     call("sample", tmp_path / "pairs.parquet", "--out", tmp_path / "again.jsonl", *words)
     assert (tmp_path / "again.jsonl").read_text() == out.read_text(), "the same seed gives the same samples"
+
+
+def test_the_page_draws_its_figures_without_a_fault(tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no Chromium on this machine")
+    write_preferences(scored_pairs([(9, 3), (7, 6), (5, 5), (10, 1)]), tmp_path / "pairs.parquet")
+    call("stats", tmp_path / "pairs.parquet", "--html", tmp_path / "page.html")
+    faults: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: faults.append(request.url) if not request.url.startswith("file:") else None)
+        page.goto((tmp_path / "page.html").as_uri())
+        page.wait_for_function("document.querySelectorAll('.plot .main-svg').length >= 3")
+        sums = "p => p.data.map(t => t.y.reduce((a, b) => a + b))"
+        bars = page.evaluate(f"[...document.querySelectorAll('.plot')].map({sums})")
+        browser.close()
+    assert faults == []
+    assert bars[:2] == [[4, 4], [4]], "every pair is in the figures of scores and gaps"
