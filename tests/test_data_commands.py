@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -227,3 +230,18 @@ def test_the_page_draws_its_figures_without_a_fault(tmp_path: Path) -> None:
         browser.close()
     assert faults == []
     assert bars[:2] == [[4, 4], [4]], "every pair is in the figures of scores and gaps"
+
+
+def test_killed_in_the_middle_there_is_no_result_and_an_earlier_one_stands(tmp_path: Path) -> None:
+    write_preferences(scored_pairs([(9, 3)] * 60_000), tmp_path / "pairs.parquet")
+    out = tmp_path / "out.parquet"
+    out.write_bytes(b"an earlier result")
+    command = [sys.executable, "-m", "radpo", "data", "relabel", str(tmp_path / "pairs.parquet"), "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob(".out.parquet.*.partial")):
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.001)
+        process.kill()
+    assert out.read_bytes() == b"an earlier result"
+    assert call("relabel", tmp_path / "pairs.parquet", "--out", out).exit_code == 0
+    assert pq.read_metadata(out).num_rows == 120_000
