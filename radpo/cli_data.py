@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -230,6 +231,11 @@ def data_relabel(
     with progress_bar("relabeling") as progress:
         reader = PreferenceReader(pairs, reading(scale, on_error, swap, columns, pairing, seed), progress)
         counts = relabel_to(reader, settings, out)
+    if goal_text is None and kind in ("ra", "half-ra", "ira") and scale != (1.0, 10.0):
+        told = (
+            f"the goals' wording speaks of a scale of 1-10, not of {scale[0]:g}-{scale[1]:g}; give yours (--goal-text)"
+        )
+        print(f"radpo: {told}", file=sys.stderr)
     made = counts.used * (1 if kind == "plain" else 2)
     if as_json:
         read = {"rows_read": reader.rows_read, "dropped": dict(reader.dropped)}

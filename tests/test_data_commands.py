@@ -87,6 +87,23 @@ def test_a_target_that_cannot_be_written_is_refused_before_the_work(pairs: Path,
         call("relabel", pairs, "--out", tmp_path / "out.parquet", "--goal-text", tmp_path / "bad.txt")
 
 
+def test_another_scale_than_the_wordings_is_said(tmp_path: Path) -> None:
+    (tmp_path / "h.jsonl").write_text(
+        "".join(
+            json.dumps({"prompt": "p", "response": text, "helpfulness": score, "verbosity": 4 - score}) + "\n"
+            for text, score in (("a", 4), ("b", 0))
+        )
+    )
+    words = ["relabel", tmp_path / "h.jsonl", "--scale", "0", "4", "--attribute-scale", "0", "4", "--out"]
+    assert "not of 0-4; give yours (--goal-text)" in call(*words, tmp_path / "ra.jsonl").stderr
+    done = call(*words, tmp_path / "attributes.jsonl", "--kind", "attributes")
+    assert "wording" not in done.stderr
+    first = json.loads((tmp_path / "attributes.jsonl").read_text().splitlines()[0])
+    assert first["prompt"][0]["content"].endswith(
+        "(on a scale of 0-4, where 0 is lowest and 4 is highest):\nHelpfulness score: 4.\nVerbosity score: 0."
+    )
+
+
 def test_validate_counts_and_refuses_what_has_no_pair(pairs: Path, tmp_path: Path) -> None:
     assert json.loads(call("validate", pairs, "--json").stdout) == {"rows_read": 4, "usable": 4, "dropped": {}}
     (tmp_path / "empty.jsonl").write_text("")
