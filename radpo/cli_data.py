@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from radpo.data.overlap import EvaluationPrompts
 
 data_app = typer.Typer(help="Check, describe, relabel and make scored preferences.", no_args_is_help=True)
-add_on_policy(data_app)
 
 
 @data_app.command("validate")
@@ -270,3 +269,6 @@ def _placement(asked: str, model: str | None) -> Placement:
     if not template:
         raise ConfigError(f"--model {model}: has no chat template; give --placement system or user")
     return detect_placement(str(template))
+
+
+add_on_policy(data_app)
