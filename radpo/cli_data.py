@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from radpo.data.overlap import EvaluationPrompts
 
 data_app = typer.Typer(help="Check, describe, relabel and make scored preferences.", no_args_is_help=True)
-add_on_policy(data_app)
 
 
 @data_app.command("validate")
@@ -230,6 +230,11 @@ def data_relabel(
     with progress_bar("relabeling") as progress:
         reader = PreferenceReader(pairs, reading(scale, on_error, swap, columns, pairing, seed), progress)
         counts = relabel_to(reader, settings, out)
+    if goal_text is None and kind in ("ra", "half-ra", "ira") and scale != (1.0, 10.0):
+        told = (
+            f"the goals' wording speaks of a scale of 1-10, not of {scale[0]:g}-{scale[1]:g}; give yours (--goal-text)"
+        )
+        print(f"radpo: {told}", file=sys.stderr)
     made = counts.used * (1 if kind == "plain" else 2)
     if as_json:
         read = {"rows_read": reader.rows_read, "dropped": dict(reader.dropped)}
@@ -264,3 +269,6 @@ def _placement(asked: str, model: str | None) -> Placement:
     if not template:
         raise ConfigError(f"--model {model}: has no chat template; give --placement system or user")
     return detect_placement(str(template))
+
+
+add_on_policy(data_app)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +85,23 @@ def test_a_target_that_cannot_be_written_is_refused_before_the_work(pairs: Path,
     (tmp_path / "bad.txt").write_text("no score here")
     with pytest.raises(DataError, match=r"must hold \{g\} once, where the score goes; it does 0 times"):
         call("relabel", pairs, "--out", tmp_path / "out.parquet", "--goal-text", tmp_path / "bad.txt")
+
+
+def test_another_scale_than_the_wordings_is_said(tmp_path: Path) -> None:
+    (tmp_path / "h.jsonl").write_text(
+        "".join(
+            json.dumps({"prompt": "p", "response": text, "helpfulness": score, "verbosity": 4 - score}) + "\n"
+            for text, score in (("a", 4), ("b", 0))
+        )
+    )
+    words = ["relabel", tmp_path / "h.jsonl", "--scale", "0", "4", "--attribute-scale", "0", "4", "--out"]
+    assert "not of 0-4; give yours (--goal-text)" in call(*words, tmp_path / "ra.jsonl").stderr
+    done = call(*words, tmp_path / "attributes.jsonl", "--kind", "attributes")
+    assert "wording" not in done.stderr
+    first = json.loads((tmp_path / "attributes.jsonl").read_text().splitlines()[0])
+    assert first["prompt"][0]["content"].endswith(
+        "(on a scale of 0-4, where 0 is lowest and 4 is highest):\nHelpfulness score: 4.\nVerbosity score: 0."
+    )
 
 
 def test_validate_counts_and_refuses_what_has_no_pair(pairs: Path, tmp_path: Path) -> None:
@@ -203,3 +224,41 @@ def test_sample_takes_prompts_from_a_preference_set(tmp_path: Path) -> None:
     assert rows[0]["prompt"][0]["content"] == "Say something of 0"
     call("sample", tmp_path / "pairs.parquet", "--out", tmp_path / "again.jsonl", *words)
     assert (tmp_path / "again.jsonl").read_text() == out.read_text(), "the same seed gives the same samples"
+
+
+def test_the_page_draws_its_figures_without_a_fault(tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no Chromium on this machine")
+    write_preferences(scored_pairs([(9, 3), (7, 6), (5, 5), (10, 1)]), tmp_path / "pairs.parquet")
+    call("stats", tmp_path / "pairs.parquet", "--html", tmp_path / "page.html")
+    faults: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: faults.append(request.url) if not request.url.startswith("file:") else None)
+        page.goto((tmp_path / "page.html").as_uri())
+        page.wait_for_function("document.querySelectorAll('.plot .main-svg').length >= 3")
+        sums = "p => p.data.map(t => t.y.reduce((a, b) => a + b))"
+        bars = page.evaluate(f"[...document.querySelectorAll('.plot')].map({sums})")
+        browser.close()
+    assert faults == []
+    assert bars[:2] == [[4, 4], [4]], "every pair is in the figures of scores and gaps"
+
+
+def test_killed_in_the_middle_there_is_no_result_and_an_earlier_one_stands(tmp_path: Path) -> None:
+    write_preferences(scored_pairs([(9, 3)] * 60_000), tmp_path / "pairs.parquet")
+    out = tmp_path / "out.parquet"
+    out.write_bytes(b"an earlier result")
+    command = [sys.executable, "-m", "radpo", "data", "relabel", str(tmp_path / "pairs.parquet"), "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob(".out.parquet.*.partial")):
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.001)
+        process.kill()
+    assert out.read_bytes() == b"an earlier result"
+    assert call("relabel", tmp_path / "pairs.parquet", "--out", out).exit_code == 0
+    assert pq.read_metadata(out).num_rows == 120_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from pathlib import Path
@@ -272,8 +273,6 @@ def test_batch_by_batch_gives_what_a_table_gives(
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out", "out.parquet"])
 def test_every_output_format_holds_the_same(tmp_path: Path, name: str) -> None:
-    import gzip
-
     from datasets import load_from_disk
 
     pairs = rich_pairs(30)
@@ -339,3 +338,29 @@ def test_training_pairs_are_not_taken_for_scored_ones(tmp_path: Path) -> None:
     relabel_to(PreferenceReader(tmp_path / "pairs.parquet"), Relabeling("ra"), tmp_path / "out.jsonl")
     with pytest.raises(DataError, match="training pairs that `radpo data relabel` made"):
         list(PreferenceReader(tmp_path / "out.jsonl", Reading()))
+
+
+def test_the_real_set_is_relabeled_whole(real_data: Path, tmp_path: Path) -> None:
+    source = real_data / "preferences" / "ultrafeedback_binarized_960.jsonl.gz"
+    before = source.read_bytes()
+    reader = PreferenceReader(source, Reading(on_error="skip"))
+    counts = relabel_to(reader, Relabeling("ra"), tmp_path / "ra.parquet")
+    with gzip.open(source, "rt", encoding="utf-8") as stream:
+        rows = {str(row["source_index"]): row for row in map(json.loads, stream)}
+    usable = {
+        name: row
+        for name, row in rows.items()
+        if row["chosen"].strip() and row["rejected"].strip() and row["chosen"] != row["rejected"]
+    }
+    ties = sum(row["score_chosen"] == row["score_rejected"] for row in usable.values())
+    assert (counts.pairs, counts.ties_dropped, counts.used) == (len(usable), ties, len(usable) - ties)
+    made = pq.read_table(tmp_path / "ra.parquet").to_pylist()
+    assert len(made) == 2 * counts.used
+    for training in made:
+        row, side = rows[training["source_id"]], training["side"]
+        assert training["chosen"] == [{"role": "assistant", "content": row[side]}]
+        assert training["prompt"] == [
+            {"role": "system", "content": goal_text(row[f"score_{side}"])},
+            {"role": "user", "content": row["prompt"]},
+        ]
+    assert source.read_bytes() == before

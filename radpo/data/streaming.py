@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Places = npt.NDArray[np.int64]
 
-BUCKET_ROWS = 20_000
+BUCKET_ROWS = 10_000
 """Training pairs that are shuffled in memory at once."""
 BUCKETS = 200
 """At most so many files are open for shuffling."""
