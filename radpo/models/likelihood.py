@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from radpo.judges.base import Progress, no_progress
 from radpo.models.head import target_log_probs
@@ -104,7 +105,7 @@ def log_likelihoods(
 
     if hasattr(model, "get_base_model"):  # adapters stand in the base model's own modules
         model = model.get_base_model()
-    shared = why_not(model) is None
+    shared = _shares(model)
     rows = sorted(_rows(items, batch_tokens if shared else 0), key=lambda row: -row.width)
     logps = [0.0] * len(items)
     done = 0
@@ -116,6 +117,16 @@ def log_likelihoods(
             done += sum(len(row.members) for row in batch)
             progress(done, len(items))
     return [LogLikelihood(logp, len(item.response_ids)) for logp, item in zip(logps, items, strict=True)]
+
+
+_TRIED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+
+def _shares(model: PreTrainedModel) -> bool:
+    """Whether a model can read several responses in one row; tried out once for every model."""
+    if model not in _TRIED:
+        _TRIED[model] = why_not(model) is None
+    return _TRIED[model]
 
 
 @dataclass(frozen=True)
