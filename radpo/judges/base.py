@@ -1,10 +1,13 @@
-"""The judge protocol: a judge grades responses, with a score and a reason. Pairwise verdicts follow from it."""
+"""The judge protocol: a judge grades responses, and may compare two at once; else its grades compare them.
+
+A package adds a judge of its own through the entry point group `radpo.judges`; see `radpo.judges.lookup`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) while long work runs; library functions print nothing themselves."""
@@ -21,8 +24,8 @@ class GradeRequest:
     Args:
         prompt: the conversation before the response, as role/content messages, the last one the user's.
         response: the response to grade.
-        reference: what a judge may need besides the prompt: constraints for the verifier, a reference answer
-            for a model.
+        reference: what a judge may need besides the prompt: `constraints` for the verifier, `reference_answers` (one
+            for each turn so far) for a model.
     """
 
     prompt: Sequence[Mapping[str, str]]
@@ -36,6 +39,36 @@ class Grade:
 
     score: float | None
     reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareRequest:
+    """Two responses to compare, shown in this order; `prompt` and `reference` as in a GradeRequest."""
+
+    prompt: Sequence[Mapping[str, str]]
+    first: str
+    second: str
+    reference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def swapped(self) -> CompareRequest:
+        """The same with the responses in the other order."""
+        return dataclasses.replace(self, first=self.second, second=self.first)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A judge's word on two responses.
+
+    Args:
+        preference: alpaca-eval's scale: 1 the first is better … 2 the second, 1.5 neither; None where it could not be
+            had.
+        reason: in text.
+        grades: of the first and the second, where the comparison follows from grades.
+    """
+
+    preference: float | None
+    reason: str
+    grades: tuple[Grade, Grade] | None = None
 
 
 class Judge(Protocol):
@@ -54,3 +87,36 @@ class Judge(Protocol):
             radpo.errors.ServiceError: the judge could not be reached after its retries.
         """
         ...
+
+
+@runtime_checkable
+class ComparingJudge(Protocol):
+    """A judge that also compares two responses at once, so that their order may sway it."""
+
+    @property
+    def name(self) -> str:
+        """A short name that the report prints."""
+        ...
+
+    def compare(self, requests: Sequence[CompareRequest], progress: Progress = no_progress) -> list[Comparison]:
+        """Compare every pair, in order. Raises as `Judge.grade`."""
+        ...
+
+
+def compare(
+    judge: Judge | ComparingJudge, requests: Sequence[CompareRequest], progress: Progress = no_progress
+) -> list[Comparison]:
+    """Compare every pair: by the judge itself if it compares, else by its grades; equal grades are a draw."""
+    if isinstance(judge, ComparingJudge):
+        return judge.compare(requests, progress)
+    sides = [GradeRequest(r.prompt, r.first, r.reference) for r in requests]
+    sides += [GradeRequest(r.prompt, r.second, r.reference) for r in requests]
+    grades = judge.grade(sides, progress)
+    return [_from_grades(a, b) for a, b in zip(grades[: len(requests)], grades[len(requests) :], strict=True)]
+
+
+def _from_grades(first: Grade, second: Grade) -> Comparison:
+    preference = None
+    if first.score is not None and second.score is not None:
+        preference = 1.5 if first.score == second.score else 1.0 if first.score > second.score else 2.0
+    return Comparison(preference, f"first: {first.reason}\nsecond: {second.reason}", (first, second))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,14 +28,16 @@ class JudgeKind:
     """One kind of judge.
 
     Args:
-        settings: the pydantic model of what it may be told.
-        make: the judge with these settings.
-        hints: the settings that cannot change a verdict (speed, limits, keys).
+        settings: the pydantic model of what it may be told. Paths in it are files whose content can change a verdict.
+        make: the judge with these settings. Whatever is slow (a model, a connection) waits for the first request.
+        hints: the settings that cannot change a verdict (speed, limits, keys); no part of a stage's key.
+        models: the settings that name a model as `radpo.models.loading` finds it; they count by the model's content.
     """
 
     settings: type[BaseModel]
     make: Callable[[Any], Judge]
     hints: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
 
 
 def judge_kinds() -> dict[str, JudgeKind]:
@@ -43,9 +46,19 @@ def judge_kinds() -> dict[str, JudgeKind]:
     Raises:
         ConfigError: an entry point does not point to a JudgeKind.
     """
+    from radpo.judges import openai, reward_model
     from radpo.judges.verifier import Verifier
 
-    kinds = {"verifier": JudgeKind(NoSettings, lambda settings: Verifier())}
+    kinds = {
+        "verifier": JudgeKind(NoSettings, lambda settings: Verifier()),
+        "openai": JudgeKind(openai.OpenAISettings, openai.OpenAIJudge, openai.HINTS),
+        "reward-model": JudgeKind(
+            reward_model.RewardModelSettings,
+            reward_model.RewardModelJudge,
+            reward_model.HINTS,
+            models=frozenset({"model"}),
+        ),
+    }
     for entry in entry_points(group="radpo.judges"):
         kind = entry.load()
         if not isinstance(kind, JudgeKind):
@@ -68,9 +81,12 @@ def check_settings(kind: str, settings: Mapping[str, Any]) -> BaseModel:
         return model.model_validate(dict(settings))
     except ValidationError as error:
         first = error.errors()[0]
-        allowed = ", ".join(model.model_fields) or "none"
-        where = ".".join(map(str, first["loc"])) or "settings"
-        raise ConfigError(f"judge {kind}, {where}: {first['msg']}; settings are: {allowed}") from error
+        where = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            allowed = ", ".join(model.model_fields) or "none"
+            raise ConfigError(f"judge {kind}: no setting {where!r}; allowed: {allowed}") from error
+        place = f"judge {kind}, {where}" if where else f"judge {kind}"
+        raise ConfigError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 def find_judge(kind: str, settings: Mapping[str, Any] | None = None) -> Judge:
@@ -81,3 +97,28 @@ def find_judge(kind: str, settings: Mapping[str, Any] | None = None) -> Judge:
     """
     checked = check_settings(kind, settings or {})
     return judge_kinds()[kind].make(checked)
+
+
+@dataclass(frozen=True)
+class SettingsApart:
+    """A judge's settings: plain values that can change a verdict, values that cannot, files and models that can."""
+
+    counted: Mapping[str, Any]
+    hints: Mapping[str, Any]
+    files: Mapping[str, Path]
+    models: Mapping[str, str]
+
+
+def split_settings(kind: str, settings: BaseModel) -> SettingsApart:
+    """A judge's settings apart, for a key that counts files and models by content."""
+    of = judge_kinds()[kind]
+    values = settings.model_dump(mode="python")
+    files = {name: value for name, value in values.items() if isinstance(value, Path)}
+    models = {name: str(values[name]) for name in of.models}
+    told = {name: value for name, value in values.items() if name not in files and name not in models}
+    return SettingsApart(
+        counted={name: value for name, value in told.items() if name not in of.hints},
+        hints={name: value for name, value in told.items() if name in of.hints},
+        files=files,
+        models=models,
+    )

@@ -1,0 +1,143 @@
+"""Arena-Hard's judge: its configuration file and pairs come in, five-way verdicts go out.
+
+The configuration is arena-hard-auto's judge_config.yaml (v0.1) or its like of v2.0, whose system prompts lie in that
+release's code and are to be added as `system_prompt`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from radpo.errors import ConfigError, DataError
+from radpo.judges.base import CompareRequest, Comparison, Progress, no_progress
+from radpo.models.chat import Chat, ChatRequest
+
+# Verdicts on alpaca-eval's scale; judges also write the labels the other way round.
+PREFERENCES: Mapping[str, float] = {
+    "A>>B": 1.0, "A>B": 1.25, "A=B": 1.5, "B>A": 1.75, "B>>A": 2.0,
+    "B<<A": 1.0, "B<A": 1.25, "B=A": 1.5, "A<B": 1.75, "A<<B": 2.0,
+}  # fmt: skip
+GO_ON = "continue your judgment and finish by outputting a final verdict label"
+"""What v0.1 says to a judge that gave no label."""
+
+
+@dataclass(frozen=True)
+class ArenaConfig:
+    """How the judge is asked and read.
+
+    Args:
+        template: takes question_1, answer_1, answer_2 (v0.1) or QUESTION, ANSWER_A, ANSWER_B (v2.0).
+        patterns: regular expressions for the label, tried in turn.
+        attempts: how often a judge without a label is asked to go on; 1 asks once.
+        last: v2.0 takes the last of several labels; v0.1 takes none where they differ.
+    """
+
+    system: str
+    template: str
+    patterns: tuple[str, ...]
+    temperature: float
+    max_tokens: int
+    attempts: int
+    last: bool
+
+
+def load_arena_config(path: Path) -> ArenaConfig:
+    """Read a judge configuration.
+
+    Raises:
+        ConfigError: it cannot be read, or lacks what it needs; the message names the key.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: Arena-Hard's judge configuration is a mapping")
+    template, v2 = document.get("prompt_template"), "regex_patterns" in document
+    patterns = document["regex_patterns"] if v2 else [document.get("regex_pattern")]
+    texts = {
+        "prompt_template": template[0] if isinstance(template, list) and template else template,
+        "system_prompt": document.get("system_prompt"),
+        **{"regex_patterns" if v2 else "regex_pattern": pattern for pattern in patterns or [None]},
+    }
+    for key, value in texts.items():
+        if not isinstance(value, str):
+            raise ConfigError(f"{path}, {key}: missing, or no text; copy it from arena-hard-auto")
+    try:
+        for pattern in patterns:
+            re.compile(str(pattern))
+        return ArenaConfig(
+            system=str(texts["system_prompt"]),
+            template=str(texts["prompt_template"]),
+            patterns=tuple(map(str, patterns)),
+            temperature=float(document.get("temperature", 0)),
+            max_tokens=int(document.get("max_tokens", 4096)),
+            attempts=int(document.get("number_of_judgment_attempts", 1)),
+            last=v2,
+        )
+    except (re.error, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def label(judgment: str, config: ArenaConfig) -> tuple[str | None, bool]:
+    """A judgment's label, None where there is none that counts, and whether asking on may bring one."""
+    text = judgment.upper() if config.last else judgment
+    for pattern in config.patterns:
+        found = [match for match in re.findall(pattern, text) if match]
+        if found and config.last:
+            return found[-1].strip("\n"), False
+        if found:
+            return (found[0].strip("\n"), False) if len(set(found)) == 1 else (None, False)
+    return None, True
+
+
+def arena_compare(
+    chat: Chat, config: ArenaConfig, requests: Sequence[CompareRequest], progress: Progress = no_progress
+) -> list[Comparison]:
+    """Ask for a label on every pair, in the order it is shown, again where none was given.
+
+    Raises:
+        DataError: a prompt has more than one turn.
+        ServiceError: as `Chat.complete`.
+    """
+    options = {"temperature": config.temperature, "max_tokens": config.max_tokens}
+    talks = [_talk(config, request) for request in requests]
+    judgments = [""] * len(talks)
+    labels: list[str | None] = [None] * len(talks)
+    asking = list(range(len(talks)))
+    for attempt in range(config.attempts):
+        replies = chat.complete([ChatRequest(talks[place], options) for place in asking], progress)
+        open_ones = []
+        for place, reply in zip(asking, replies, strict=True):
+            if reply.text is None:
+                judgments[place] += f"\n{reply.error}"
+                continue
+            judgments[place] += "\n" + reply.text
+            labels[place], again = label(judgments[place], config)
+            if again:
+                talks[place] += [{"role": "assistant", "content": reply.text}, {"role": "user", "content": GO_ON}]
+                open_ones.append(place)
+        asking = open_ones
+        if not asking or attempt + 1 == config.attempts:
+            break
+    return [
+        Comparison(PREFERENCES.get(found or ""), judgment) for found, judgment in zip(labels, judgments, strict=True)
+    ]
+
+
+def _talk(config: ArenaConfig, request: CompareRequest) -> list[dict[str, str]]:
+    users = [message["content"] for message in request.prompt if message["role"] == "user"]
+    if len(users) != 1:
+        raise DataError(f"Arena-Hard's questions have one turn, and a prompt here has {len(users)}")
+    texts = {"question_1": users[0], "answer_1": request.first, "answer_2": request.second}
+    texts |= {"QUESTION": users[0], "ANSWER_A": request.first, "ANSWER_B": request.second}
+    try:
+        shown = config.template.format(**texts)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(f"Arena-Hard's prompt_template cannot be filled: {error!r}") from error
+    return [{"role": "system", "content": config.system}, {"role": "user", "content": shown}]

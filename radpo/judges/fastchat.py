@@ -1,0 +1,168 @@
+"""FastChat's judge prompts: a file of templates comes in, conversations for a judge and parsed verdicts go out.
+
+The prompts of MT-Bench (Zheng et al. 2023, arXiv 2306.05685) are read from judge_prompts.jsonl, as FastChat and its
+data folders carry it; nothing of them is rephrased here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from radpo.data.json_rows import read_rows
+from radpo.errors import DataError
+from radpo.judges.base import CompareRequest, GradeRequest
+
+FILE = "judge_prompts.jsonl"
+NEED_REFERENCE = frozenset({"math", "reasoning", "coding"})
+"""Categories that are judged beside a reference answer."""
+
+OPTIONS: Mapping[str, float | int] = {"temperature": 0, "max_tokens": 2048}
+"""What FastChat asks its judge with."""
+
+_RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
+_RATING_BACKUP = re.compile(r"\[(\d+\.?\d*)\]")
+_TWO = re.compile(r"\[\[(\d+\.?\d*),\s?(\d+\.?\d*)\]\]")
+_TWO_BACKUP = re.compile(r"\[(\d+\.?\d*),\s?(\d+\.?\d*)\]")
+TIE_DELTA = 0.1
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One template: `output_format` is [[rating]], [[A]] or [[rating_a,rating_b]]."""
+
+    name: str
+    system: str
+    template: str
+    output_format: str
+
+
+# For grading outside of MT-Bench, where no folder of prompts is given.
+OWN = Prompt(
+    name="radpo-single-v1",
+    system="You are a helpful assistant.",
+    template=(
+        "Act as an impartial judge and grade how well the assistant's last answer below serves the user. Look at "
+        "whether it is correct, whether it does what was asked, and whether it is clear; do not reward length. Explain "
+        "your grade in two or three sentences, then give it on a scale of 1 (worst) to 10 (best) in this format: "
+        '"[[rating]]", for example: "Rating: [[5]]".\n\n[Conversation]\n{conversation}\n\n[Answer to grade]\n{answer}\n'
+        "[End of the answer]"
+    ),
+    output_format="[[rating]]",
+)
+
+
+def load_prompts(folder: Path) -> dict[str, Prompt]:
+    """The templates by name, from a folder that holds judge_prompts.jsonl or lies in one that does, or from the file.
+
+    Raises:
+        DataError: there is none, or a row lacks a field.
+    """
+    places = [folder] if folder.is_file() else [folder / FILE, folder.parent / FILE]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise DataError(f"{folder}: no {FILE} there or beside it; it comes with FastChat (fastchat/llm_judge/data)")
+    prompts = {}
+    for place, row in read_rows(path):
+        fields = [row.get(name) for name in ("name", "system_prompt", "prompt_template", "output_format")]
+        if not all(isinstance(field, str) for field in fields):
+            raise DataError(f"{place}: a judge prompt needs name, system_prompt, prompt_template and output_format")
+        name, system, template, output_format = map(str, fields)
+        prompts[name] = Prompt(name, system, template, output_format)
+    return prompts
+
+
+def grading(prompts: Mapping[str, Prompt] | None, request: GradeRequest) -> tuple[Prompt, list[dict[str, str]]]:
+    """The prompt for one response of MT-Bench and the conversation that a judge is sent; radpo's own without prompts.
+
+    One turn is graded by single-v1, two by single-v1-multi-turn; with reference answers by their math versions.
+
+    Raises:
+        DataError: the prompts lack the one that is needed, or the conversation has more than two turns.
+    """
+    if prompts is None:
+        conversation = "\n\n".join(
+            f"{message['role'].capitalize()}: {message['content']}" for message in request.prompt
+        )
+        return OWN, _messages(OWN, conversation=conversation, answer=request.response)
+    turns = [message["content"] for message in request.prompt if message["role"] != "system"]
+    answers = request.reference.get("reference_answers")
+    kind = "single-math-v1" if answers else "single-v1"
+    references = {f"ref_answer_{n}": text for n, text in enumerate(answers or (), start=1)}
+    if len(turns) == 1:
+        prompt = _find(prompts, kind)
+        return prompt, _messages(prompt, question=turns[0], answer=request.response, **references)
+    prompt = _find(prompts, f"{kind}-multi-turn")
+    first, answer, second = _two_turns(turns)
+    return prompt, _messages(
+        prompt, question_1=first, answer_1=answer, question_2=second, answer_2=request.response, **references
+    )
+
+
+def pairing(prompts: Mapping[str, Prompt], request: CompareRequest) -> tuple[Prompt, list[dict[str, str]]]:
+    """The prompt for two responses, shown in the request's order, and the conversation that a judge is sent.
+
+    For second turns `reference["first_answers"]` holds the two models' answers to the first.
+
+    Raises:
+        DataError: as `grading`.
+    """
+    turns = [message["content"] for message in request.prompt if message["role"] == "user"]
+    answers = request.reference.get("reference_answers")
+    kind = "pair-math-v1" if answers else "pair-v2"
+    references = {f"ref_answer_{n}": text for n, text in enumerate(answers or (), start=1)}
+    if len(turns) == 1:
+        prompt = _find(prompts, kind)
+        shown = _messages(prompt, question=turns[0], answer_a=request.first, answer_b=request.second, **references)
+        return prompt, shown
+    prompt = _find(prompts, f"{kind}-multi-turn")
+    before_a, before_b = request.reference["first_answers"]
+    return prompt, _messages(
+        prompt,
+        question_1=turns[0], question_2=turns[1], answer_a_1=before_a, answer_b_1=before_b,
+        answer_a_2=request.first, answer_b_2=request.second, **references,
+    )  # fmt: skip
+
+
+def rating(judgment: str) -> float | None:
+    """The first [[rating]] in a judgment, else the first [rating]; None where there is none or it is not on 1-10."""
+    found = _RATING.search(judgment) or _RATING_BACKUP.search(judgment)
+    value = float(found[1]) if found else None
+    return value if value is not None and 0 <= value <= 10 else None
+
+
+def winner(judgment: str, output_format: str) -> Literal["A", "B", "tie", "error"]:
+    """FastChat's verdict on a pair, by the template's output format."""
+    if output_format == "[[A]]":
+        for mark, verdict in (("[[A]]", "A"), ("[[B]]", "B"), ("[[C]]", "tie")):
+            if mark in judgment:
+                return verdict  # type: ignore[return-value]
+        return "error"
+    found = _TWO.search(judgment) or _TWO_BACKUP.search(judgment)
+    if not found:
+        return "error"
+    apart = float(found[1]) - float(found[2])
+    return "tie" if abs(apart) <= TIE_DELTA else "A" if apart > 0 else "B"
+
+
+def _find(prompts: Mapping[str, Prompt], name: str) -> Prompt:
+    if name not in prompts:
+        raise DataError(f"the judge prompts have no {name!r}; there are {', '.join(prompts)}")
+    return prompts[name]
+
+
+def _two_turns(turns: Sequence[str]) -> tuple[str, str, str]:
+    if len(turns) != 3:
+        raise DataError(f"MT-Bench's prompts judge one or two turns, and here are {(len(turns) + 1) // 2}")
+    return turns[0], turns[1], turns[2]
+
+
+def _messages(prompt: Prompt, **texts: str) -> list[dict[str, str]]:
+    try:
+        filled = prompt.template.format(**texts)
+    except (KeyError, IndexError, ValueError) as error:
+        raise DataError(f"judge prompt {prompt.name!r}: its template cannot be filled: {error!r}") from error
+    return [{"role": "system", "content": prompt.system}, {"role": "user", "content": filled}]

@@ -1,0 +1,95 @@
+"""The judge behind an OpenAI-compatible endpoint: published prompts go out, grades and comparisons come back.
+
+FastChat's prompts grade; alpaca-eval's annotators, FastChat's pairwise prompts or Arena-Hard's compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field
+
+from radpo.errors import ConfigError
+from radpo.judges.annotator import annotate_pairs
+from radpo.judges.arena import arena_compare, load_arena_config
+from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, Progress, no_progress
+from radpo.judges.fastchat import OPTIONS, Prompt, grading, load_prompts, pairing, rating, winner
+from radpo.models.chat import Chat, ChatRequest
+from radpo.models.endpoint import RESULT_FIELDS, Endpoint
+from radpo.models.loading import cache_folder
+
+
+class OpenAISettings(Endpoint):
+    """An endpoint, and how it is to judge.
+
+    Args:
+        prompts: FastChat's judge_prompts.jsonl, or its folder, for grading; radpo's own short prompt without it.
+        annotator: whose prompt and parser comparisons use: an annotator of alpaca-eval, or `fastchat` (with prompts).
+        arena_config: Arena-Hard's judge_config.yaml, whose prompt and labels comparisons then use instead.
+        temperature, max_tokens: for FastChat's and radpo's own prompts; FastChat's.
+    """
+
+    prompts: Path | None = None
+    annotator: str = "weighted_alpaca_eval_gpt4_turbo"
+    arena_config: Path | None = None
+    temperature: float = Field(float(OPTIONS["temperature"]), ge=0)
+    max_tokens: int = Field(int(OPTIONS["max_tokens"]), ge=1)
+
+    def endpoint(self) -> Endpoint:
+        """The endpoint alone."""
+        return Endpoint(**{name: getattr(self, name) for name in Endpoint.model_fields})
+
+
+HINTS = frozenset(set(Endpoint.model_fields) - RESULT_FIELDS)
+
+
+class OpenAIJudge:
+    """Asks a chat model. Answers are cached on disk by content; `chat.usage` tells what was spent."""
+
+    def __init__(self, settings: OpenAISettings, cache: Path | None = None) -> None:
+        self.settings = settings
+        self.chat = Chat(settings.endpoint(), cache or cache_folder() / "chat.sqlite")
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.settings.model
+
+    @cached_property
+    def _prompts(self) -> dict[str, Prompt] | None:
+        return None if self.settings.prompts is None else load_prompts(self.settings.prompts)
+
+    def grade(self, requests: Sequence[GradeRequest], progress: Progress = no_progress) -> list[Grade]:
+        """Grade by [[rating]]; a judgment without one has no score, and its text as the reason.
+
+        Raises:
+            DataError: the prompts lack the one that is needed.
+            ServiceError: the endpoint could not be reached after its retries, or a limit is reached.
+        """
+        asked = [ChatRequest(grading(self._prompts, request)[1], self._options) for request in requests]
+        return [
+            Grade(None, reply.error or "no answer") if reply.text is None else Grade(rating(reply.text), reply.text)
+            for reply in self.chat.complete(asked, progress)
+        ]
+
+    def compare(self, requests: Sequence[CompareRequest], progress: Progress = no_progress) -> list[Comparison]:
+        """Compare by Arena-Hard's, FastChat's or an annotator's prompt, as the settings say. Raises as `grade`."""
+        if self.settings.arena_config is not None:
+            return arena_compare(self.chat, load_arena_config(self.settings.arena_config), requests, progress)
+        if self.settings.annotator != "fastchat":
+            return annotate_pairs(self.chat, self.settings.annotator, requests, progress)
+        if self._prompts is None:
+            raise ConfigError("judge openai: annotator fastchat needs prompts, FastChat's folder of judge prompts")
+        shown = [pairing(self._prompts, request) for request in requests]
+        asked = [ChatRequest(messages, self._options) for _, messages in shown]
+        preferences = {"A": 1.0, "B": 2.0, "tie": 1.5, "error": None}
+        return [
+            Comparison(preferences[winner(reply.text or "", prompt.output_format)], reply.text or str(reply.error))
+            for (prompt, _), reply in zip(shown, self.chat.complete(asked, progress), strict=True)
+        ]
+
+    @property
+    def _options(self) -> dict[str, float | int]:
+        return {"temperature": self.settings.temperature, "max_tokens": self.settings.max_tokens}

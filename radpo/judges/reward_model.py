@@ -1,0 +1,151 @@
+"""The reward model: a sequence classifier from transformers scores conversations, higher meaning better.
+
+Models with one label (trained with the Bradley-Terry loss) are read off their logit; ArmoRM-style models off the
+`score` of their output. A reward has no scale of its own, so grades from 1 to 10 need `raw_range`; comparisons do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from radpo.errors import ConfigError, ModelError
+from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, Progress, no_progress
+
+
+class RewardModelSettings(BaseModel):
+    """Which model, and how its rewards are read.
+
+    Args:
+        model: a folder or a Hub id (`@revision` pins it).
+        raw_range: the rewards that count as 1 and as 10, linear between, cut beyond; None will do for comparisons.
+        max_length: tokens; a longer conversation is not judged, and counted as such.
+        trust_remote_code: run the model's own code, as ArmoRM needs; off unless you say so.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    raw_range: tuple[float, float] | None = None
+    max_length: int = Field(4096, ge=16)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    trust_remote_code: bool = False
+    batch_size: int = Field(8, ge=1)
+
+
+HINTS = frozenset({"batch_size"})
+
+
+class RewardModelJudge:
+    """Scores whole conversations; the order in which two are compared cannot sway it."""
+
+    def __init__(self, settings: RewardModelSettings) -> None:
+        if settings.raw_range is not None and not settings.raw_range[0] < settings.raw_range[1]:
+            raise ConfigError(f"judge reward-model, raw_range: {settings.raw_range} does not rise")
+        self.settings = settings
+
+    @property
+    def name(self) -> str:
+        """The model's name without its folders."""
+        return self.settings.model.rstrip("/").rsplit("/", 1)[-1]
+
+    def grade(self, requests: Sequence[GradeRequest], progress: Progress = no_progress) -> list[Grade]:
+        """Grade on 1-10 by `raw_range`.
+
+        Raises:
+            ConfigError: no `raw_range` says what the rewards mean.
+            ModelError: the model cannot be loaded or is no reward model.
+        """
+        if self.settings.raw_range is None:
+            raise ConfigError(
+                "judge reward-model: grades from 1 to 10 need raw_range, the rewards that count as 1 and as 10"
+            )
+        low, high = self.settings.raw_range
+        grades = []
+        for reward in self._rewards([_conversation(r.prompt, r.response) for r in requests], progress):
+            score = None if reward is None else 1 + 9 * min(max((reward - low) / (high - low), 0.0), 1.0)
+            grades.append(Grade(score, self._reason(reward)))
+        return grades
+
+    def compare(self, requests: Sequence[CompareRequest], progress: Progress = no_progress) -> list[Comparison]:
+        """Compare by the Bradley-Terry chance that the second is better: preference 1 + sigmoid(r_2 - r_1).
+
+        Raises:
+            ModelError: as `grade`.
+        """
+        from scipy.special import expit
+
+        sides = [_conversation(r.prompt, r.first) for r in requests] + [
+            _conversation(r.prompt, r.second) for r in requests
+        ]
+        rewards = self._rewards(sides, progress)
+        found = []
+        for first, second in zip(rewards[: len(requests)], rewards[len(requests) :], strict=True):
+            known = first is not None and second is not None
+            preference = 1 + float(expit(second - first)) if known else None  # type: ignore[operator]
+            found.append(Comparison(preference, f"first: {self._reason(first)}; second: {self._reason(second)}"))
+        return found
+
+    def _reason(self, reward: float | None) -> str:
+        return f"longer than {self.settings.max_length} tokens" if reward is None else f"reward {reward:.4f}"
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        from radpo.models.loading import load_tokenizer, resolve_model, torch_dtype
+
+        folder = resolve_model(self.settings.model)
+        tokenizer = load_tokenizer(folder)
+        try:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                dtype=torch_dtype(self.settings.precision),
+                trust_remote_code=self.settings.trust_remote_code,
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise ModelError(f"reward model {self.settings.model}: cannot be loaded: {error}") from error
+        if model.config.pad_token_id is None:  # the classifier finds a conversation's last token by it
+            model.config.pad_token_id = tokenizer.pad_token_id
+        return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+    def _rewards(self, conversations: Sequence[list[dict[str, str]]], progress: Progress) -> list[float | None]:
+        """Every conversation's reward, None where it is too long; those of like length share a batch."""
+        import torch
+
+        model, tokenizer = self._loaded
+        tokens = [tokenizer.apply_chat_template(c, return_dict=False) for c in conversations]
+        rewards: list[float | None] = [None] * len(tokens)
+        fitting = [place for place, ids in enumerate(tokens) if len(ids) <= self.settings.max_length]
+        order = sorted(fitting, key=lambda place: -len(tokens[place]))
+        with torch.inference_mode():
+            for start in range(0, len(order), self.settings.batch_size):
+                batch = order[start : start + self.settings.batch_size]
+                inputs = tokenizer.pad(
+                    {"input_ids": [tokens[place] for place in batch]}, padding_side="right", return_tensors="pt"
+                )
+                for place, value in zip(batch, self._read(model(**inputs.to(model.device))), strict=True):
+                    rewards[place] = value
+                progress(start + len(batch), len(order))
+        return rewards
+
+    def _read(self, output: Any) -> list[float]:
+        values = getattr(output, "score", None)
+        if values is None:
+            values = output.logits
+        values = values.float().reshape(values.shape[0], -1)
+        if values.shape[1] != 1:
+            raise ModelError(
+                f"reward model {self.settings.model}: it has {values.shape[1]} labels; "
+                "a reward model has one, or its output a `score`"
+            )
+        rewards: list[float] = values[:, 0].tolist()
+        return rewards
+
+
+def _conversation(prompt: Sequence[Any], response: str) -> list[dict[str, str]]:
+    return [*(dict(message) for message in prompt), {"role": "assistant", "content": response}]
