@@ -1,0 +1,132 @@
+"""Ways to answer conversations: transformers and vLLM on a checkpoint's folder, and any OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from radpo.errors import ConfigError, ServiceError
+from radpo.judges.base import Progress
+from radpo.models.chat import Chat, ChatRequest
+from radpo.models.generation import Conversation, Goal, Keep, Sampling, answer, render
+from radpo.models.loading import Precision, load_model, load_tokenizer
+
+CHUNK = 256
+"""How many conversations go to vLLM at once, so that an interrupted run keeps what was finished."""
+
+
+class Backend(Protocol):
+    """Answers conversations, in order. `done` are answers from an interrupted call, by place; `keep` is told others."""
+
+    def __call__(
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling,
+        done: Mapping[int, str],
+        keep: Keep,
+        progress: Progress,
+    ) -> list[str]: ...
+
+
+def with_transformers(
+    folder: Path, *, goal: Goal = "default", batch_size: int = 32, precision: Precision = "auto"
+) -> Backend:
+    """Answers by a Hugging Face folder in this process, on the GPU where there is one."""
+    model, tokenizer = load_model(folder, precision), load_tokenizer(folder)
+
+    def backend(
+        conversations: Sequence[Conversation],
+        sampling: Sampling,
+        done: Mapping[int, str],
+        keep: Keep,
+        progress: Progress,
+    ) -> list[str]:
+        return answer(
+            model, tokenizer, conversations, sampling,
+            goal=goal, batch_size=batch_size, done=done, keep=keep, progress=progress,
+        )  # fmt: skip
+
+    return backend
+
+
+def with_vllm(folder: Path, *, goal: Goal = "default", precision: Precision = "auto") -> Backend:
+    """Answers by a Hugging Face folder through vLLM.
+
+    Prompts are rendered here, by the checkpoint's own template, so that a goal reaches it whatever vLLM's version.
+
+    Raises:
+        ConfigError: vLLM is not installed.
+    """
+    try:
+        from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise ConfigError(
+            f"backend vllm: it cannot be loaded ({error}); install radpo[vllm], or use another"
+        ) from error
+    model = LLM(model=str(folder), dtype=precision, trust_remote_code=False)
+    tokenizer = load_tokenizer(folder)
+
+    def backend(
+        conversations: Sequence[Conversation],
+        sampling: Sampling,
+        done: Mapping[int, str],
+        keep: Keep,
+        progress: Progress,
+    ) -> list[str]:
+        prompts, answers = render(tokenizer, conversations, goal), dict(done)
+        parameters = SamplingParams(
+            max_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+            stop=list(sampling.stop),
+        )
+        missing = [place for place in range(len(prompts)) if place not in answers]
+        for start in range(0, len(missing), CHUNK):
+            part = missing[start : start + CHUNK]
+            outputs = model.generate(
+                [{"prompt_token_ids": prompts[place]} for place in part], parameters, use_tqdm=False
+            )
+            fresh = {place: output.outputs[0].text.strip() for place, output in zip(part, outputs, strict=True)}
+            answers |= fresh
+            keep(fresh)
+            progress(len(answers), len(prompts))
+        return [answers[place] for place in range(len(prompts))]
+
+    return backend
+
+
+def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
+    """Answers by an OpenAI-compatible endpoint, which renders the conversations itself.
+
+    A goal other than the checkpoint's own goes as `chat_template_kwargs`, which vLLM's and transformers' servers take.
+    What is answered is in the chat's cache, which an interrupted call goes on from.
+    """
+
+    def backend(
+        conversations: Sequence[Conversation],
+        sampling: Sampling,
+        done: Mapping[int, str],
+        keep: Keep,
+        progress: Progress,
+    ) -> list[str]:
+        options: dict[str, Any] = {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
+        if sampling.temperature > 0:
+            options |= {"top_p": sampling.top_p, "seed": sampling.seed}
+        if sampling.stop:
+            options["stop"] = list(sampling.stop)
+        if goal != "default":
+            options["chat_template_kwargs"] = {"goal": goal}
+        missing = [place for place in range(len(conversations)) if place not in done]
+        replies = chat.complete([ChatRequest(conversations[place], options) for place in missing], progress)
+        answers = dict(done)
+        for place, reply in zip(missing, replies, strict=True):
+            if reply.text is None:
+                asked = str(conversations[place][-1]["content"])[:80]
+                raise ServiceError(f"{chat.endpoint.base_url}: no answer to {asked!r}: {reply.error}")
+            answers[place] = reply.text.strip()
+        keep({place: answers[place] for place in missing})
+        return [answers[place] for place in range(len(conversations))]
+
+    return backend
