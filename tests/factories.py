@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+ALPACA_MODELS = [
+    "FuseChat-Gemma-2-9B-Instruct", "FuseChat-Llama-3.2-1B-Instruct", "NullModel", "alpaca-7b", "alpaca-7b_concise",
+    "alpaca-7b_verbose", "claude-2.1", "gemma-2b-it", "gpt-3.5-turbo-1106", "gpt-3.5-turbo-1106_concise",
+    "gpt-3.5-turbo-1106_verbose", "gpt4_1106_preview", "gpt4_gamed", "phi-2", "vicuna-13b-v1.5-togetherai",
+]  # fmt: skip
+"""The models whose official annotations are among the real data."""
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
@@ -62,3 +70,10 @@ def scored_pairs(rows: Sequence[tuple[float, float]]) -> Any:
         ],
         schema=schema(),
     )
+
+
+def alpaca_leaderboard_row(real_data: Path, model: str) -> dict[str, float]:
+    """A model's figures on AlpacaEval's official leaderboard."""
+    with (real_data / "alpaca_eval2" / "leaderboard.csv").open() as stream:
+        (row,) = [row for row in csv.DictReader(stream) if row[""] == model]
+    return {name: float(value) for name, value in row.items() if value and name not in ("", "mode")}

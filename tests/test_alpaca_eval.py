@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+from factories import ALPACA_MODELS, alpaca_leaderboard_row
 
 from radpo.data.questions import Question
 from radpo.errors import DataError
-from radpo.harness.alpaca_eval import annotate, length_controlled, load_annotations, scores, win_rate
+from radpo.harness.alpaca_eval import annotate, load_annotations, scores, win_rate
 from radpo.harness.base import load_answers
 from radpo.judges.base import Grade
-
-MODELS = [
-    "FuseChat-Gemma-2-9B-Instruct", "FuseChat-Llama-3.2-1B-Instruct", "NullModel", "alpaca-7b", "alpaca-7b_concise",
-    "alpaca-7b_verbose", "claude-2.1", "gemma-2b-it", "gpt-3.5-turbo-1106", "gpt-3.5-turbo-1106_concise",
-    "gpt-3.5-turbo-1106_verbose", "gpt4_1106_preview", "gpt4_gamed", "phi-2", "vicuna-13b-v1.5-togetherai",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,15 +38,9 @@ def annotated(model=("a b", "a", "a b", "a b c"), base=("a", "a b", "x y", "a"))
     return annotate(questions(), answers(*model), answers(*base), LengthJudge(), generator="dpo", baseline="base")
 
 
-def official(real_data: Path, model: str) -> dict[str, float]:
-    with (real_data / "alpaca_eval2" / "leaderboard.csv").open() as stream:
-        (row,) = [row for row in csv.DictReader(stream) if row[""] == model]
-    return {name: float(value) for name, value in row.items() if value and name not in ("", "mode")}
-
-
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ALPACA_MODELS)
 def test_figures_equal_the_official_leaderboard(real_data, model):
-    row = official(real_data, model)
+    row = alpaca_leaderboard_row(real_data, model)
     found = win_rate(load_annotations(real_data / "alpaca_eval2" / "annotations" / f"{model}.jsonl.gz"))
     for name in ("win_rate", "standard_error", "discrete_win_rate", "n_total"):
         assert getattr(found, name) == pytest.approx(row[name], abs=1e-6)
@@ -68,46 +55,6 @@ def test_outputs_and_lengths_give_the_same(real_data):
         output_1=["b" * n for n in lengths["len_1"]], output_2=["m" * n for n in lengths["len_2"]]
     )
     assert win_rate(texts, folder / "reconstructed") == win_rate(lengths, folder / "reconstructed")
-
-
-@pytest.mark.parametrize(
-    "model",
-    ["FuseChat-Gemma-2-9B-Instruct", "FuseChat-Llama-3.2-1B-Instruct", "NullModel", "vicuna-13b-v1.5-togetherai"],
-)
-def test_length_controlled_win_rate_comes_near_the_official_one_with_the_reconstructed_reference(real_data, model):
-    folder, row = real_data / "alpaca_eval2", official(real_data, model)
-    found = win_rate(load_annotations(folder / "annotations" / f"{model}.jsonl.gz"), folder / "reconstructed")
-    assert found.length_controlled_winrate == pytest.approx(row["length_controlled_winrate"], abs=0.3)
-    assert found.lc_standard_error == pytest.approx(row["lc_standard_error"], abs=0.02)
-    assert "an estimate" in found.notes[0]
-
-
-def test_length_controlled_does_not_depend_on_the_rows_order_nor_leave_traces(real_data):
-    import sklearn
-    from alpaca_eval.metrics import glm_winrate
-
-    folder = real_data / "alpaca_eval2"
-    before = glm_winrate.hf_hub_download, sklearn.get_config()
-    annotations = load_annotations(folder / "annotations" / "alpaca-7b.jsonl.gz")
-    shuffled = annotations.sample(frac=1.0, random_state=0)
-    columns = list(annotations.columns)
-    first, second = (length_controlled(frame, folder / "reconstructed") for frame in (annotations, shuffled))
-    assert first == second
-    assert (glm_winrate.hf_hub_download, sklearn.get_config()) == before
-    assert list(annotations.columns) == columns
-
-
-def test_length_controlled_is_for_the_805_instructions_only(real_data, tmp_path):
-    folder = real_data / "alpaca_eval2"
-    annotations = load_annotations(folder / "annotations" / "NullModel.jsonl.gz")
-    others = annotations.assign(instruction=annotations["instruction"].where(annotations["index"] != 3, "Another?"))
-    for frame in (others, annotations.iloc[:-1], annotated()):
-        found = length_controlled(frame, folder / "reconstructed")
-        assert (found.winrate, found.standard_error) == (None, None)
-        assert "805 instructions" in found.note
-    assert "no folder with df_gamed.csv" in length_controlled(annotations, None).note
-    with pytest.raises(DataError, match=r"no df_gamed\.csv"):
-        length_controlled(annotations, tmp_path)
 
 
 def test_the_higher_grade_wins_and_equal_grades_draw():

@@ -6,18 +6,18 @@ baseline wins, 2 where the model wins, 1.5 (or 0) where neither does.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radpo.data.json_rows import read_rows
 from radpo.errors import DataError
-from radpo.harness.base import Answers, check_answers, read_rows
-from radpo.judges.base import Grade, GradeRequest, Judge, Progress, no_progress
+from radpo.harness.base import Answers, check_answers
+from radpo.harness.length_control import LengthControlled, length_controlled, lengths, minimal, quiet
+from radpo.judges.base import CompareRequest, ComparingJudge, Comparison, Judge, Progress, compare, no_progress
+from radpo.judges.quality import Bias, bias, turned_back
 from radpo.results import Example, Result, Scores
 
 if TYPE_CHECKING:
@@ -27,31 +27,21 @@ if TYPE_CHECKING:
 
 BENCHMARK = "alpaca-eval"
 
-# The length-controlled GLM knows how hard each of AlpacaEval's 805 instructions is, and knows them by their place
-# alone: other instructions would silently get the difficulty of strangers. Of the texts in order, joined by NUL.
-INSTRUCTIONS = 805
-INSTRUCTIONS_SHA256 = "bfe8c45991f635de0b1f94abeeb1335ef665d58eddd87ddf6fa71b7b0c2ce7a5"
-OFFICIAL_GAMED_SHA256 = "97aeec3f1c7de6dee6fd31fe66f1702623f4614c3efe1c6fc5f4927cd5fd674d"
-
-
-@dataclass(frozen=True)
-class LengthControlled:
-    """The length-controlled win rate in percent and its standard error, None where `note` says why there is none."""
-
-    winrate: float | None
-    standard_error: float | None
-    note: str | None
-
 
 @dataclass(frozen=True)
 class WinRate:
-    """AlpacaEval's figures under its own names: rates in percent, lengths in characters, None where not to be had."""
+    """AlpacaEval's figures under its own names: rates in percent, lengths in characters, None where not to be had.
+
+    The minimal length-controlled rate is worked out where the official one is not; see `radpo.harness.length_control`.
+    """
 
     win_rate: float
     standard_error: float | None
     discrete_win_rate: float
     length_controlled_winrate: float | None
     lc_standard_error: float | None
+    length_controlled_minimal_winrate: float | None
+    lc_minimal_standard_error: float | None
     n_total: int
     avg_length: int | None
     notes: tuple[str, ...]
@@ -67,7 +57,7 @@ def annotate(
     baseline: str,
     progress: Progress = no_progress,
 ) -> pd.DataFrame:
-    """Have both answers to every question graded; the higher score wins, equal scores are a draw.
+    """Have both answers to every question compared; a judge that only grades prefers the higher grade.
 
     Args:
         questions: of one turn each.
@@ -76,8 +66,8 @@ def annotate(
 
     Returns:
         A row a question: alpaca-eval's columns index, instruction, dataset (the category), output_1 and generator_1
-        (baseline), output_2 and generator_2 (model), annotator, preference (NaN where a grade could not be had), and
-        question_id, score_1, score_2, reason_1, reason_2.
+        (baseline), output_2 and generator_2 (model), annotator, preference (NaN where a verdict could not be had), and
+        question_id, reason; of a judge that grades also score_1, score_2, reason_1, reason_2.
 
     Raises:
         DataError: a question has more than one turn or no answer.
@@ -85,6 +75,36 @@ def annotate(
     """
     import pandas as pd
 
+    pairs = comparisons(questions, outputs, baseline_outputs, generator=generator, baseline=baseline)
+    found = compare(judge, pairs, progress)
+    rows = []
+    for index, (question, pair, comparison) in enumerate(zip(questions, pairs, found, strict=True)):
+        row = {
+            "index": index,
+            "dataset": question.category,
+            "instruction": question.turns[0],
+            "output_1": pair.first,
+            "generator_1": baseline,
+            "output_2": pair.second,
+            "generator_2": generator,
+            "annotator": judge.name,
+            "preference": float("nan") if comparison.preference is None else comparison.preference,
+            "question_id": question.question_id,
+        }
+        if comparison.grades is None:
+            row["reason"] = comparison.reason
+        else:
+            first, second = comparison.grades
+            row |= {"score_1": first.score, "score_2": second.score}
+            row |= {"reason_1": first.reason, "reason_2": second.reason}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def comparisons(
+    questions: Sequence[Question], outputs: Answers, baseline_outputs: Answers, *, generator: str, baseline: str
+) -> list[CompareRequest]:
+    """The pairs to compare, the baseline's answer first. Raises as `annotate`."""
     check_answers(questions, outputs, f"answers of {generator}")
     check_answers(questions, baseline_outputs, f"answers of {baseline}")
     for question in questions:
@@ -92,30 +112,36 @@ def annotate(
             raise DataError(
                 f"question {question.question_id!r}: {len(question.turns)} turns; AlpacaEval's questions have one"
             )
-    requests = [_request(question, answers) for answers in (baseline_outputs, outputs) for question in questions]
-    grades = judge.grade(requests, progress)
-    rows = [
-        {
-            "index": index,
-            "dataset": question.category,
-            "instruction": question.turns[0],
-            "output_1": baseline_outputs[question.question_id][0],
-            "generator_1": baseline,
-            "output_2": outputs[question.question_id][0],
-            "generator_2": generator,
-            "annotator": judge.name,
-            "preference": _preference(first, second),
-            "question_id": question.question_id,
-            "score_1": first.score,
-            "score_2": second.score,
-            "reason_1": first.reason,
-            "reason_2": second.reason,
-        }
-        for index, (question, first, second) in enumerate(
-            zip(questions, grades[: len(questions)], grades[len(questions) :], strict=True)
+    return [
+        CompareRequest(
+            [{"role": "user", "content": question.turns[0]}],
+            baseline_outputs[question.question_id][0],
+            outputs[question.question_id][0],
+            {"constraints": list(question.constraints[0])},
         )
+        for question in questions
     ]
-    return pd.DataFrame(rows)
+
+
+def judge_bias(judge: Judge, pairs: Sequence[CompareRequest], annotations: pd.DataFrame, swap_check: int) -> Bias:
+    """How order and length sway the judge on these pairs.
+
+    Args:
+        pairs: as `comparisons` gives, in the annotations' order.
+        swap_check: how many pairs, evenly over all, are judged again in the other order; a judge that only grades sees
+            no order, and is not asked again.
+    """
+    given = [Comparison(None if p != p else float(p), "") for p in annotations["preference"]]
+    whole = bias(pairs, given)
+    chosen = list(range(0, len(pairs), max(len(pairs) // swap_check, 1)))[:swap_check] if swap_check else []
+    if not chosen or not isinstance(judge, ComparingJudge):
+        return whole
+    asked = [pairs[place] for place in chosen]
+    swapped = [turned_back(found) for found in compare(judge, [pair.swapped() for pair in asked])]
+    of = bias(asked, [given[place] for place in chosen], swapped)
+    return replace(
+        whole, swap_agreement=of.swap_agreement, first_shown_rate=of.first_shown_rate, n_swapped=of.n_swapped
+    )
 
 
 def load_annotations(path: Path) -> pd.DataFrame:
@@ -151,79 +177,48 @@ def win_rate(annotations: pd.DataFrame, reference_dir: Path | None = None) -> Wi
 
     Args:
         annotations: as `annotate` or `load_annotations` gives.
-        reference_dir: a folder with df_gamed.csv, for the length-controlled win rate.
+        reference_dir: as for `radpo.harness.length_control.length_controlled`.
 
     Raises:
         DataError: no annotation holds a preference.
     """
-    with _quiet():
-        from alpaca_eval.metrics.winrate import get_winrate
-
-    n_missing = int(annotations["preference"].isna().sum())
-    if n_missing == len(annotations):
-        raise DataError("no annotation holds a preference, so there is no win rate; see the judge's reasons")
-    metrics = get_winrate(annotations)
+    metrics = _head_to_head(annotations)
     controlled = length_controlled(annotations, reference_dir)
-    notes = [controlled.note] if controlled.note else []
+    instead = minimal(annotations) if controlled.winrate is None else LengthControlled(None, None, None)
+    notes = [note for note in (controlled.note, instead.note) if note]
+    n_missing = int(annotations["preference"].isna().sum())
     if n_missing:
         notes.append(f"alpaca-eval: {n_missing} of {len(annotations)} comparisons have no verdict and are left out.")
-    lengths = _lengths(annotations, 2)
-    total = int(metrics["n_total"])
+    outputs = lengths(annotations, 2)
     return WinRate(
-        win_rate=float(metrics["win_rate"]),
-        standard_error=float(metrics["standard_error"]) if total > 1 else None,
-        discrete_win_rate=float(metrics["discrete_win_rate"]),
+        win_rate=metrics["win_rate"],
+        standard_error=metrics["standard_error"],
+        discrete_win_rate=metrics["discrete_win_rate"],
         length_controlled_winrate=controlled.winrate,
         lc_standard_error=controlled.standard_error,
-        n_total=total,
-        avg_length=None if lengths is None else int(lengths.mean()),  # cut to whole characters, as alpaca-eval does
+        length_controlled_minimal_winrate=instead.winrate,
+        lc_minimal_standard_error=instead.standard_error,
+        n_total=metrics["n_total"],
+        avg_length=None if outputs is None else int(outputs.mean()),  # cut to whole characters, as alpaca-eval does
         notes=tuple(notes),
     )
 
 
-def length_controlled(annotations: pd.DataFrame, reference_dir: Path | None) -> LengthControlled:
-    """The length-controlled win rate (Dubois et al. 2024, arXiv 2404.04475), computed by alpaca-eval itself.
+def _head_to_head(annotations: pd.DataFrame) -> dict[str, Any]:
+    """alpaca-eval's win rates without any GLM; `standard_error` is None for a single verdict."""
+    with quiet():
+        from alpaca_eval.metrics.winrate import get_winrate
 
-    Args:
-        reference_dir: a folder with df_gamed.csv (tatsu-lab/alpaca_eval on the Hub), or an estimate of it named
-            df_gamed_reconstructed.csv. The package would fetch the file itself; here nothing is downloaded.
-
-    Raises:
-        DataError: the folder has no such file.
-    """
-    reason = _why_not_length_controlled(annotations, reference_dir)
-    if reason is not None:
-        return LengthControlled(None, None, f"alpaca-eval: the length-controlled win rate was not computed, {reason}.")
-    import sklearn
-
-    with _quiet():
-        from alpaca_eval.metrics import glm_winrate
-
-    assert reference_dir is not None
-    reference = _gamed_file(reference_dir)
-    first, second = _lengths(annotations, 1), _lengths(annotations, 2)
-    assert first is not None
-    assert second is not None
-    # The package reads only the outputs' lengths, so texts of the right length stand in where lengths are all there is.
-    frame = annotations[["index", "instruction", "preference", "generator_1", "generator_2"]].assign(
-        output_1=["x" * length for length in first], output_2=["x" * length for length in second], annotator=BENCHMARK
-    )
-    frame = frame.sort_values("index", ignore_index=True)
-    with _quiet(), sklearn.config_context(), _local_lookup(glm_winrate, reference):
-        metrics = glm_winrate.get_length_controlled_winrate(frame, save_weights_dir=None, is_warn_extreme_changes=False)
-    rate, plain = float(metrics["length_controlled_winrate"]), float(metrics["win_rate"])
-    notes = []
-    if hashlib.sha256(reference.read_bytes()).hexdigest() != OFFICIAL_GAMED_SHA256:
-        notes.append(
-            f"alpaca-eval: the length-controlled win rate is an estimate, because {reference.name} is not the official "
-            "df_gamed.csv."
-        )
-    if glm_winrate.get_is_extreme_changes(plain, rate):
-        notes.append(
-            f"alpaca-eval: the length-controlled win rate ({rate:.1f}%) is far from the plain one ({plain:.1f}%), "
-            "which may mean that its regression failed."
-        )
-    return LengthControlled(rate, float(metrics["lc_standard_error"]), " ".join(notes) or None)
+    if annotations["preference"].isna().all():
+        raise DataError("no annotation holds a preference, so there is no win rate; see the judge's reasons")
+    found = get_winrate(annotations)
+    total = int(found["n_total"])
+    return {
+        "win_rate": float(found["win_rate"]),
+        "standard_error": float(found["standard_error"]) if total > 1 else None,
+        "discrete_win_rate": float(found["discrete_win_rate"]),
+        "n_total": total,
+    }
 
 
 def scores(annotations: pd.DataFrame, *, goal: float | None = None, reference_dir: Path | None = None) -> Scores:
@@ -241,14 +236,17 @@ def scores(annotations: pd.DataFrame, *, goal: float | None = None, reference_di
     if whole.length_controlled_winrate is not None:
         rate, error = whole.length_controlled_winrate, whole.lc_standard_error
         results.append(Result(BENCHMARK, "all", "length_controlled_winrate", rate, error, whole.n_total))
+    if whole.length_controlled_minimal_winrate is not None:
+        rate, error = whole.length_controlled_minimal_winrate, whole.lc_minimal_standard_error
+        results.append(Result(BENCHMARK, "all", "length_controlled_minimal_winrate", rate, error, whole.n_total))
     if whole.avg_length is not None:
         results.append(Result(BENCHMARK, "all", "avg_length", whole.avg_length, None, len(annotations), None))
     judged = annotations[annotations["preference"].notna()]
     if "dataset" in judged.columns and judged["dataset"].nunique() > 1:
         for category, part in judged.groupby("dataset"):
-            rate_of = win_rate(part)
+            of = _head_to_head(part)
             results.append(
-                Result(BENCHMARK, str(category), "win_rate", rate_of.win_rate, rate_of.standard_error, rate_of.n_total)
+                Result(BENCHMARK, str(category), "win_rate", of["win_rate"], of["standard_error"], of["n_total"])
             )
     return Scores(tuple(results), tuple(_example(row, goal) for row in judged.to_dict("records")), whole.notes)
 
@@ -271,22 +269,9 @@ def _check_annotation(row: Mapping[str, Any], place: str) -> None:
         raise DataError(f"{place}: preference {preference} is neither 0 (a draw) nor from 1 (baseline) to 2 (model)")
 
 
-def _request(question: Question, answers: Answers) -> GradeRequest:
-    prompt = [{"role": "user", "content": question.turns[0]}]
-    return GradeRequest(prompt, answers[question.question_id][0], {"constraints": list(question.constraints[0])})
-
-
-def _preference(baseline: Grade, model: Grade) -> float:
-    if baseline.score is None or model.score is None:
-        return float("nan")
-    if baseline.score == model.score:
-        return 1.5
-    return 2.0 if model.score > baseline.score else 1.0
-
-
 def _example(row: Mapping[Any, Any], goal: float | None) -> Example:
     detail: dict[str, Any] = {} if goal is None else {"goal": goal}
-    names = ("score_1", "score_2", "reason_1", "reason_2", "generator_1")
+    names = ("score_1", "score_2", "reason_1", "reason_2", "reason", "generator_1")
     # What a row lacks, the frame holds as NaN, which is no JSON.
     detail |= {name: row[name] for name in names if name in row and row[name] == row[name] and row[name] is not None}
     return Example(
@@ -304,53 +289,3 @@ def _example(row: Mapping[Any, Any], goal: float | None) -> Example:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _lengths(annotations: pd.DataFrame, side: int) -> pd.Series[int] | None:
-    """The outputs' lengths in characters, None where the annotations have neither outputs nor lengths."""
-    if f"output_{side}" in annotations.columns:
-        return annotations[f"output_{side}"].str.len()
-    if f"len_{side}" in annotations.columns:
-        return annotations[f"len_{side}"]
-    return None
-
-
-def _why_not_length_controlled(annotations: pd.DataFrame, reference_dir: Path | None) -> str | None:
-    texts = annotations.sort_values("index")["instruction"].astype(str)
-    same = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest() == INSTRUCTIONS_SHA256
-    if not same or sorted(annotations["index"]) != list(range(INSTRUCTIONS)):
-        return f"because it is defined for AlpacaEval's own {INSTRUCTIONS} instructions, and these are others or fewer"
-    if _lengths(annotations, 1) is None or _lengths(annotations, 2) is None:
-        return "because the annotations have neither both outputs nor their lengths"
-    if not {"generator_1", "generator_2"} <= set(annotations.columns):
-        return "because the annotations do not name generator_1 and generator_2"
-    if reference_dir is None:
-        return "because no folder with df_gamed.csv (from tatsu-lab/alpaca_eval on the Hub) was given"
-    return None
-
-
-def _gamed_file(folder: Path) -> Path:
-    for name in ("df_gamed.csv", "df_gamed_reconstructed.csv"):
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(f"{folder}: no df_gamed.csv there; fetch it from the data set tatsu-lab/alpaca_eval on the Hub")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back the package's own deprecation warnings (pkg_resources, scikit-learn), which no user can mend."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
-
-
-@contextmanager
-def _local_lookup(module: Any, reference: Path) -> Iterator[None]:
-    """Have the package's look-up of df_gamed.csv on the Hub find the local file, for as long as the block runs."""
-    original = module.hf_hub_download
-    module.hf_hub_download = lambda **_: str(reference)
-    try:
-        yield
-    finally:
-        module.hf_hub_download = original

@@ -1,13 +1,12 @@
-"""What the harness files share: answers and other JSON Lines come in from files, checked rows go out."""
+"""What the harness files share: a model's answers come in from a file, checked against the questions they go out."""
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from radpo.data.json_rows import read_rows
 from radpo.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,38 +45,3 @@ def check_answers(questions: Sequence[Question], answers: Answers, where: str) -
             f"{where}: {len(lacking)} of {len(questions)} questions lack an answer to each of their turns: {shown}; "
             "generate the answers from the same questions file"
         )
-
-
-def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a `.jsonl` or `.json` (one array) file, gzipped or not, each with its place for messages.
-
-    Raises:
-        DataError: the file cannot be read, or a line or element is no JSON object.
-    """
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
-            if path.name.removesuffix(".gz").endswith(".json"):
-                document = json.load(stream)
-                rows = enumerate(document if isinstance(document, list) else [document])
-                yield from ((f"{path}, element {number}", _object(row, path, number)) for number, row in rows)
-                return
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield f"{path}, line {number}", _object(_parse(line, path, number), path, number)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-
-
-def _parse(line: str, path: Path, number: int) -> Any:
-    try:
-        return json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path}, line {number}: no JSON: {error}") from error
-
-
-def _object(row: Any, path: Path, number: int) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise DataError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
-    return row

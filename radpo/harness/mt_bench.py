@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.analysis.statistics import mean
+from radpo.data.json_rows import read_rows
 from radpo.errors import DataError
-from radpo.harness.base import Answers, check_answers, read_rows
+from radpo.harness.base import Answers, check_answers
 from radpo.judges.base import GradeRequest, Judge, Progress, no_progress
+from radpo.judges.fastchat import NEED_REFERENCE
+from radpo.judges.quality import Bias, spearman
 from radpo.results import Example, Result, Scores
 
 if TYPE_CHECKING:
@@ -49,10 +52,44 @@ class MTBenchScore:
     n: int
 
 
+TEMPERATURES = {
+    "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0, "stem": 0.1,
+    "humanities": 0.1,
+}  # fmt: skip
+"""What FastChat samples a category's answers at; other categories at `OTHER_TEMPERATURE`."""
+OTHER_TEMPERATURE = 0.7
+
+
+def load_references(path: Path) -> dict[str, tuple[str, ...]]:
+    """Reference answers by question_id, from FastChat's reference_answer/MODEL.jsonl or a folder with one such file.
+
+    Raises:
+        DataError: a row is malformed, or the folder holds none or several.
+    """
+    files = sorted(path.glob("*.jsonl*")) if path.is_dir() else [path]
+    if len(files) != 1:
+        raise DataError(f"{path}: {len(files)} files of reference answers; give one")
+    references = {}
+    for place, row in read_rows(files[0]):
+        try:
+            references[str(row["question_id"])] = tuple(map(str, row["choices"][0]["turns"]))
+        except (KeyError, IndexError, TypeError):
+            raise DataError(f"{place}: a reference answer needs question_id and choices with turns") from None
+    return references
+
+
 def grade(
-    questions: Sequence[Question], answers: Answers, judge: Judge, *, progress: Progress = no_progress
+    questions: Sequence[Question],
+    answers: Answers,
+    judge: Judge,
+    *,
+    references: Answers | None = None,
+    progress: Progress = no_progress,
 ) -> list[Judgment]:
     """Have every turn graded, the second with the first and its answer before it.
+
+    Args:
+        references: reference answers, shown to the judge for math, reasoning and coding as FastChat does.
 
     Raises:
         DataError: a question lacks an answer to one of its turns.
@@ -60,7 +97,8 @@ def grade(
     """
     check_answers(questions, answers, "answers")
     places = [(question, turn) for question in questions for turn in range(len(question.turns))]
-    requests = [_request(question, answers[question.question_id], turn) for question, turn in places]
+    shown = references or {}
+    requests = [_request(question, answers[question.question_id], turn, shown) for question, turn in places]
     return [
         Judgment(
             question_id=question.question_id,
@@ -71,6 +109,14 @@ def grade(
         )
         for (question, turn), given in zip(places, judge.grade(requests, progress), strict=True)
     ]
+
+
+def judge_bias(judgments: Sequence[Judgment], answers: Answers) -> Bias:
+    """How the grades go with the answers' lengths; single grading shows no two answers, and so no order."""
+    parsed = [judgment for judgment in judgments if judgment.score != UNPARSED]
+    lengths = [len(answers[judgment.question_id][judgment.turn - 1]) for judgment in parsed]
+    correlation = spearman([judgment.score for judgment in parsed], lengths)
+    return Bias(None, None, correlation, None, len(parsed), len(judgments) - len(parsed))
 
 
 def load_judgments(path: Path, questions: Path | None = None) -> list[Judgment]:
@@ -102,6 +148,17 @@ def load_judgments(path: Path, questions: Path | None = None) -> list[Judgment]:
     if not judgments:
         raise DataError(f"{path}: no judgments in it")
     return judgments
+
+
+def write_judgments(judgments: Sequence[Judgment], path: Path, model: str, judge: str) -> None:
+    """Write judgments as FastChat does, so that its own tools read them."""
+    with path.open("w", encoding="utf-8") as stream:
+        for one in judgments:
+            row = {
+                "question_id": one.question_id, "model": model, "judge": [judge, "single"], "judgment": one.reason,
+                "score": one.score, "turn": one.turn,
+            }  # fmt: skip
+            stream.write(json.dumps(row) + "\n")
 
 
 def score(judgments: Sequence[Judgment]) -> MTBenchScore:
@@ -158,12 +215,25 @@ def scores(
     return Scores(tuple(results), tuple(_examples(parsed, questions, answers, goal)), notes)
 
 
-def _request(question: Question, answers: Sequence[str], turn: int) -> GradeRequest:
+def turn_prompt(question: Question, answers: Sequence[str], turn: int) -> list[dict[str, str]]:
+    """The conversation up to the user's message of a turn (0 or 1)."""
     prompt = []
     for asked, answered in zip(question.turns[:turn], answers, strict=False):
         prompt += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-    prompt.append({"role": "user", "content": question.turns[turn]})
-    return GradeRequest(prompt, answers[turn], {"constraints": list(question.constraints[turn])})
+    return [*prompt, {"role": "user", "content": question.turns[turn]}]
+
+
+def reference_of(question: Question, turn: int, references: Answers) -> dict[str, Any]:
+    """What a judge gets beside a turn: its constraints, and reference answers where FastChat shows them."""
+    found: dict[str, Any] = {"constraints": list(question.constraints[turn])}
+    if question.category in NEED_REFERENCE and question.question_id in references:
+        found["reference_answers"] = list(references[question.question_id])
+    return found
+
+
+def _request(question: Question, answers: Sequence[str], turn: int, references: Answers) -> GradeRequest:
+    prompt = turn_prompt(question, answers, turn)
+    return GradeRequest(prompt, answers[turn], reference_of(question, turn, references))
 
 
 def _parsed(judgments: Sequence[Judgment]) -> list[Judgment]:
