@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from factories import TEMPLATE, write_model
 
 from radpo.errors import ConfigError, DataError, ModelError
-from radpo.harness.academic import AcademicRun, run, scores
+from radpo.harness import academic
+from radpo.harness.academic import AcademicRun, run, scores, write_run
 
 GOAL_TEMPLATE = "{% if goal is not defined %}{% set goal = 10 %}{% endif %}Overall score: {{ goal }}." + TEMPLATE
 
@@ -81,26 +85,17 @@ def outcome(place) -> AcademicRun:
 
 
 def test_values_are_those_of_lm_eval_called_directly(place, outcome, monkeypatch):
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
     monkeypatch.chdir(place / "tasks")  # lm-eval takes data_files from where the process runs
     write_rows(Path("data/colours.jsonl"), [{"question": f"Which colour is {n}?", "answer": n % 3} for n in range(6)])
-    direct = simple_evaluate(
-        model=HFLM(pretrained=str(place / "model"), device="cpu", dtype="float32", batch_size=4),
-        tasks=["colours", "sums"],
-        task_manager=TaskManager(include_path=str(place / "tasks"), include_defaults=False),
-        apply_chat_template=True,
-    )
+    theirs = direct(place, tasks=["colours", "sums"])
     found = {(r.subset, r.metric): r for r in scores(outcome).results}
     assert set(found) == {("colours", "acc"), ("colours", "acc_norm"), ("sums", "exact_match")}
     for (task, metric), result in found.items():
-        assert result.value == direct["results"][task][f"{metric},none"]
-        assert result.stderr == direct["results"][task][f"{metric}_stderr,none"]
+        assert result.value == theirs["results"][task][f"{metric},none"]
+        assert result.stderr == theirs["results"][task][f"{metric}_stderr,none"]
     assert found["colours", "acc"].n == 6
     assert found["sums", "exact_match"].n == 4
-    assert outcome.lm_eval_results["results"] == direct["results"]
+    assert outcome.lm_eval_results["results"] == theirs["results"]
 
 
 def test_primary_is_the_first_listed_metric(outcome):
@@ -120,6 +115,87 @@ def test_examples_show_what_was_asked_and_answered(outcome):
     assert choice.output == detail["choices"][max(range(3), key=detail["logps"].__getitem__)]
     text = next(e for e in given.examples if e.subset == "sums")
     assert text.output == outcome.samples["sums"][0]["resps"][0][0]
+
+
+def direct(place, **settings):
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    return simple_evaluate(
+        model=HFLM(pretrained=str(place / "model"), device="cpu", dtype="float32", batch_size=4),
+        task_manager=TaskManager(include_path=str(place / "tasks"), include_defaults=False),
+        apply_chat_template=True, **settings,
+    )  # fmt: skip
+
+
+def test_values_are_those_of_lm_evals_own_command(place, tmp_path, outcome):
+    command = [
+        sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={place / 'model'},dtype=float32",
+        "--tasks", "colours,sums", "--include_path", str(place / "tasks"), "--apply_chat_template", "--batch_size", "4",
+        "--device", "cpu", "--output_path", str(tmp_path / "out"),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=place / "tasks", capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (file,) = (tmp_path / "out").rglob("results_*.json")
+    theirs = json.loads(file.read_text())
+    assert outcome.lm_eval_results["results"] == theirs["results"]
+    assert outcome.lm_eval_results["configs"].keys() == theirs["configs"].keys()
+    assert outcome.lm_eval_results["n-shot"] == theirs["n-shot"]
+
+
+def test_few_shot_counts_are_as_asked_and_stated(place, monkeypatch):
+    ours = run(place / "model", ["sums:3", "colours"], place / "tasks", batch_size=4, precision="float32")
+    assert "academic: few-shot examples: 0 for colours; 3 for sums." in scores(ours).notes
+    monkeypatch.chdir(place / "tasks")
+    theirs = direct(place, tasks=["sums"], num_fewshot=3)
+    assert theirs["samples"]["sums"][0]["arguments"] == ours.samples["sums"][0]["arguments"]
+    assert ours.lm_eval_results["results"]["sums"] == theirs["results"]["sums"]
+    with pytest.raises(ConfigError, match="this is a tag"):
+        run(place / "model", ["small:3"], place / "tasks")
+
+
+def test_the_papers_six_are_there_with_their_counts():
+    import lm_eval.tasks
+
+    wanted, _ = academic._wanted(["paper", "ifeval"], None)
+    assert wanted == {
+        "gsm8k": 5, "leaderboard_gpqa": 0, "leaderboard_musr": 0, "truthfulqa_mc2": 0, "leaderboard_bbh": 3,
+        "arc_challenge": 25, "ifeval": None,
+    }  # fmt: skip
+    folder = Path(lm_eval.tasks.__file__).parent
+    places = ("gsm8k", "leaderboard", "truthfulqa", "arc", "ifeval")
+    texts = [path.read_text() for place in places for path in (folder / place).rglob("*.yaml")]
+    named = {
+        line.split(":")[1].strip() for text in texts for line in text.splitlines() if line[:5] in ("task:", "group")
+    }
+    assert wanted.keys() <= named
+
+
+def test_a_task_may_be_given_as_its_yaml_file(place, outcome):
+    again = run(place / "model", [str(place / "tasks" / "sums.yaml")], precision="float32")
+    assert again.lm_eval_results["results"]["sums"] == outcome.lm_eval_results["results"]["sums"]
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
+        run(place / "model", ["none.yaml"])
+
+
+def test_another_goal_is_set_in_the_template(place, tmp_path):
+    from radpo.data.goals import goal_aware_template
+
+    model = write_model(tmp_path / "goal", goal_aware_template(TEMPLATE, best=10.0, placement="system"))
+    for goal, shown in (("default", "Overall score: 10."), (7.0, "Overall score: 7."), (None, "")):
+        given = run(model, ["sums"], place / "tasks", goal=goal, limit=1, precision="float32")
+        prompt = given.samples["sums"][0]["arguments"][0][0]
+        assert shown in prompt
+        assert ("Overall score" in prompt) is bool(shown)
+    with pytest.raises(ModelError, match="takes no goal"):
+        run(place / "model", ["sums"], place / "tasks", goal=7.0)
+
+
+def test_a_run_is_kept_with_lm_evals_own_document_and_a_row_a_document(outcome, tmp_path):
+    write_run(outcome, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "lm_eval.json").read_text()) == outcome.lm_eval_results
+    assert len(pd.read_parquet(tmp_path / "out" / "examples.parquet")) == 10
 
 
 def test_results_document_is_json_with_versions(outcome):

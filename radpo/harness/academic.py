@@ -1,6 +1,6 @@
 """Academic tasks: a model folder and lm-eval task names come in, lm-eval's own figures and samples go out.
 
-A checkpoint that carries its goal in its chat template is conditioned by that template alone.
+A checkpoint that carries its goal in its chat template is conditioned by that template; another goal is set in it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,24 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.errors import ConfigError, DataError
+from radpo.data.goals import is_goal_aware
+from radpo.errors import ConfigError, DataError, ModelError
 from radpo.judges.base import Progress, no_progress
+from radpo.models.generation import Goal
 from radpo.models.loading import Precision, load_tokenizer, torch_dtype
-from radpo.results import Example, Result, Scores
+from radpo.results import Example, Result, Scores, write_scores
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
 BENCHMARK = "academic"
+
+PAPER = (
+    "gsm8k:5", "leaderboard_gpqa:0", "leaderboard_musr:0", "truthfulqa_mc2:0", "leaderboard_bbh:3", "arc_challenge:25",
+)  # fmt: skip
+"""The six of arXiv 2410.08067, which names no few-shot counts; these are the Open LLM Leaderboards'."""
+NAMED = {"paper": PAPER}
+"""Names for several tasks at once."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ def run(
     tasks: Sequence[str],
     include_path: Path | None = None,
     *,
+    goal: Goal = "default",
     limit: int | None = None,
     batch_size: int = 16,
     precision: Precision = "auto",
@@ -46,16 +56,18 @@ def run(
 
     Args:
         model_folder: a Hugging Face folder.
-        tasks: names of tasks, groups or tags; those in `include_path` go before lm-eval's own of the same name, which
-            are indexed only when one is needed.
+        tasks: names of tasks, groups or tags, each with `:N` for N few-shot examples in place of its own number, a YAML
+            file of a task, or `paper` for the paper's six; names in `include_path` go before lm-eval's own, which are
+            indexed only when one is needed.
         include_path: a folder of task YAML files; their `data_files` are relative to the YAML's own folder.
+        goal: the score to ask for; by default the checkpoint's own template decides.
         limit: how many documents of each task to take; all unless given.
         progress: called before and after the run, in tasks: lm-eval runs them in one go.
 
     Raises:
         ConfigError: there is no such task.
         DataError: a task's data set cannot be loaded.
-        ModelError: the checkpoint has no chat template.
+        ModelError: the checkpoint has no chat template, or a goal is asked of one that takes none.
     """
     import datasets
     import torch
@@ -63,11 +75,13 @@ def run(
     from lm_eval.models.huggingface import HFLM
     from lm_eval.utils import handle_non_serializable
 
-    manager = _task_manager(tasks, include_path)
+    wanted, folders = _wanted(tasks, include_path)
+    tasks = list(wanted)
+    manager = _task_manager(tasks, folders)
     progress(0, len(tasks))
     try:
         # The tasks are loaded before the model, so that a task that cannot run is known at once.
-        loaded = manager.load(list(tasks))
+        loaded = manager.load(tasks)
     except (datasets.exceptions.DatasetsError, OSError) as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
@@ -76,11 +90,14 @@ def run(
         ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"tasks {', '.join(tasks)}: lm-eval cannot build them: {error}") from error
-    load_tokenizer(model_folder)  # for its check of the chat template
+    _set_shots(loaded, wanted)
+    tokenizer = load_tokenizer(model_folder)
+    tokenizer.chat_template = _asking_for(goal, str(tokenizer.chat_template))
     children = {child for names in loaded["group_map"].values() for child in names}
     specs = [item for name, item in {**loaded["groups"], **loaded["tasks"]}.items() if name not in children]
     model = HFLM(
         pretrained=str(model_folder),
+        tokenizer=tokenizer,
         device="cuda" if torch.cuda.is_available() else "cpu",
         dtype=torch_dtype(precision),
         batch_size=batch_size,
@@ -126,15 +143,94 @@ def scores(run: AcademicRun) -> Scores:
             examples += rows
             if not rows:
                 notes.append(f"academic, {name}: {primary} is no figure of single documents, so there are no examples.")
+    notes.append(_shots_note(document))
     return Scores(tuple(results), tuple(examples), tuple(notes))
 
 
-def _task_manager(tasks: Sequence[str], include_path: Path | None) -> TaskManager:
+def write_run(run: AcademicRun, out: Path) -> None:
+    """Write lm-eval's own document (`lm_eval.json`), our results and a row a document into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    document = json.dumps(run.lm_eval_results, indent=1, ensure_ascii=False, default=str)
+    (out / "lm_eval.json").write_text(document, encoding="utf-8")
+    write_scores(scores(run), out)
+
+
+def _wanted(tasks: Sequence[str], include_path: Path | None) -> tuple[dict[str, int | None], list[Path]]:
+    """The tasks' names with the few-shot counts asked for, None for a task's own, and the folders to look in first."""
+    folders = [] if include_path is None else [include_path]
+    wanted: dict[str, int | None] = {}
+    for entry in (member for given in tasks for member in NAMED.get(given, (given,))):
+        name, sign, shots = entry.rpartition(":")
+        if not sign or not shots.isdecimal():
+            name, shots = entry, ""
+        if name.endswith((".yaml", ".yml")):
+            name = _task_of(Path(name), folders)
+        wanted[name] = int(shots) if shots else None
+    return wanted, folders
+
+
+def _task_of(path: Path, folders: list[Path]) -> str:
+    """The name of the task or group in a YAML file, whose folder is added to those to look in."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    if not path.is_file():
+        raise ConfigError(f"task {path}: no such file")
+    config = load_yaml(path, resolve_func=False)
+    name = config.get("task") if isinstance(config.get("task"), str) else config.get("group")
+    if not isinstance(name, str):
+        raise ConfigError(f"task {path}: it names neither a task nor a group")
+    if path.parent not in folders:
+        folders.append(path.parent)
+    return name
+
+
+def _set_shots(loaded: Mapping[str, Any], wanted: Mapping[str, int | None]) -> None:
+    """Give the tasks, and those of groups, the few-shot counts asked for, in place of any of their own."""
+    for name, shots in wanted.items():
+        if shots is None:
+            continue
+        names = [found for found in (name, *_leaves(name, loaded["group_map"])) if found in loaded["tasks"]]
+        if not names:
+            raise ConfigError(f"task {name}:{shots}: few-shot counts are for tasks and groups, and this is a tag")
+        for found in names:
+            loaded["tasks"][found].set_config(key="num_fewshot", value=shots)
+
+
+def _asking_for(goal: Goal, template: str) -> str:
+    """The chat template with the goal set, whoever renders it."""
+    if goal == "default":
+        return template
+    if goal is not None and not is_goal_aware(template):
+        raise ModelError(f"goal {goal} is asked of a checkpoint whose chat template takes no goal; ask for none")
+    return "{%- set goal = " + ("none" if goal is None else repr(float(goal))) + " -%}" + template
+
+
+def _shots_note(document: Mapping[str, Any]) -> str:
+    """The few-shot counts that lm-eval notes, tasks of one group as one."""
+    counts: dict[int, list[str]] = {}
+    groups = document.get("group_subtasks", {})
+    shots = document.get("n-shot", {})
+    hidden: set[str] = set()
+    for group in groups:
+        of = {shots[leaf] for leaf in _leaves(group, groups) if leaf in shots}
+        if len(of) == 1 and group in document["results"]:
+            counts.setdefault(of.pop(), []).append(group)
+            hidden |= set(_leaves(group, groups))
+    for name, count in shots.items():
+        if name not in hidden and name not in groups:
+            counts.setdefault(count, []).append(name)
+    said = "; ".join(f"{count} for {', '.join(sorted(set(names)))}" for count, names in sorted(counts.items()))
+    return f"academic: few-shot examples: {said}."
+
+
+def _task_manager(tasks: Sequence[str], folders: Sequence[Path]) -> TaskManager:
     """lm-eval's index of the tasks: the local ones alone where they suffice, since its own are thousands of files."""
     from lm_eval.tasks import TaskManager
 
-    if include_path is not None and not include_path.is_dir():
-        raise ConfigError(f"{include_path}: no such folder of tasks")
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such folder of tasks")
+    include_path = list(folders) or None
     manager = TaskManager(include_path=include_path, include_defaults=False)
     if any(name not in manager.task_index for name in _named(tasks, manager)):
         manager = TaskManager(include_path=include_path, include_defaults=True)
@@ -142,10 +238,10 @@ def _task_manager(tasks: Sequence[str], include_path: Path | None) -> TaskManage
             if name not in manager.task_index:
                 near = difflib.get_close_matches(name, manager.all_tasks, n=3)
                 hint = f"; did you mean {' or '.join(near)}?" if near else ""
-                where = "among lm-eval's own" if include_path is None else f"in {include_path} or among lm-eval's own"
+                where = "".join(f"in {folder} or " for folder in folders) + "among lm-eval's own"
                 raise ConfigError(f"task {name!r}: there is none {where}{hint}")
-    if include_path is not None:
-        _anchor_data_files(manager, include_path)
+    for folder in folders:
+        _anchor_data_files(manager, folder)
     return manager
 
 
