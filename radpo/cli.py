@@ -12,7 +12,8 @@ import typer
 from radpo import cli_matrix
 from radpo.cli_analyze import analyze_app
 from radpo.cli_data import data_app
-from radpo.cli_options import Json, Model, PairsFile, Scale, Seed, figures, print_json, quiet_libraries, show
+from radpo.cli_eval import eval_app
+from radpo.cli_options import Json, Model, PairsFile, Scale, Seed, print_json, quiet_libraries, show
 from radpo.cli_store import store_app
 from radpo.errors import RadpoError
 
@@ -23,7 +24,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-eval_app = typer.Typer(help="Score one checkpoint on one benchmark.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
 app.add_typer(analyze_app, name="analyze")
@@ -114,56 +114,6 @@ def train(
         )
     if os.environ.get("RANK", "0") == "0":  # of several processes, the first one speaks
         print(policy)
-
-
-@eval_app.command("alpaca-eval")
-def eval_alpaca_eval(
-    annotations: Annotated[Path, typer.Option(help="Annotations in alpaca-eval's format (.json, .jsonl, .gz).")],
-    reference: Annotated[
-        Path | None, typer.Option(help="A folder with df_gamed.csv, for the length-controlled rate.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Win rates from existing annotations, by the alpaca-eval package's own code."""
-    from dataclasses import asdict
-
-    from radpo.harness.alpaca_eval import load_annotations, win_rate
-
-    show(asdict(win_rate(load_annotations(annotations), reference)), as_json)
-
-
-@eval_app.command("mt-bench")
-def eval_mt_bench(
-    judgments: Annotated[Path, typer.Option(help="Single-answer judgments in FastChat's format (.jsonl, .gz).")],
-    questions: Annotated[
-        Path | None, typer.Option(help="FastChat's question.jsonl, which holds the categories.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """MT-Bench scores from existing judgments; those without a rating are left out and counted."""
-    from dataclasses import asdict
-
-    from radpo.harness.mt_bench import load_judgments, score
-
-    show(asdict(score(load_judgments(judgments, questions))), as_json)
-
-
-@eval_app.command("academic")
-def eval_academic(
-    model: Model,
-    tasks: Annotated[list[str], typer.Option("--task", help="An lm-eval task; repeatable.")],
-    include: Annotated[Path | None, typer.Option(help="A folder of task YAML files, searched first.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Documents of each task; all unless given.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    as_json: Json = False,
-) -> None:
-    """lm-eval tasks with the checkpoint's chat template, through lm-eval's own evaluation."""
-    from radpo.harness.academic import run, scores
-    from radpo.models.loading import resolve_model
-
-    quiet_libraries()
-    outcome = scores(run(resolve_model(model), tasks, include, limit=limit, batch_size=batch_size, precision="float32"))
-    show(figures(outcome), as_json)
 
 
 @app.command()

@@ -103,6 +103,16 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=1, ensure_ascii=False))
 
 
+def need_one(options: Mapping[str, Any]) -> None:
+    """Raise a ConfigError unless exactly one of these options is given."""
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) != 1:
+        said = f"{' and '.join(given)} together" if given else "none of them"
+        raise ConfigError(
+            f"give one of {', '.join(options)}; here is {said}" if len(options) > 1 else f"give {next(iter(options))}"
+        )
+
+
 def parse_pairs(option: str, pairs: list[str]) -> dict[str, Any]:
     """KEY=VALUE texts as a mapping; values are read as YAML does, so that 3 is a number and [0, 1] a list."""
     import yaml
@@ -126,6 +136,7 @@ def figures(scores: Scores) -> dict[str, Any]:
 
 
 def show(figures: Mapping[str, Any], as_json: bool) -> None:
+    """Print a document as JSON, or as lines for people."""
     if as_json:
         print_json(figures)
         return
@@ -133,10 +144,23 @@ def show(figures: Mapping[str, Any], as_json: bool) -> None:
         if isinstance(value, dict) and {"value", "stderr", "n"} <= value.keys():
             error = "" if value["stderr"] is None else f" ± {value['stderr']:.4g} (standard error)"
             print(f"{name}: {value['value']:.6g}{error}, n = {value['n']}")
+        elif isinstance(value, dict):
+            print(f"{name}:")
+            for inner, of in value.items():
+                print(f"  {inner}: {_plain(of)}")
         elif isinstance(value, list | tuple):
-            print(*value, sep="\n")
+            if value:
+                print(*value, sep="\n")
         else:
-            print(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
+            print(f"{name}: {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(of)}" for name, of in value.items())
+    return str(value)
 
 
 def show_table(frame: pd.DataFrame, as_json: bool, out: Path | None = None) -> None:

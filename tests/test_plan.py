@@ -119,7 +119,7 @@ def test_a_judge_that_is_paid_is_priced_by_its_tokens(place: Path) -> None:
     judged = next(one for one in plan.stages if one.name == "alpaca-eval/dpo/seed-0")
     paid = replace(
         judged,
-        settings={**judged.settings, "judge": "openai", "swap_check": True},
+        settings={**judged.settings, "judge": "openai", "swap_check": 50},
         hints={"judge_settings": {"price_in": 2.0, "price_out": 8.0}},
     )
     work = Estimator().work(paid)

@@ -6,16 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from radpo.config.judging import AlpacaEvalSampling, ArenaHardSampling, JudgeSettings, MTBenchSampling
 from radpo.config.section import DataFile, MatrixPath, Section
-
-
-class SamplingSettings(Section):
-    """How answers are drawn: greedily at temperature 0."""
-
-    max_new_tokens: int = Field(512, ge=1)
-    temperature: float = Field(0.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    batch_size: int = Field(32, ge=1)
 
 
 class Unlearning(Section):
@@ -59,19 +51,38 @@ class Style(Section):
 
 
 class AlpacaEval(Section):
-    """One-turn questions, answered by variant and baseline, compared by the judge."""
+    """One-turn questions, answered by variant and baseline, compared by the judge.
 
-    questions: DataFile
-    judge: Literal["verifier"] = "verifier"
-    sampling: SamplingSettings = SamplingSettings()
+    The baseline is the matrix's own, unless `baseline_outputs` gives another model's answers. Without `questions` both
+    are AlpacaEval 2's from the Hub: its 805 instructions, and gpt4_1106_preview's answers. `reference` is the folder of
+    the length-controlled win rate's reference files, which are else looked for on the Hub too.
+    """
+
+    questions: DataFile | None = None
+    judge: JudgeSettings = JudgeSettings()
+    sampling: AlpacaEvalSampling = AlpacaEvalSampling()
+    baseline_outputs: MatrixPath | None = None
+    reference: MatrixPath | None = None
+    swap_check: int = Field(50, ge=0, description="Comparisons judged again in the other order, for position bias.")
 
 
 class MTBench(Section):
-    """Two-turn questions in categories, graded 1-10 by the judge."""
+    """Two-turn questions in categories, graded 1-10 by the judge, beside reference answers where there are any."""
 
     questions: DataFile
-    judge: Literal["verifier"] = "verifier"
-    sampling: SamplingSettings = SamplingSettings()
+    judge: JudgeSettings = JudgeSettings()
+    sampling: MTBenchSampling = MTBenchSampling()
+    references: MatrixPath | None = None
+
+
+class ArenaHard(Section):
+    """Arena-Hard's questions, compared in both orders with the matrix's baseline, or with `baseline_outputs`."""
+
+    questions: DataFile
+    judge: JudgeSettings = JudgeSettings()
+    sampling: ArenaHardSampling = ArenaHardSampling()
+    baseline_outputs: MatrixPath | None = None
+    resamples: int = Field(1000, ge=10, description="Bootstrap resamples.")
 
 
 class Academic(Section):
@@ -89,6 +100,7 @@ class Benchmarks(Section):
     unlearning: Unlearning | None = None
     alpaca_eval: AlpacaEval | None = Field(None, alias="alpaca-eval")
     mt_bench: MTBench | None = Field(None, alias="mt-bench")
+    arena_hard: ArenaHard | None = Field(None, alias="arena-hard")
     academic: Academic | None = None
     implicit_reward: ImplicitReward | None = Field(None, alias="implicit-reward")
     displacement: Displacement | None = None

@@ -14,7 +14,8 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _beside_the_matrix(path: Path, info: ValidationInfo) -> Path:
+def beside_the_matrix(path: Path, info: ValidationInfo) -> Path:
+    """A path of a matrix file, which begins at the file's own folder; a ValueError if nothing is there."""
     folder: Path = (info.context or {}).get("folder", Path())
     found = folder / path.expanduser()
     if not found.exists():
@@ -22,7 +23,7 @@ def _beside_the_matrix(path: Path, info: ValidationInfo) -> Path:
     return found
 
 
-MatrixPath = Annotated[Path, AfterValidator(_beside_the_matrix)]
+MatrixPath = Annotated[Path, AfterValidator(beside_the_matrix)]
 """A file or folder that exists; relative paths begin at the matrix file's own folder."""
 
 

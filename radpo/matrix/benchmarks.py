@@ -8,14 +8,20 @@ score, as when the baseline would be compared with itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from radpo.config.benchmarks import Academic, AlpacaEval, MTBench, SamplingSettings, Style, Unlearning
+from radpo.config.benchmarks import Academic, AlpacaEval, ArenaHard, MTBench, Style, Unlearning
+from radpo.config.judging import JudgeSettings, SamplingSettings
 from radpo.config.section import DataFile
+from radpo.harness.mt_bench import OTHER_TEMPERATURE, TEMPERATURES
+from radpo.harness.questions import hub_baseline
 from radpo.matrix.analyses import ANALYSES
 from radpo.matrix.builder import Builder, Checkpoint
-from radpo.matrix.graph import Stage
+from radpo.matrix.graph import Source, Stage
 from radpo.matrix.training import checkpoint, heldout_likelihoods
+from radpo.models.loading import model_fingerprint
 
 
 def _unlearning(builder: Builder, section: Unlearning, scored: Checkpoint) -> Stage:
@@ -32,34 +38,70 @@ def _unlearning(builder: Builder, section: Unlearning, scored: Checkpoint) -> St
 
 
 def _alpaca_eval(builder: Builder, section: AlpacaEval, scored: Checkpoint) -> Stage | None:
-    baseline = builder.matrix.baseline
-    if scored.variant == baseline:
+    questions, baseline_outputs = section.questions, section.baseline_outputs
+    if questions is None:
+        questions, baseline_outputs = DataFile(path=hub_baseline()), baseline_outputs or hub_baseline()
+    settings = {
+        "reference": None if section.reference is None else builder.file(section.reference),
+        "swap_check": section.swap_check,
+    }
+    compared = _Compared(questions, section.judge, section.sampling, baseline_outputs)
+    return _against_baseline(builder, "alpaca-eval", compared, scored, settings)
+
+
+def _arena_hard(builder: Builder, section: ArenaHard, scored: Checkpoint) -> Stage | None:
+    compared = _Compared(section.questions, section.judge, section.sampling, section.baseline_outputs)
+    return _against_baseline(builder, "arena-hard", compared, scored, {"resamples": section.resamples})
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What is asked, who judges, how answers are drawn, and whose they are compared with (None: the baseline's)."""
+
+    questions: DataFile
+    judge: JudgeSettings
+    sampling: SamplingSettings
+    baseline_outputs: Path | None
+
+
+def _against_baseline(
+    builder: Builder, function: str, compared: _Compared, scored: Checkpoint, more: dict[str, Any]
+) -> Stage | None:
+    """A stage that compares answers with a baseline's; None for the matrix's own baseline, where that is the one."""
+    judge, hints = _judge(builder, compared.judge)
+    settings = {**builder.questions(compared.questions), **judge, **more}
+    settings |= {"variant": scored.variant, "goal": scored.goal}
+    inputs = {"answers": _answers(builder, scored, compared.questions, compared.sampling)}
+    if compared.baseline_outputs is not None:
+        settings["baseline_outputs"] = builder.file(compared.baseline_outputs)
+    elif scored.variant == builder.matrix.baseline:
         return None
-    return builder.stage(
-        "alpaca-eval",
-        scored.who,
-        {
-            **builder.questions(section.questions),
-            "variant": scored.variant,
-            "baseline": baseline,
-            "goal": scored.goal,
-        },
-        {
-            "answers": _answers(builder, scored, section.questions, section.sampling),
-            "baseline_answers": _answers(
-                builder, checkpoint(builder, baseline, scored.seed), section.questions, section.sampling
-            ),
-        },
-    )
+    else:
+        settings["baseline"] = builder.matrix.baseline
+        other = checkpoint(builder, builder.matrix.baseline, scored.seed)
+        inputs["baseline_answers"] = _answers(builder, other, compared.questions, compared.sampling)
+    return builder.stage(function, scored.who, settings, inputs, hints)
 
 
 def _mt_bench(builder: Builder, section: MTBench, scored: Checkpoint) -> Stage:
+    judge, hints = _judge(builder, section.judge)
+    references = None if section.references is None else builder.file(section.references)
     return builder.stage(
         "mt-bench",
         scored.who,
-        {**builder.questions(section.questions), "goal": scored.goal},
+        {**builder.questions(section.questions), **judge, "references": references, "goal": scored.goal},
         {"answers": _answers(builder, scored, section.questions, section.sampling)},
+        hints,
     )
+
+
+def _judge(builder: Builder, judge: JudgeSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A judge as a stage's settings, files and models by content, and what of it cannot change a verdict as hints."""
+    parts = judge.parts()
+    files = {name: builder.file(path) for name, path in parts.files.items()}
+    models = {name: Source(model, model_fingerprint(model)) for name, model in parts.models.items()}
+    told = {**parts.counted, **files, **models}
+    return {"judge": judge.kind, "judge_settings": told}, {"judge_settings": dict(parts.hints)}
 
 
 def _academic(builder: Builder, section: Academic, scored: Checkpoint) -> Stage:
@@ -73,7 +115,10 @@ def _academic(builder: Builder, section: Academic, scored: Checkpoint) -> Stage:
 
 
 def _answers(builder: Builder, scored: Checkpoint, questions: DataFile, sampling: SamplingSettings) -> Stage:
-    settings = {**builder.questions(questions), "sampling": sampling.model_dump(), "seed": scored.seed}
+    drawn = sampling.model_dump(mode="json")
+    if drawn["temperature"] is None:
+        drawn |= {"temperature": OTHER_TEMPERATURE, "temperature_by_category": TEMPERATURES}
+    settings = {**builder.questions(questions), "sampling": drawn, "seed": scored.seed}
     return builder.about(scored, "generate", f"{scored.who}/{questions.path.stem}", settings)
 
 
@@ -87,6 +132,7 @@ BENCHMARKS: dict[str, Callable[[Builder, Any, Checkpoint], Stage | None]] = {
     "unlearning": _unlearning,
     "alpaca-eval": _alpaca_eval,
     "mt-bench": _mt_bench,
+    "arena-hard": _arena_hard,
     "academic": _academic,
     **ANALYSES,
     "style": _style,

@@ -211,8 +211,8 @@ def _judged(estimator: Estimator, stage: Stage) -> Work:
     answers = [stage.inputs[name] for name in ("answers", "baseline_answers") if name in stage.inputs]
     turns = sum(len(question.turns) for question in questions)
     compared = stage.function_name != "mt-bench" and kind not in PROGRAMS
-    rounds = settings.get("rounds") or (2 if settings.get("swap_check") else 1)
-    calls = turns * (rounds if compared else len(answers))
+    again = turns if stage.function_name == "arena-hard" else min(turns, settings.get("swap_check", 0))
+    calls = turns + again if compared else turns * len(answers)
     longest = answers[0].settings["sampling"]["max_new_tokens"]
     asked = sum(estimator.model(answers[0]).count([turn for question in questions for turn in question.turns]))
     read = asked * calls / max(1, turns) + calls * longest * (2 if compared else 1)
@@ -278,6 +278,7 @@ WORK: dict[str, Callable[[Estimator, Stage], Work | None]] = {
     "generate": _generate,
     "alpaca-eval": _judged,
     "mt-bench": _judged,
+    "arena-hard": _judged,
     "academic": _academic,
 }
 
@@ -304,9 +305,9 @@ def _training_tokens(estimator: Estimator, relabel: Stage, max_length: int) -> f
 
 
 def _questions(settings: Mapping[str, Any]) -> list[Any]:
-    from radpo.data.questions import load_questions
+    from radpo.harness.questions import load_benchmark_questions
 
-    return load_questions(Path(settings["questions"].location))[: settings["limit"]]
+    return load_benchmark_questions(Path(settings["questions"].location))[: settings["limit"]]
 
 
 def _model_source(stage: Stage) -> Source:

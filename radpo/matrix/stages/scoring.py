@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from radpo.matrix.graph import Function, Source, Task
 from radpo.matrix.stages.common import NUMERICS, path_of, policy_folder, write_json
+
+if TYPE_CHECKING:
+    from radpo.data.questions import Question
+    from radpo.harness.base import Answers
+    from radpo.judges.base import Judge
+    from radpo.models.backends import Backend
 
 
 def _likelihood(task: Task) -> None:
@@ -47,80 +54,111 @@ def _unlearning(task: Task) -> None:
 
 def _generate(task: Task) -> None:
     """A checkpoint and questions -> its answer to every turn of every question (`answers.jsonl`)."""
-    from radpo.data.questions import load_questions
-    from radpo.models.generation import Sampling, answer
-    from radpo.models.loading import load_model, load_tokenizer
+    from radpo.harness.questions import load_benchmark_questions
+    from radpo.models.answers import answer_questions
+    from radpo.models.backends import with_transformers, with_vllm
+    from radpo.models.generation import Sampling
 
     settings = task.stage.settings
-    questions = load_questions(path_of(settings["questions"]))[: settings["limit"]]
-    folder, sampling = policy_folder(task), dict(settings["sampling"])
-    batch_size = sampling.pop("batch_size")
-    model, tokenizer = load_model(folder, "auto"), load_tokenizer(folder)
-    conversations: list[list[dict[str, str]]] = [[] for _ in questions]
-    total, done = sum(len(question.turns) for question in questions), 0
-    for turn in range(max(len(question.turns) for question in questions)):
-        asked = [index for index, question in enumerate(questions) if turn < len(question.turns)]
-        for index in asked:
-            conversations[index].append({"role": "user", "content": questions[index].turns[turn]})
-        answers = answer(
-            model,
-            tokenizer,
-            [conversations[index] for index in asked],
-            Sampling(**sampling, seed=settings["seed"] * 1000 + turn),
-            batch_size=batch_size,
-            progress=lambda now, _, before=done: task.progress(before + now, total),  # type: ignore[misc]
-        )
-        done += len(asked)
-        for index, text in zip(asked, answers, strict=True):
-            conversations[index].append({"role": "assistant", "content": text})
-    with (task.out / "answers.jsonl").open("w", encoding="utf-8") as stream:
-        for question, conversation in zip(questions, conversations, strict=True):
-            row = {"question_id": question.question_id, "turns": [message["content"] for message in conversation[1::2]]}
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    questions = load_benchmark_questions(path_of(settings["questions"]))[: settings["limit"]]
+    sampling = dict(settings["sampling"])
+    by_category: dict[str, float] = sampling.pop("temperature_by_category", {})
+    batch_size, kind = sampling.pop("batch_size"), sampling.pop("backend")
+    policy = policy_folder(task)
+
+    def sampling_of(question: Question, turn: int) -> Sampling:
+        temperature = by_category.get(question.category, sampling["temperature"])
+        drawn = {**sampling, "temperature": temperature, "stop": tuple(sampling["stop"])}
+        return Sampling(**drawn, seed=settings["seed"] * 1000 + turn)
+
+    def open_backend() -> Backend:
+        return with_vllm(policy) if kind == "vllm" else with_transformers(policy, batch_size=batch_size)
+
+    answer_questions(questions, open_backend, sampling_of, task.out, progress=task.progress)
+
+
+def _baseline(task: Task, questions: list[Question]) -> tuple[str, Answers]:
+    """The name and the answers that a stage compares with: another variant's, or a file's."""
+    from radpo.harness.base import load_answers
+    from radpo.harness.questions import load_outputs
+
+    settings = task.stage.settings
+    if "baseline_outputs" in settings:
+        return load_outputs(path_of(settings["baseline_outputs"]), questions)
+    return settings["baseline"], load_answers(task.inputs["baseline_answers"] / "answers.jsonl", questions)
 
 
 def _alpaca_eval(task: Task) -> None:
     """Answers of variant and baseline -> annotations, results and examples."""
-    from radpo.data.questions import load_questions
-    from radpo.harness.alpaca_eval import annotate, scores
+    from radpo.harness.alpaca_eval import BENCHMARK, annotate, comparisons, judge_bias, scores
     from radpo.harness.base import load_answers
-    from radpo.judges.verifier import Verifier
+    from radpo.harness.questions import load_benchmark_questions
     from radpo.results import write_scores
 
     settings = task.stage.settings
-    questions = load_questions(path_of(settings["questions"]))[: settings["limit"]]
-    annotations = annotate(
-        questions,
-        load_answers(task.inputs["answers"] / "answers.jsonl", questions),
-        load_answers(task.inputs["baseline_answers"] / "answers.jsonl", questions),
-        Verifier(),
-        generator=settings["variant"],
-        baseline=settings["baseline"],
-        progress=task.progress,
-    )
+    questions = load_benchmark_questions(path_of(settings["questions"]))[: settings["limit"]]
+    outputs = load_answers(task.inputs["answers"] / "answers.jsonl", questions)
+    name, baseline_outputs = _baseline(task, questions)
+    names, judge = {"generator": settings["variant"], "baseline": name}, _judge(task)
+    annotations = annotate(questions, outputs, baseline_outputs, judge, **names, progress=task.progress)
     annotations.to_json(task.out / "annotations.json", orient="records", indent=1, force_ascii=False)
-    write_scores(scores(annotations, goal=settings["goal"]), task.out)
+    pairs = comparisons(questions, outputs, baseline_outputs, **names)
+    of_judge = judge_bias(judge, pairs, annotations, settings["swap_check"]).results(BENCHMARK)
+    reference = settings["reference"]
+    found = scores(annotations, goal=settings["goal"], reference_dir=None if reference is None else path_of(reference))
+    write_scores(replace(found, results=(*found.results, *of_judge)), task.out)
+    _note_usage(task, judge)
 
 
 def _mt_bench(task: Task) -> None:
     """Answers -> judgments, results and examples."""
-    from radpo.data.questions import load_questions
     from radpo.harness.base import load_answers
-    from radpo.harness.mt_bench import grade, scores
-    from radpo.judges.verifier import Verifier
+    from radpo.harness.mt_bench import BENCHMARK, grade, judge_bias, load_references, scores
+    from radpo.harness.questions import load_benchmark_questions
     from radpo.results import write_scores
 
     settings = task.stage.settings
-    questions = load_questions(path_of(settings["questions"]))[: settings["limit"]]
+    questions = load_benchmark_questions(path_of(settings["questions"]))[: settings["limit"]]
     answers = load_answers(task.inputs["answers"] / "answers.jsonl", questions)
-    judgments = grade(questions, answers, Verifier(), progress=task.progress)
-    write_scores(scores(judgments, questions=questions, answers=answers, goal=settings["goal"]), task.out)
+    judge, references = _judge(task), settings["references"]
+    judgments = grade(
+        questions, answers, judge,
+        references=None if references is None else load_references(path_of(references)), progress=task.progress,
+    )  # fmt: skip
+    found = scores(judgments, questions=questions, answers=answers, goal=settings["goal"])
+    of_judge = judge_bias(judgments, answers).results(BENCHMARK)
+    write_scores(replace(found, results=(*found.results, *of_judge)), task.out)
+    _note_usage(task, judge)
+
+
+def _arena_hard(task: Task) -> None:
+    """Answers of variant and baseline -> judgments in both orders, results and examples."""
+    from radpo.harness.arena_hard import BENCHMARK, judge_games, load_judgments, score, scores, write_judgments
+    from radpo.harness.base import load_answers
+    from radpo.harness.questions import load_benchmark_questions
+    from radpo.results import write_scores
+
+    settings = task.stage.settings
+    questions = load_benchmark_questions(path_of(settings["questions"]))[: settings["limit"]]
+    outputs = load_answers(task.inputs["answers"] / "answers.jsonl", questions)
+    name, baseline_outputs = _baseline(task, questions)
+    judge, model = _judge(task), settings["variant"]
+    rows, bias = judge_games(
+        questions, outputs, baseline_outputs, judge, model=model, baseline=name, progress=task.progress
+    )
+    write_judgments(rows, task.out / "judgments.jsonl")
+    battles = load_judgments([task.out / "judgments.jsonl"], name)
+    texts = {
+        q.question_id: (q.turns[0], outputs[q.question_id][0], baseline_outputs[q.question_id][0]) for q in questions
+    }
+    found = scores(battles, score(battles, rounds=settings["resamples"]), model, texts=texts, goal=settings["goal"])
+    write_scores(replace(found, results=(*found.results, *bias.results(BENCHMARK))), task.out)
+    _note_usage(task, judge)
 
 
 def _academic(task: Task) -> None:
     """A checkpoint -> lm-eval's results (`lm_eval.json`), and ours from them."""
-    from radpo.harness.academic import run, scores
-    from radpo.results import write_scores
+    from radpo.harness.academic import run, write_run
 
     settings = task.stage.settings
     include: Source | None = settings["include"]
@@ -134,15 +172,33 @@ def _academic(task: Task) -> None:
         precision="float32",
         progress=task.progress,
     )
-    write_json(task.out / "lm_eval.json", outcome.lm_eval_results)
-    write_scores(scores(outcome), task.out)
+    write_run(outcome, task.out)
+
+
+def _judge(task: Task) -> Judge:
+    """The judge that a stage's settings name, with what of it cannot change a verdict from the hints."""
+    from radpo.judges.lookup import find_judge
+
+    told = {
+        name: value.location if isinstance(value, Source) else value
+        for name, value in task.stage.settings["judge_settings"].items()
+    }
+    return find_judge(task.stage.settings["judge"], {**task.stage.hints["judge_settings"], **told})
+
+
+def _note_usage(task: Task, judge: Judge) -> None:
+    """What a judge was asked and what it cost, where it counts that (`judge_usage.json`)."""
+    chat = getattr(judge, "chat", None)
+    if chat is not None:
+        write_json(task.out / "judge_usage.json", asdict(chat.usage))
 
 
 SCORING = {
     "likelihood": Function(_likelihood, version=2, packages=NUMERICS, resumable=True),
     "unlearning": Function(_unlearning, version=2),
-    "generate": Function(_generate, version=1, packages=NUMERICS),
-    "alpaca-eval": Function(_alpaca_eval, version=2, packages=("alpaca-eval",)),
-    "mt-bench": Function(_mt_bench, version=2),
-    "academic": Function(_academic, version=1, packages=(*NUMERICS, "lm-eval")),
+    "generate": Function(_generate, version=2, packages=NUMERICS, resumable=True),
+    "alpaca-eval": Function(_alpaca_eval, version=3, packages=("alpaca-eval",)),
+    "mt-bench": Function(_mt_bench, version=3),
+    "arena-hard": Function(_arena_hard, version=1, packages=("scikit-learn",)),
+    "academic": Function(_academic, version=2, packages=(*NUMERICS, "lm-eval")),
 }
