@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import signal
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 from fault_server import FaultServer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from radpo.errors import ConfigError, DataError, ServiceError
-from radpo.models.budget import SpendingLimitError
+from radpo.models.budget import Budget, SpendingLimitError, Usage
 from radpo.models.chat import Chat, ChatRequest
 from radpo.models.endpoint import Endpoint
 
@@ -219,8 +222,6 @@ def test_the_rate_is_held(tmp_path):
 
 
 def test_it_works_where_an_event_loop_runs_already(tmp_path):
-    import asyncio
-
     async def notebook(server):
         return chat(server, tmp_path).complete(requests(2))
 
@@ -241,3 +242,36 @@ def test_a_cache_that_is_none_is_named(tmp_path):
     (tmp_path / "chat.sqlite").write_text("no database, but long enough to be taken for a damaged one" * 20)
     with pytest.raises(DataError, match="cannot be used as a cache"):
         Chat(Endpoint(model="m", base_url="http://127.0.0.1:9/v1"), tmp_path / "chat.sqlite").complete(requests(1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1), st.floats(0, 1), st.sampled_from([False, False, True])), min_size=1, max_size=30
+    ),
+    st.floats(0.1, 5),
+    st.integers(1, 40),
+)
+def test_no_order_of_events_spends_more_than_the_limits(costs, limit, most):
+    """Each request could cost `highest`, does cost a share of it, and may be lost on the way."""
+    endpoint = Endpoint(
+        model="m", base_url="http://127.0.0.1:9/v1", price_in=1, price_out=1, max_cost=limit, max_requests=most
+    )
+    usage = Usage()
+
+    async def one(budget, highest, share, lost):
+        await budget.reserve(highest)
+        assert usage.cost + usage.unclear_cost + budget._reserved <= limit * (1 + 1e-9)
+        await asyncio.sleep(0)
+        await budget.settle(highest, cost=0.0 if lost else highest * share, unclear=lost)
+
+    async def run():
+        budget = Budget(endpoint, usage)
+        return await asyncio.gather(*(one(budget, *cost) for cost in costs), return_exceptions=True)
+
+    ended = asyncio.run(run())
+    assert all(end is None or isinstance(end, SpendingLimitError) for end in ended)
+    assert usage.sent == sum(end is None for end in ended) <= most
+    assert usage.cost + usage.unclear_cost <= limit * (1 + 1e-9)
+    if sum(highest for highest, _, _ in costs) <= limit and len(costs) <= most:
+        assert usage.sent == len(costs)

@@ -44,6 +44,7 @@ class Budget:
     endpoint: Endpoint
     usage: Usage
     _reserved: float = 0.0
+    _under_way: int = 0
     _settled: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def reserve(self, highest_cost: float) -> None:
@@ -63,7 +64,7 @@ class Budget:
                 spent = usage.cost + usage.unclear_cost
                 if limits.max_cost is None or spent + self._reserved + highest_cost <= limits.max_cost:
                     break
-                if self._reserved == 0:
+                if self._under_way == 0:
                     raise SpendingLimitError(
                         f"${spent:.4f} of at most ${limits.max_cost:g} are spent, and the next request could cost "
                         f"${highest_cost:.4f}; answers so far are kept, and the same command with a higher max_cost "
@@ -71,12 +72,15 @@ class Budget:
                     )
                 await self._settled.wait()
             self._reserved += highest_cost
+            self._under_way += 1
             usage.sent += 1
 
     async def settle(self, highest_cost: float, *, cost: float = 0.0, unclear: bool = False) -> None:
         """Put what was set aside back, and count what the request cost, or could have cost where that is unclear."""
         async with self._settled:
-            self._reserved = max(self._reserved - highest_cost, 0.0)
+            self._under_way -= 1
+            # Sums of dollars leave a last digit behind; with nothing under way there is nothing set aside.
+            self._reserved = self._reserved - highest_cost if self._under_way else 0.0
             if unclear:
                 self.usage.unclear_cost += highest_cost
             self.usage.cost += cost
