@@ -57,6 +57,11 @@ def texts(store: Store, stages: list[Stage]) -> dict[str, str]:
     return {one.name: (store.folder(one) / "text").read_text() for one in stages}
 
 
+def written(store: Store) -> int:
+    """Bytes in the stages' logs, which grow whenever a stage is begun."""
+    return sum(path.stat().st_size for path in (store.root / "logs").glob("*.log"))
+
+
 def spans(store: Store, *stages: Stage) -> list[tuple[float, float]]:
     """When each stage's work began and ended, in seconds since 1970."""
     from datetime import datetime
@@ -172,9 +177,12 @@ def test_kills_and_damage_at_random_change_nothing_in_the_end(tmp_path: Path) ->
     hurt = kills = 0
     finished: dict[str, str] = {}
     for attempt in range(8):
+        begun = written(store)
         run = start(store.root, trace, jobs=2, sleep=0.12)
+        while run.poll() is None and written(store) == begun:  # the moments are random from the first sign of life on
+            time.sleep(0.01)
         try:
-            run.communicate(timeout=0.35 + chance.random() * 0.6)
+            run.communicate(timeout=chance.random() * 0.5)
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
             run.communicate()
