@@ -21,7 +21,7 @@ from run_cheap import graph
 from radpo.errors import ConfigError
 from radpo.matrix.executors import find_executor
 from radpo.matrix.graph import Stage, in_order
-from radpo.matrix.local import LocalPool
+from radpo.matrix.local import LocalPool, gpu_of
 from radpo.matrix.schedule import StageError, run_stages
 from radpo.matrix.store import Store
 
@@ -89,6 +89,12 @@ def test_cores_are_divided_among_jobs(tmp_path: Path) -> None:
     store, one = Store(tmp_path), stage("one", 1)
     run_local(store, one, jobs=2)
     assert store.record(one.key)["machine"]["threads"] == max(1, cores() // 2)
+
+
+def test_gpus_are_divided_among_workers() -> None:
+    assert [gpu_of(place, 2, None) for place in range(3)] == ["0", "1", "0"]
+    assert [gpu_of(place, 2, "3, GPU-abc") for place in range(2)] == ["3", "GPU-abc"]
+    assert gpu_of(0, 1, "3") is None
 
 
 def test_what_a_stage_prints_is_in_its_log_and_nowhere_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
