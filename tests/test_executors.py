@@ -11,11 +11,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from cheap_stages import COUNT, Watcher, run_inline, stage
+from cheap_stages import COUNT, InlinePool, Watcher, run_inline, stage
 from run_cheap import graph
 
 from radpo.errors import ConfigError
@@ -237,6 +238,12 @@ def test_a_resumable_stage_goes_on_after_a_kill(tmp_path: Path) -> None:
 def test_an_executor_that_is_none_is_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="--executor 'slurm': no such executor; there are local, ray"):
         find_executor("slurm")
+
+
+def test_an_executor_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = EntryPoint("inline", "cheap_stages:InlinePool", "radpo.executors")
+    monkeypatch.setattr("radpo.matrix.executors.entry_points", lambda group: [theirs] if group == theirs.group else [])
+    assert find_executor("inline") is InlinePool
 
 
 def test_a_stage_that_no_node_could_hold_is_refused_instead_of_waited_for() -> None:
