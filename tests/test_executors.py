@@ -233,6 +233,7 @@ def test_a_resumable_stage_goes_on_after_a_kill(tmp_path: Path) -> None:
     began = [path.name for path in store.folder(slow).glob("began-at-*")]
     assert len(began) == 1
     assert int(began[0].removeprefix("began-at-")) >= 2
+    assert store.record(slow.key)["resumed"], "its seconds are not those of the whole work"
 
 
 def test_an_executor_that_is_none_is_named_with_those_there_are() -> None:

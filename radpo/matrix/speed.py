@@ -105,7 +105,9 @@ def corrections(store: Store, machine: Machine) -> dict[str, float]:
             record = store.record(key)
         except (OSError, ValueError):
             continue  # damaged: the run says so
-        if record.get("work") is None or _what_computes(record["machine"], record["machine"]["threads"]) != here:
+        if record.get("work") is None or record["resumed"]:
+            continue
+        if _what_computes(record["machine"], record["machine"]["threads"]) != here:
             continue
         guess = seconds(record["function"], read_work(record["work"]), machine)
         ratios.setdefault(record["function"], []).append(record["seconds"] / guess)
