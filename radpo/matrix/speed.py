@@ -54,7 +54,7 @@ READING, TRAINING, WRITING = 0.7, 0.37, 0.7
 CPU_LAYER_SECONDS = 2.3e-3
 START_SECONDS = {
     "relabel": 1.0, "reference": 2.0, "train": 12.0, "likelihood": 3.0, "generate": 3.0, "academic": 6.0,
-    "implicit": 3.0, "unlearning": 0.3, "alpaca-eval": 0.5, "mt-bench": 0.1,
+    "implicit": 3.0, "ches": 3.0, "samples": 3.0, "unlearning": 0.3, "alpaca-eval": 0.5, "mt-bench": 0.1,
 }  # fmt: skip
 DISK_BYTES_A_SECOND = 5e8
 
