@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from cheap_stages import run_inline
 
+from radpo.files import sha256
 from radpo.matrix.graph import Function, Stage, Task
 from radpo.matrix.schedule import StageError
 from radpo.matrix.stages.common import kept_between_tries
 from radpo.matrix.store import Store
 from radpo.models.chunked import write_chunks
+from radpo.training.tracking import is_measured
 
 SCHEMA = pa.schema([("chunk", pa.int64()), ("value", pa.float64())])
 
@@ -54,3 +56,16 @@ def test_a_stage_in_chunks_goes_on_from_those_that_are_whole(tmp_path: Path, hur
     expected = [row for number in range(5) for row in values(number)]
     assert pq.read_table(store.folder(stage) / "out.parquet").to_pylist() == expected
     assert {path.name for path in store.folder(stage).iterdir()} == {"out.parquet", "stage.json", "files.json"}
+
+
+def test_training_goes_on_only_where_all_of_its_trajectory_is_whole(tmp_path: Path) -> None:
+    for step in (0, 2, 4, 5):
+        (tmp_path / "new").write_bytes(bytes([step]) * 10)
+        (tmp_path / "new").replace(tmp_path / f"{step:09d}-{sha256(tmp_path / 'new') if step else 'hurt'}.parquet")
+    assert not is_measured(tmp_path, 2, 4), "the first step's file is not what its name says"
+    start = tmp_path / "000000000-hurt.parquet"
+    start.replace(tmp_path / f"000000000-{sha256(start)}.parquet")
+    assert is_measured(tmp_path, 2, 4)
+    assert is_measured(tmp_path, 2, 5)
+    assert not is_measured(tmp_path, 2, 6)
+    assert not is_measured(tmp_path, 1, 4)
