@@ -222,5 +222,6 @@ def test_the_schema_takes_what_load_matrix_takes(tmp_path: Path) -> None:
     for wrong in (
         {"seeds": []}, {"trainin": {}}, {"training": {"bta": 1}}, {"variants": {"dpo": {"training": {"bta": 1}}}},
         {"benchmarks": {"alpaca_evil": {}}}, {"models": ["a"]}, {"training": {"loss": "sigmoidal"}},
+        {"training": {"beta": [0.1, "x"]}},
     ):  # fmt: skip
         assert list(validator.iter_errors({**examples[1], **wrong})), wrong

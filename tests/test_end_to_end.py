@@ -108,10 +108,10 @@ def test_the_quickstart_reduced_ends_in_a_report_and_survives_a_kill(tmp_path: P
 
 
 def test_help_answers_without_loading_what_is_heavy() -> None:
-    heavy = ("torch", "transformers", "pandas", "pyarrow", "datasets", "lm_eval")
+    heavy = ("torch", "transformers", "pandas", "pyarrow", "datasets", "lm_eval", "ray", "fsspec")
     code = f"import sys, radpo.cli; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
-    for words in ((), ("data",), ("eval",), ("run",), ("train",), ("regress",)):
+    for words in ((), ("data",), ("eval",), ("run",), ("plan",), ("schema",), ("store",), ("train",), ("regress",)):
         shown = radpo(*words, "--help")
         assert shown.returncode == 0
         assert "Usage" in shown.stdout
@@ -121,6 +121,7 @@ def test_help_answers_without_loading_what_is_heavy() -> None:
     ("words", "told"),
     [
         (("run", "none.yaml"), "none.yaml: no such file"),
+        (("store", "list", "--store", "none"), "--store none: no such folder"),
         (("data", "validate", "none.jsonl"), "none.jsonl: no such file"),
         (("train", "none.jsonl", "--out", "x", "--set", "bta=1"), "settings are beta"),
         (("train", "none.jsonl", "--out", "x", "--method", "ppo"), "no such variant; there are base, dpo, ra-dpo"),

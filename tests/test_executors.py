@@ -11,17 +11,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from cheap_stages import COUNT, Watcher, run_inline, stage
+from cheap_stages import COUNT, InlinePool, Watcher, run_inline, stage
 from run_cheap import graph
 
 from radpo.errors import ConfigError
 from radpo.matrix.executors import find_executor
 from radpo.matrix.graph import Stage, in_order
-from radpo.matrix.local import LocalPool
+from radpo.matrix.local import LocalPool, gpu_of
 from radpo.matrix.schedule import StageError, run_stages
 from radpo.matrix.store import Store
 
@@ -57,6 +58,11 @@ def texts(store: Store, stages: list[Stage]) -> dict[str, str]:
     return {one.name: (store.folder(one) / "text").read_text() for one in stages}
 
 
+def written(store: Store) -> int:
+    """Bytes in the stages' logs, which grow whenever a stage is begun."""
+    return sum(path.stat().st_size for path in (store.root / "logs").glob("*.log"))
+
+
 def spans(store: Store, *stages: Stage) -> list[tuple[float, float]]:
     """When each stage's work began and ended, in seconds since 1970."""
     from datetime import datetime
@@ -84,6 +90,12 @@ def test_cores_are_divided_among_jobs(tmp_path: Path) -> None:
     store, one = Store(tmp_path), stage("one", 1)
     run_local(store, one, jobs=2)
     assert store.record(one.key)["machine"]["threads"] == max(1, cores() // 2)
+
+
+def test_gpus_are_divided_among_workers() -> None:
+    assert [gpu_of(place, 2, None) for place in range(3)] == ["0", "1", "0"]
+    assert [gpu_of(place, 2, "3, GPU-abc") for place in range(2)] == ["3", "GPU-abc"]
+    assert gpu_of(0, 1, "3") is None
 
 
 def test_what_a_stage_prints_is_in_its_log_and_nowhere_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -172,9 +184,12 @@ def test_kills_and_damage_at_random_change_nothing_in_the_end(tmp_path: Path) ->
     hurt = kills = 0
     finished: dict[str, str] = {}
     for attempt in range(8):
+        begun = written(store)
         run = start(store.root, trace, jobs=2, sleep=0.12)
+        while run.poll() is None and written(store) == begun:  # the moments are random from the first sign of life on
+            time.sleep(0.01)
         try:
-            run.communicate(timeout=0.35 + chance.random() * 0.6)
+            run.communicate(timeout=chance.random() * 0.5)
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
             run.communicate()
@@ -186,7 +201,7 @@ def test_kills_and_damage_at_random_change_nothing_in_the_end(tmp_path: Path) ->
             path = chance.choice(sorted(path for path in store.folder(victim).iterdir()))
             hurt += 1
             finished.pop(victim.key, None)
-            if chance.random() < 0.5:
+            if chance.random() < 0.5 or not path.stat().st_size:
                 path.unlink()
             else:
                 content = bytearray(path.read_bytes())
@@ -218,11 +233,18 @@ def test_a_resumable_stage_goes_on_after_a_kill(tmp_path: Path) -> None:
     began = [path.name for path in store.folder(slow).glob("began-at-*")]
     assert len(began) == 1
     assert int(began[0].removeprefix("began-at-")) >= 2
+    assert store.record(slow.key)["resumed"], "its seconds are not those of the whole work"
 
 
 def test_an_executor_that_is_none_is_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="--executor 'slurm': no such executor; there are local, ray"):
         find_executor("slurm")
+
+
+def test_an_executor_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = EntryPoint("inline", "cheap_stages:InlinePool", "radpo.executors")
+    monkeypatch.setattr("radpo.matrix.executors.entry_points", lambda group: [theirs] if group == theirs.group else [])
+    assert find_executor("inline") is InlinePool
 
 
 def test_a_stage_that_no_node_could_hold_is_refused_instead_of_waited_for() -> None:

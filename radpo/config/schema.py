@@ -13,14 +13,7 @@ def matrix_schema() -> dict[str, Any]:
     schema = Matrix.model_json_schema(by_alias=True)
     training = TrainingSettings.model_json_schema()
     schema["$defs"] |= training.pop("$defs", {})
-    swept = {
-        key: {
-            "anyOf": [{k: v for k, v in value.items() if k not in ("default", "description", "title")},
-                      {"type": "array", "minItems": 1}],
-            **{k: v for k, v in value.items() if k in ("default", "description")},
-        }
-        for key, value in training["properties"].items()
-    }  # fmt: skip
+    swept = {key: _one_or_several(value) for key, value in training["properties"].items()}
     schema["$defs"]["TrainingSettings"] = {**training, "properties": swept}
     own = {key: {k: v for k, v in value.items() if k != "default"} for key, value in swept.items()}
     variant = schema["$defs"]["VariantSettings"]["properties"]
@@ -34,3 +27,10 @@ def matrix_schema() -> dict[str, Any]:
         "title": "radpo matrix",
         "oneOf": [{"required": ["model"]}, {"required": ["models"]}],
     }
+
+
+def _one_or_several(setting: dict[str, Any]) -> dict[str, Any]:
+    """A setting's schema, where a list of values makes a variant of each."""
+    said = {key: value for key, value in setting.items() if key in ("default", "description")}
+    one = {key: value for key, value in setting.items() if key not in (*said, "title")}
+    return {"anyOf": [one, {"type": "array", "minItems": 1, "items": one}], **said}

@@ -102,14 +102,26 @@ class _Worker:
         return f"its process ended by signal {-status}" if status < 0 else f"its process ended with status {status}"
 
 
+def gpu_of(place: int, count: int, visible: str | None) -> str | None:
+    """The one GPU that a worker is to see, by CUDA's name for it; None where there is nothing to divide.
+
+    Args:
+        count: how many GPUs this process may use.
+        visible: `CUDA_VISIBLE_DEVICES` as it is.
+    """
+    if count < 2:
+        return None
+    names = [name.strip() for name in visible.split(",")] if visible else [str(number) for number in range(count)]
+    return names[place % count]
+
+
 def _work(connection: Connection, store: Store, threads: int, place: int) -> None:
     """What a worker process does: stages come in through the pipe, progress and outcomes go out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C as well, and ends its workers in order
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what is half written goes
     divide_threads(threads)
-    if (count := len(gpus())) > 1:
-        visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))).split(",")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % count]
+    if (mine := gpu_of(place, len(gpus()), os.environ.get("CUDA_VISIBLE_DEVICES"))) is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = mine
     stages: queue.SimpleQueue[tuple[Stage, Mapping[str, Any]]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, stages), daemon=True).start()
     while True:

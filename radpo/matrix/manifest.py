@@ -63,6 +63,7 @@ def _stage(item: Done, record: Mapping[str, Any]) -> dict[str, Any]:
         "name": item.stage.name,
         "key": item.stage.key,
         "seconds": item.seconds,
+        "resumed": record.get("resumed"),
         "from_store": item.from_store,
         "peak_mib": item.peak_mib,
         "started": record.get("started"),

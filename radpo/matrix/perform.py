@@ -21,7 +21,7 @@ from radpo.errors import RadpoError
 from radpo.judges.base import Progress
 from radpo.matrix.graph import Stage, Task
 from radpo.matrix.machine import describe_machine
-from radpo.matrix.store import BusyError, Store
+from radpo.matrix.store import WORK, BusyError, Store
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 REPORT_SECONDS = 0.1
@@ -90,6 +90,7 @@ def _attempt(stage: Stage, store: Store, notes: Mapping[str, Any], progress: Pro
 
 
 def _compute(stage: Stage, store: Store, folder: Path, progress: Progress) -> dict[str, Any]:
+    resumed = (folder / WORK).exists()
     _reset_peak_memory()
     started, start = datetime.now(UTC), time.perf_counter()
     task = Task(
@@ -106,6 +107,7 @@ def _compute(stage: Stage, store: Store, folder: Path, progress: Progress) -> di
             _give_memory_back()
     return {
         "seconds": round(seconds, 3),
+        "resumed": resumed,  # if so, the seconds are the last try's alone
         "peak_mib": _peak_memory_mib(),
         "started": started.isoformat(timespec="milliseconds"),
         "machine": {**describe_machine(), "threads": int(os.environ.get(THREAD_VARIABLES[0]) or os.cpu_count() or 1)},

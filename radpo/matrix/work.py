@@ -242,6 +242,53 @@ def _unlearning(estimator: Estimator, stage: Stage) -> Work:
     return Work(disk_bytes=400 * pairs.number)
 
 
+def _ches(estimator: Estimator, stage: Stage) -> Work:
+    pairs = estimator.pairs(stage)
+    tokens = pairs.sequences(stage.settings["max_length"])
+    return _of_model(estimator, stage, read_tokens=tokens, precision="float32", disk_bytes=40 * pairs.number)
+
+
+def _samples(estimator: Estimator, stage: Stage) -> Work:
+    """Drawn from the policy, then read by it and, where it is asked for, by the reference."""
+    settings, model = stage.settings, estimator.model(stage)
+    questions, longest = _questions(settings), settings["max_new_tokens"]
+    prompts = sum(model.count([question.turns[0] for question in questions])) + len(questions) * model.overhead
+    each = settings["per_prompt"] * len(settings["goals"])
+    goals = settings["per_prompt"] * sum(goal is not None for goal in settings["goals"]) * GOAL_TOKENS
+    number = each * len(questions)
+    asked, written = each * prompts + goals * len(questions), number * longest
+    readers = 1 if settings["reference"] is None else 2
+    return _of_model(
+        estimator,
+        stage,
+        read_tokens=asked + readers * (asked + written),
+        written_tokens=written,
+        write_steps=math.ceil(number / settings["batch_size"]) * longest,
+        precision="float32",
+        disk_bytes=4 * written,
+    )
+
+
+def _judged_samples(estimator: Estimator, stage: Stage) -> Work:
+    """The judge is asked about every sample."""
+    drawn = stage.inputs["samples"].settings
+    calls = len(_questions(stage.settings)) * drawn["per_prompt"] * len(drawn["goals"])
+    kind = stage.settings.get("judge", "verifier")
+    read, written = float(calls * drawn["max_new_tokens"]), float(calls * JUDGE_WORDS)
+    return Work(
+        judge_calls=calls,
+        judge_read_tokens=read,
+        judge_written_tokens=written,
+        judge_dollars=_dollars(stage, kind, read, written),
+        disk_bytes=calls * (1000 + 5 * drawn["max_new_tokens"]),
+    )
+
+
+def _style(estimator: Estimator, stage: Stage) -> Work:
+    judged = estimator.work(stage.inputs["judged"])
+    return Work(disk_bytes=0 if judged is None else judged.disk_bytes)
+
+
 def _academic(estimator: Estimator, stage: Stage) -> Work | None:
     """Of tasks in the folder `include` the documents are there to count; of lm-eval's own they are not."""
     settings = stage.settings
@@ -275,6 +322,13 @@ WORK: dict[str, Callable[[Estimator, Stage], Work | None]] = {
     "train": _train,
     "likelihood": _likelihood,
     "unlearning": _unlearning,
+    "implicit-reward": _unlearning,
+    "displacement": _unlearning,
+    "ches": _ches,
+    "samples": _samples,
+    "reward-kl": _judged_samples,
+    "calibration": _judged_samples,
+    "style": _style,
     "generate": _generate,
     "alpaca-eval": _judged,
     "mt-bench": _judged,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from radpo.files import sha256
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -44,23 +46,33 @@ def write_chunks(
     if not whole:
         _take_up(parts, identity)
     written: list[Path] = []
-    for number, chunk in enumerate(chunks):
-        part = parts / f"{number:07}.parquet"
-        if not whole and not part.exists():
-            partial = part.with_suffix(".partial")
+    count = 0
+    for count, chunk in enumerate(chunks, start=1):
+        number = count - 1
+        part = None if whole else _whole_part(parts, number)
+        if not whole and part is None:
+            partial = parts / f"{number:07}.partial"
             pq.write_table(pa.Table.from_pylist(rows(number, chunk), schema=schema), partial)
-            partial.replace(part)
-        written.append(part)
+            part = partial.replace(parts / f"{number:07}-{sha256(partial)}.parquet")
+        written += [] if part is None else [part]
         finished(chunk)
     if whole:
-        return len(written)
+        return count
     partial = out.with_name(f".{out.name}.partial")
     with pq.ParquetWriter(partial, schema) as writer:
         for part in written:
             writer.write_table(pq.read_table(part))
     partial.replace(out)
     shutil.rmtree(parts)
-    return len(written)
+    return count
+
+
+def _whole_part(parts: Path, number: int) -> Path | None:
+    """A finished chunk's file, if its content is what the checksum in its name says; else it is made anew."""
+    for part in parts.glob(f"{number:07}-*.parquet"):
+        if part.stem.partition("-")[2] == sha256(part):
+            return part
+    return None
 
 
 def _take_up(parts: Path, identity: str) -> None:

@@ -104,7 +104,7 @@ def train(
     import pandas as pd
     from transformers import PrinterCallback
 
-    from radpo.training.tracking import tracked_responses, tracker, trajectory
+    from radpo.training.tracking import is_measured, tracked_responses, tracker, trajectory
     from radpo.training.trainer import SharedPrefixDPOTrainer
 
     train_set = training_dataset(pairs, reference)
@@ -136,6 +136,9 @@ def train(
         raise ConfigError("track: the model is in parts on several processes (FSDP, DeepSpeed); leave track out")
     trainer.remove_callback(PrinterCallback)  # it writes to standard output, which is for results
     checkpoint = last_complete(work)
+    if tracked is not None and checkpoint is not None:
+        reached = int(checkpoint.name.rpartition("-")[2])
+        checkpoint = checkpoint if is_measured(work / "trajectory", tracked.every, reached) else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     metrics = {} if eval_set is None else trainer.evaluate()
     partial = out / "policy.partial"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.data.goals import detect_placement
+from radpo.files import sha256
 from radpo.models.heldout import asked_with_goals
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods, responses
 
@@ -66,11 +67,23 @@ def tracker(
                 bare.train(training)
             frame = asked[0].assign(step=state.global_step, logp=[item.logp for item in found])
             folder.mkdir(parents=True, exist_ok=True)
+            for earlier in folder.glob(f"{state.global_step:09d}-*.parquet"):
+                earlier.unlink()
             partial = folder / ".partial"
             frame[list(COLUMNS)].to_parquet(partial, index=False)
-            partial.replace(folder / f"{state.global_step:09d}.parquet")
+            partial.replace(folder / f"{state.global_step:09d}-{sha256(partial)}.parquet")
 
     return Tracker()
+
+
+def is_measured(folder: Path, every: int, until: int) -> bool:
+    """Whether every step's rows up to a step are there, each file with the content that its name's checksum says.
+
+    What is not can only be had by training from the start: the policies of those steps are gone.
+    """
+    named = [path.stem.partition("-") for path in folder.glob("*-*.parquet")]
+    whole = {int(step) for step, dash, checksum in named if sha256(folder / f"{step}-{checksum}.parquet") == checksum}
+    return set(range(0, until + 1, every)) <= whole
 
 
 def trajectory(folder: Path) -> pd.DataFrame:

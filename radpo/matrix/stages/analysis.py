@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from radpo.matrix.graph import Function, Task
-from radpo.matrix.stages.common import NUMERICS, path_of, policy_folder
+from radpo.matrix.stages.common import NUMERICS, kept_between_tries, path_of, policy_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,15 +29,16 @@ def _ches(task: Task) -> None:
     settings = task.stage.settings
     low, high = settings["scale"]
     pairs = load_preferences(path_of(settings["pairs"]), Reading((low, high))).table.slice(0, settings["limit"])
-    write_ches(
-        policy_folder(task),
-        pairs.to_batches(),
-        task.out / "ches.parquet",
-        total=pairs.num_rows,
-        max_length=settings["max_length"],
-        made_by=task.stage.key,
-        progress=task.progress,
-    )
+    with kept_between_tries(task, "ches.parquet") as out:
+        write_ches(
+            policy_folder(task),
+            pairs.to_batches(),
+            out,
+            total=pairs.num_rows,
+            max_length=settings["max_length"],
+            made_by=task.stage.key,
+            progress=task.progress,
+        )
 
 
 def _displacement(task: Task) -> None:
@@ -57,21 +58,23 @@ def _samples(task: Task) -> None:
 
     settings = task.stage.settings
     reference = settings["reference"]
-    write_samples(
-        policy_folder(task),
-        None if reference is None else resolve_model(reference.location),
-        _questions(task),
-        task.out / "samples.parquet",
-        Drawing(
-            goals=tuple(settings["goals"]),
-            per_prompt=settings["per_prompt"],
-            max_new_tokens=settings["max_new_tokens"],
-            seed=settings["seed"],
-            batch_size=settings["batch_size"],
-        ),
-        made_by=task.stage.key,
-        progress=task.progress,
+    drawing = Drawing(
+        goals=tuple(settings["goals"]),
+        per_prompt=settings["per_prompt"],
+        max_new_tokens=settings["max_new_tokens"],
+        seed=settings["seed"],
+        batch_size=settings["batch_size"],
     )
+    with kept_between_tries(task, "samples.parquet") as out:
+        write_samples(
+            policy_folder(task),
+            None if reference is None else resolve_model(reference.location),
+            _questions(task),
+            out,
+            drawing,
+            made_by=task.stage.key,
+            progress=task.progress,
+        )
 
 
 def _reward_kl(task: Task) -> None:

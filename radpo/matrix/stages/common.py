@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from radpo.matrix.graph import Source, Task
+from radpo.matrix.store import WORK
 
 NUMERICS = ("torch", "transformers")
 """The packages whose versions change what a model computes."""
+
+
+@contextmanager
+def kept_between_tries(task: Task, name: str) -> Iterator[Path]:
+    """Where a resumable stage writes a file of its: in the folder that an interrupted try leaves to the next one.
+
+    The file is moved up into the stage's own folder once it is whole.
+    """
+    place = task.out / WORK / name
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)  # whole, but not moved up: nothing says that it is still what was written
+    yield place
+    place.replace(task.out / name)
 
 
 def policy_folder(task: Task) -> Path:

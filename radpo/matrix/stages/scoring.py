@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from radpo.matrix.graph import Function, Source, Task
-from radpo.matrix.stages.common import NUMERICS, path_of, policy_folder, write_json
+from radpo.matrix.stages.common import NUMERICS, kept_between_tries, path_of, policy_folder, write_json
 
 if TYPE_CHECKING:
     from radpo.data.questions import Question
@@ -23,17 +23,18 @@ def _likelihood(task: Task) -> None:
     settings = task.stage.settings
     low, high = settings["scale"]
     pairs = load_preferences(path_of(settings["pairs"]), Reading((low, high))).table.slice(0, settings["limit"])
-    write_heldout(
-        policy_folder(task),
-        pairs.to_batches(),
-        task.out / "likelihoods.parquet",
-        total=pairs.num_rows,
-        best=high,
-        max_length=settings["max_length"],
-        precision=settings["precision"],
-        made_by=task.stage.key,
-        progress=task.progress,
-    )
+    with kept_between_tries(task, "likelihoods.parquet") as out:
+        write_heldout(
+            policy_folder(task),
+            pairs.to_batches(),
+            out,
+            total=pairs.num_rows,
+            best=high,
+            max_length=settings["max_length"],
+            precision=settings["precision"],
+            made_by=task.stage.key,
+            progress=task.progress,
+        )
 
 
 def _unlearning(task: Task) -> None:
