@@ -56,12 +56,14 @@ def analyze_unlearning(
     from radpo.analysis.alone import kept_in, measure_pairs
     from radpo.analysis.unlearning import summarise
     from radpo.console import progress_bar
+    from radpo.data.preferences import Reading
+    from radpo.data.streamed import stream_pairs
 
-    table = load_pairs(pairs, scale, "raise", False).table
+    streamed = stream_pairs(pairs, Reading(scale))
     quiet_libraries()
     with kept_in(out) as folder, progress_bar("reference") as first, progress_bar("policy") as second:
         frame = measure_pairs(
-            table, policy, reference, folder, best=scale[1], max_length=max_length, progress=(first, second)
+            streamed, policy, reference, folder, best=scale[1], max_length=max_length, progress=(first, second)
         )
     show(figures(summarise(frame, high_score=high_score)), as_json)
 
@@ -150,15 +152,17 @@ def analyze_displacement(
     from radpo.analysis.alone import kept_in, measure_ches, measure_pairs
     from radpo.analysis.displacement import summarise
     from radpo.console import progress_bar
+    from radpo.data.preferences import Reading
+    from radpo.data.streamed import stream_pairs
 
-    table = load_pairs(pairs, scale, "raise", False).table
+    streamed = stream_pairs(pairs, Reading(scale))
     quiet_libraries()
     with kept_in(out) as folder, progress_bar("reference") as first, progress_bar("policy") as second:
         frame = measure_pairs(
-            table, policy, reference, folder, best=scale[1], max_length=max_length, progress=(first, second)
+            streamed, policy, reference, folder, best=scale[1], max_length=max_length, progress=(first, second)
         )
         with progress_bar("CHES") as progress:
-            scores = measure_ches(table, reference, folder, max_length=max_length, progress=progress)
+            scores = measure_ches(streamed, reference, folder, max_length=max_length, progress=progress)
     show(figures(summarise(frame, scores)), as_json)
 
 

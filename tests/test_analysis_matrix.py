@@ -48,6 +48,7 @@ def run_dir(place: Path) -> Path:
         "variants": {"base": None, "ra-dpo": None},
         "data": {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl"}},
         "training": {"batch_size": 4, "micro_batch_size": 4, "epochs": 2, "learning_rate": 1e-3, "beta": 0.2},
+        "track": 2,
         "benchmarks": {
             "unlearning": {},
             "alpaca-eval": {**questions, "sampling": {"max_new_tokens": 8}},
@@ -72,7 +73,7 @@ def test_every_analysis_has_results_and_its_section(run_dir: Path) -> None:
     for benchmark in ("reward-kl", "calibration", "unlearning"):
         assert measured[benchmark] == {"base", "ra-dpo"}, benchmark
     report = (run_dir / "report.html").read_text()
-    for anchor in ("contrasts", "implicit-reward", "reward-kl", "calibration", "style"):
+    for anchor in ("contrasts", "trajectory", "implicit-reward", "reward-kl", "calibration", "style"):
         assert f'<section id="{anchor}"' in report, anchor
     kl = results[(results.benchmark == "reward-kl") & (results.metric == "kl")].set_index("variant").value
     assert kl["base"] == 0.0
@@ -92,6 +93,23 @@ def test_the_parts_agree_with_each_other(run_dir: Path) -> None:
     row = compared[(compared.variant == "ra-dpo") & (compared.goal == "none") & (compared.unit == "nats")]
     high = results["unlearning", "ra-dpo", "none", "delta_logp_rejected_high"]  # base is its own reference
     assert row[row.group == "rejected_high"].value.item() == pytest.approx(high)
+
+
+def test_trajectories_end_where_the_checkpoint_is(run_dir: Path, place: Path) -> None:
+    tracked, final = (pd.read_parquet(run_dir / f"{name}.parquet") for name in ("trajectory", "likelihoods"))
+    last = tracked[tracked.step == tracked.step.max()].rename(columns={"id": "pair_id", "side": "response"})
+    both = last.merge(final[final.variant == "ra-dpo"], on=["pair_id", "response", "goal"])
+    assert len(both) == len(ROWS) * 8
+    assert (both.logp - both.logp_policy).abs().max() < 1e-3
+    first = tracked[tracked.step == 0].rename(columns={"id": "pair_id", "side": "response"})
+    both = first.merge(final[final.variant == "base"], on=["pair_id", "response", "goal"])
+    assert (both.logp - both.logp_reference).abs().max() < 1e-3
+    training = next(path.parent for path in (place / "store" / "stages").glob("*/trajectory.parquet"))
+    curve = table("analyze", "trajectory", str(training), str(place / "pairs.jsonl"))
+    end = curve[(curve.step == curve.step.max()) & (curve.goal == "none") & (curve.group == "rejected_high")]
+    results = pd.read_parquet(run_dir / "results.parquet")
+    results = results[(results.variant == "ra-dpo") & (results.subset == "none")].set_index("metric").value
+    assert end.value.item() == pytest.approx(results["delta_logp_rejected_high"], abs=1e-3)
 
 
 def test_commands_on_a_run_directory(run_dir: Path, tmp_path: Path) -> None:

@@ -131,3 +131,21 @@ def test_both_models_side_by_side_have_to_have_the_same_pairs(model: Path) -> No
 def test_no_pairs_are_an_error(model: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no held-out pairs"):
         write_heldout(model, [], tmp_path / "l.parquet", total=0, **HOW)
+
+
+def test_streamed_pairs_are_the_file_read_again_and_again(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    from radpo.data.preferences import load_preferences
+    from radpo.data.streamed import stream_pairs
+    from radpo.data.writing import write_preferences
+
+    write_preferences(PAIRS, tmp_path / "p.jsonl")
+    whole = load_preferences(tmp_path / "p.jsonl").table
+    pairs = stream_pairs(tmp_path / "p.jsonl")
+    for _ in range(2):
+        assert pa.Table.from_batches(list(pairs)).equals(whole)
+    few = stream_pairs(tmp_path / "p.jsonl", limit=5)
+    assert (few.total, pa.Table.from_batches(list(few)).equals(whole.slice(0, 5))) == (5, True)
+    assert stream_pairs(tmp_path / "p.jsonl", limit=50).total == 7
+    assert few.content != pairs.content == stream_pairs(tmp_path / "p.jsonl").content

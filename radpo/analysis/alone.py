@@ -14,7 +14,8 @@ from radpo.models.samples import Drawing
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
+
+    from radpo.data.streamed import StreamedPairs
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -47,7 +48,7 @@ def kept_in(out: Path | None) -> Iterator[Path]:
 
 
 def measure_pairs(
-    table: pa.Table,
+    pairs: StreamedPairs,
     policy: str,
     reference: str,
     folder: Path,
@@ -70,13 +71,13 @@ def measure_pairs(
     for name, model, told in zip(("reference", "policy"), (reference, policy), progress, strict=True):
         written = write_heldout(
             resolve_model(model),
-            table.to_batches(),
+            pairs,
             folder / f"{name}.parquet",
-            total=table.num_rows,
+            total=pairs.total,
             best=best,
             max_length=max_length,
             precision="float32",
-            made_by=f"{model_fingerprint(model)} {_content(table)}",
+            made_by=f"{model_fingerprint(model)} {pairs.content}",
             progress=told,
         )
         frames.append(pd.read_parquet(written))
@@ -85,7 +86,9 @@ def measure_pairs(
     return frame
 
 
-def measure_ches(table: pa.Table, reference: str, folder: Path, *, max_length: int, progress: Progress) -> pd.DataFrame:
+def measure_ches(
+    pairs: StreamedPairs, reference: str, folder: Path, *, max_length: int, progress: Progress
+) -> pd.DataFrame:
     """CHES scores of scored pairs under the model that training starts from (`ches.parquet` in the folder)."""
     import pandas as pd
 
@@ -94,11 +97,11 @@ def measure_ches(table: pa.Table, reference: str, folder: Path, *, max_length: i
 
     written = write_ches(
         resolve_model(reference),
-        table.to_batches(),
+        pairs,
         folder / "ches.parquet",
-        total=table.num_rows,
+        total=pairs.total,
         max_length=max_length,
-        made_by=f"{model_fingerprint(reference)} {_content(table)}",
+        made_by=f"{model_fingerprint(reference)} {pairs.content}",
         progress=progress,
     )
     return pd.read_parquet(written)
@@ -137,13 +140,3 @@ def sample_and_score(
         progress=progress[0],
     )
     return scored(pd.read_parquet(written), asked, Verifier(), progress[1])
-
-
-def _content(table: pa.Table) -> str:
-    """A hash of what the rows say."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for batch in table.to_batches():
-        digest.update(batch.serialize())
-    return digest.hexdigest()

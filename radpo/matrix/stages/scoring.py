@@ -10,17 +10,18 @@ from radpo.matrix.stages.common import NUMERICS, path_of, policy_folder, write_j
 
 def _likelihood(task: Task) -> None:
     """A checkpoint and held-out scored pairs -> log-likelihoods for every goal (`likelihoods.parquet`)."""
-    from radpo.data.preferences import Reading, load_preferences
+    from radpo.data.preferences import Reading
+    from radpo.data.streamed import stream_pairs
     from radpo.models.heldout import write_heldout
 
     settings = task.stage.settings
     low, high = settings["scale"]
-    pairs = load_preferences(path_of(settings["pairs"]), Reading((low, high))).table.slice(0, settings["limit"])
+    pairs = stream_pairs(path_of(settings["pairs"]), Reading((low, high)), settings["limit"])
     write_heldout(
         policy_folder(task),
-        pairs.to_batches(),
+        pairs,
         task.out / "likelihoods.parquet",
-        total=pairs.num_rows,
+        total=pairs.total,
         best=high,
         max_length=settings["max_length"],
         precision=settings["precision"],
