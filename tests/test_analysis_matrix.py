@@ -14,7 +14,8 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from radpo.cli import app
-from radpo.data.preferences import load_preferences, write_preferences
+from radpo.data.preferences import load_preferences
+from radpo.data.writing import write_preferences
 from radpo.errors import ConfigError, DataError
 
 ROWS = [(9, 3), (7, 6), (10, 1), (6, 5.5), (8, 2), (9, 8), (5, 4), (10, 9)]
