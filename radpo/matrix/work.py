@@ -268,6 +268,52 @@ def _academic(estimator: Estimator, stage: Stage) -> Work | None:
     return replace(counted, precision="float32", disk_bytes=2e5)
 
 
+def _ches(estimator: Estimator, stage: Stage) -> Work:
+    """Both responses of every pair are read one by one, each with its prompt."""
+    pairs, length = estimator.pairs(stage), stage.settings["max_length"]
+    prompts = sum(min(length, prompt) for prompt in pairs.prompts) * pairs.number / max(1, len(pairs.prompts))
+    read = pairs.sequences(length) + prompts
+    return _of_model(estimator, stage, read_tokens=read, precision="float32", disk_bytes=80 * pairs.number)
+
+
+def _samples(estimator: Estimator, stage: Stage) -> Work:
+    """Every sample is drawn, then read by the policy and, where there is one, by the reference."""
+    settings, model = stage.settings, estimator.model(stage)
+    questions = _questions(settings)
+    each, longest = settings["per_prompt"], settings["max_new_tokens"]
+    asked = sum(model.count([question.turns[0] for question in questions])) + model.overhead * len(questions)
+    goals = [0 if goal is None else GOAL_TOKENS for goal in settings["goals"]]
+    prompts = float(each * sum(asked + goal * len(questions) for goal in goals))
+    samples = _samples_of(stage)
+    written = float(samples * longest)
+    readers = 1 if settings["reference"] is None else 2
+    return _of_model(
+        estimator,
+        stage,
+        read_tokens=prompts + readers * (prompts + written),
+        written_tokens=written,
+        write_steps=math.ceil(samples / settings["batch_size"]) * longest,
+        precision="float32",
+        disk_bytes=4 * written + 60 * samples,
+    )
+
+
+def _samples_of(stage: Stage) -> int:
+    return len(_questions(stage.settings)) * len(stage.settings["goals"]) * int(stage.settings["per_prompt"])
+
+
+def _judged_samples(estimator: Estimator, stage: Stage) -> Work:
+    """Programs judge every sample by itself."""
+    drawn = stage.inputs["samples"]
+    samples = _samples_of(drawn)
+    return Work(judge_calls=samples, disk_bytes=samples * (500 + 4 * drawn.settings["max_new_tokens"]))
+
+
+def _figures(estimator: Estimator, stage: Stage) -> Work:
+    """Figures alone come out of what other stages measured."""
+    return Work(disk_bytes=2e4)
+
+
 WORK: dict[str, Callable[[Estimator, Stage], Work | None]] = {
     "relabel": _relabel,
     "reference": _reference,
@@ -279,6 +325,13 @@ WORK: dict[str, Callable[[Estimator, Stage], Work | None]] = {
     "alpaca-eval": _judged,
     "mt-bench": _judged,
     "academic": _academic,
+    "implicit-reward": _figures,
+    "ches": _ches,
+    "displacement": _figures,
+    "samples": _samples,
+    "reward-kl": _judged_samples,
+    "calibration": _judged_samples,
+    "style": _figures,
 }
 
 
