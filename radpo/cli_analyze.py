@@ -65,7 +65,7 @@ def analyze_unlearning(
         frame = measure_pairs(
             streamed, policy, reference, folder, best=scale[1], max_length=max_length, progress=(first, second)
         )
-    show(figures(summarise(frame, high_score=high_score)), as_json)
+    show(figures(summarise(frame, high_score=high_score, per_pair=False)), as_json)
 
 
 @analyze_app.command("compare")

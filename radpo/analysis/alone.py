@@ -62,14 +62,12 @@ def measure_pairs(
     Args:
         progress: told of the reference's work, and of the policy's.
     """
-    import pandas as pd
-
     from radpo.models.heldout import side_by_side, write_heldout
     from radpo.models.loading import model_fingerprint, resolve_model
 
-    frames = []
+    written = []
     for name, model, told in zip(("reference", "policy"), (reference, policy), progress, strict=True):
-        written = write_heldout(
+        file = write_heldout(
             resolve_model(model),
             pairs,
             folder / f"{name}.parquet",
@@ -80,8 +78,8 @@ def measure_pairs(
             made_by=f"{model_fingerprint(model)} {pairs.content}",
             progress=told,
         )
-        frames.append(pd.read_parquet(written))
-    frame = side_by_side(policy=frames[1], reference=frames[0])
+        written.append(file)
+    frame = side_by_side(policy=written[1], reference=written[0])
     frame.to_parquet(folder / "likelihoods.parquet", index=False)
     return frame
 

@@ -103,13 +103,12 @@ def _style(task: Task) -> None:
 
 
 def _joined(task: Task) -> pd.DataFrame:
-    import pandas as pd
 
     from radpo.models.heldout import side_by_side
 
     return side_by_side(
-        policy=pd.read_parquet(task.inputs["policy"] / "likelihoods.parquet"),
-        reference=pd.read_parquet(task.inputs["reference"] / "likelihoods.parquet"),
+        policy=task.inputs["policy"] / "likelihoods.parquet",
+        reference=task.inputs["reference"] / "likelihoods.parquet",
     )
 
 

@@ -32,15 +32,14 @@ def _likelihood(task: Task) -> None:
 
 def _unlearning(task: Task) -> None:
     """Log-likelihoods under policy and reference -> results, examples and the joined `likelihoods.parquet`."""
-    import pandas as pd
 
     from radpo.analysis.unlearning import summarise
     from radpo.models.heldout import side_by_side
     from radpo.results import write_scores
 
     joined = side_by_side(
-        policy=pd.read_parquet(task.inputs["policy"] / "likelihoods.parquet"),
-        reference=pd.read_parquet(task.inputs["reference"] / "likelihoods.parquet"),
+        policy=task.inputs["policy"] / "likelihoods.parquet",
+        reference=task.inputs["reference"] / "likelihoods.parquet",
     )
     joined.to_parquet(task.out / "likelihoods.parquet", index=False)
     write_scores(summarise(joined, high_score=task.stage.settings["high_score"]), task.out)
