@@ -171,7 +171,9 @@ def analyze_reward_kl(
     questions: QuestionsFile,
     policy: Policy,
     reference: Reference,
-    goal: Annotated[float | None, typer.Option(help="The score to ask for; none unless given.")] = None,
+    goal: Annotated[
+        float | None, typer.Option(help="The score to ask for; what the checkpoint's template asks for unless given.")
+    ] = None,
     per_prompt: PerPrompt = 1,
     max_new_tokens: MaxNewTokens = 512,
     batch_size: BatchSize = 32,
@@ -189,7 +191,7 @@ def analyze_reward_kl(
     from radpo.console import progress_bar
     from radpo.models.samples import Drawing
 
-    drawing = Drawing((goal,), per_prompt, max_new_tokens, seed, batch_size)
+    drawing = Drawing(("default" if goal is None else goal,), per_prompt, max_new_tokens, seed, batch_size)
     quiet_libraries()
     with kept_in(out) as folder, progress_bar("samples") as first, progress_bar("scores") as second:
         samples = sample_and_score(questions, policy, reference, drawing, folder, progress=(first, second))

@@ -72,7 +72,8 @@ def summarise(frame: pd.DataFrame, *, high_score: float = 5.0, per_pair: bool = 
         groups["preference_accuracy"] = _accuracy(wide, subset)
         for metric, values in groups.items():
             if len(values) == 0:
-                notes.append(_empty(metric, subset, high_score))
+                if "_per_token" not in metric:  # said of the whole change already
+                    notes.append(_empty(metric, subset, high_score))
                 continue
             results.append(_result(subset, metric, mean(values.to_numpy(), clusters=prompts[values.index])))
         slopes, missing = _slopes(wide, subset, prompts)

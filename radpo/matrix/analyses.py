@@ -9,6 +9,7 @@ from radpo.config.benchmarks import Calibration, Displacement, ImplicitReward, R
 from radpo.matrix.builder import Builder, Checkpoint
 from radpo.matrix.graph import Stage
 from radpo.matrix.training import heldout_likelihoods
+from radpo.models.generation import Goal
 
 
 def _implicit_reward(builder: Builder, section: ImplicitReward, scored: Checkpoint) -> Stage | None:
@@ -29,7 +30,7 @@ def _displacement(builder: Builder, section: Displacement, scored: Checkpoint) -
 
 def _reward_kl(builder: Builder, section: RewardKL, scored: Checkpoint) -> Stage:
     questions = builder.questions(section.questions)
-    samples = _samples(builder, section, scored, "reward-kl", [scored.goal], reference=True)
+    samples = _samples(builder, section, scored, "reward-kl", ["default"], reference=True)
     return builder.stage("reward-kl", scored.who, {**questions, "judge": section.judge}, {"samples": samples})
 
 
@@ -54,7 +55,7 @@ def _samples(
     section: RewardKL | Calibration,
     scored: Checkpoint,
     what: str,
-    goals: list[float | None],
+    goals: list[Goal],
     *,
     reference: bool,
 ) -> Stage:

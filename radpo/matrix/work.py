@@ -282,7 +282,7 @@ def _samples(estimator: Estimator, stage: Stage) -> Work:
     questions = _questions(settings)
     each, longest = settings["per_prompt"], settings["max_new_tokens"]
     asked = sum(model.count([question.turns[0] for question in questions])) + model.overhead * len(questions)
-    goals = [0 if goal is None else GOAL_TOKENS for goal in settings["goals"]]
+    goals = [0 if goal in (None, "default") else GOAL_TOKENS for goal in settings["goals"]]
     prompts = float(each * sum(asked + goal * len(questions) for goal in goals))
     samples = _samples_of(stage)
     written = float(samples * longest)
