@@ -161,7 +161,7 @@ def _style(run: Run, looks: Mapping[str, Look]) -> Section:
         figure = figures.intervals(wins, looks, axis=axis, within=(0, 100), reference=50)
         panels.append(Panel("Win rate by length over the baseline’s", figure_json(figure)))
     caption = (
-        "Judges favour long answers: where the win rate rises with length alone, the gain may be one of style. Bins are of "
+        "Judges favour long answers: where the win rate rises with length alone, the gain may be style. Bins are of "
         "an answer's words over those of the baseline's answer to the same prompt. Whiskers: 95% intervals. Refusals, "
         "repetition and variety are in the table of all figures."
     )
