@@ -56,14 +56,16 @@ def analyze_unlearning(
     from radpo.analysis.alone import kept_in, measure_pairs
     from radpo.analysis.unlearning import summarise
     from radpo.console import progress_bar
+    from radpo.data.preferences import Reading
+    from radpo.data.streamed import stream_pairs
 
-    table = load_pairs(pairs, scale, "raise", False).table
+    streamed = stream_pairs(pairs, Reading(scale))
     quiet_libraries()
     with kept_in(out) as folder, progress_bar("reference") as first, progress_bar("policy") as second:
         frame = measure_pairs(
-            table, policy, reference, folder, best=scale[1], max_length=max_length, progress=(first, second)
+            streamed, policy, reference, folder, best=scale[1], max_length=max_length, progress=(first, second)
         )
-    show(figures(summarise(frame, high_score=high_score)), as_json)
+    show(figures(summarise(frame, high_score=high_score, per_pair=False)), as_json)
 
 
 @analyze_app.command("compare")
@@ -150,15 +152,17 @@ def analyze_displacement(
     from radpo.analysis.alone import kept_in, measure_ches, measure_pairs
     from radpo.analysis.displacement import summarise
     from radpo.console import progress_bar
+    from radpo.data.preferences import Reading
+    from radpo.data.streamed import stream_pairs
 
-    table = load_pairs(pairs, scale, "raise", False).table
+    streamed = stream_pairs(pairs, Reading(scale))
     quiet_libraries()
     with kept_in(out) as folder, progress_bar("reference") as first, progress_bar("policy") as second:
         frame = measure_pairs(
-            table, policy, reference, folder, best=scale[1], max_length=max_length, progress=(first, second)
+            streamed, policy, reference, folder, best=scale[1], max_length=max_length, progress=(first, second)
         )
         with progress_bar("CHES") as progress:
-            scores = measure_ches(table, reference, folder, max_length=max_length, progress=progress)
+            scores = measure_ches(streamed, reference, folder, max_length=max_length, progress=progress)
     show(figures(summarise(frame, scores)), as_json)
 
 
@@ -167,7 +171,9 @@ def analyze_reward_kl(
     questions: QuestionsFile,
     policy: Policy,
     reference: Reference,
-    goal: Annotated[float | None, typer.Option(help="The score to ask for; none unless given.")] = None,
+    goal: Annotated[
+        float | None, typer.Option(help="The score to ask for; what the checkpoint's template asks for unless given.")
+    ] = None,
     per_prompt: PerPrompt = 1,
     max_new_tokens: MaxNewTokens = 512,
     batch_size: BatchSize = 32,
@@ -185,7 +191,7 @@ def analyze_reward_kl(
     from radpo.console import progress_bar
     from radpo.models.samples import Drawing
 
-    drawing = Drawing((goal,), per_prompt, max_new_tokens, seed, batch_size)
+    drawing = Drawing(("default" if goal is None else goal,), per_prompt, max_new_tokens, seed, batch_size)
     quiet_libraries()
     with kept_in(out) as folder, progress_bar("samples") as first, progress_bar("scores") as second:
         samples = sample_and_score(questions, policy, reference, drawing, folder, progress=(first, second))

@@ -14,7 +14,8 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from radpo.cli import app
-from radpo.data.preferences import load_preferences, write_preferences
+from radpo.data.preferences import load_preferences
+from radpo.data.writing import write_preferences
 from radpo.errors import ConfigError, DataError
 
 ROWS = [(9, 3), (7, 6), (10, 1), (6, 5.5), (8, 2), (9, 8), (5, 4), (10, 9)]
@@ -45,21 +46,22 @@ def run_dir(place: Path) -> Path:
     document = {
         "name": "analyses",
         "model": str(place / "model"),
-        "variants": {"base": None, "dpo": None, "ra-dpo": None},
+        "variants": {"base": None, "ra-dpo": None},
         "data": {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl"}},
         "training": {"batch_size": 4, "micro_batch_size": 4, "epochs": 2, "learning_rate": 1e-3, "beta": 0.2},
+        "track": 2,
         "benchmarks": {
             "unlearning": {},
             "alpaca-eval": {**questions, "sampling": {"max_new_tokens": 8}},
             "implicit-reward": {},
             "displacement": {},
             "reward-kl": {**questions, "max_new_tokens": 6},
-            "calibration": {**questions, "max_new_tokens": 6, "goals": [1, 10, 12]},
+            "calibration": {**questions, "max_new_tokens": 6, "goals": [1, 10]},
             "style": {},
         },
     }
     (place / "matrix.yaml").write_text(yaml.safe_dump(document))
-    done = call("run", str(place / "matrix.yaml"), "--out", str(place / "run"))
+    done = call("run", str(place / "matrix.yaml"), "--out", str(place / "run"), "--jobs", "1")
     assert done.exit_code == 0, done.output
     return place / "run"
 
@@ -67,43 +69,59 @@ def run_dir(place: Path) -> Path:
 def test_every_analysis_has_results_and_its_section(run_dir: Path) -> None:
     results = pd.read_parquet(run_dir / "results.parquet")
     measured = results.groupby("benchmark")["variant"].unique().map(set).to_dict()
-    trained = {"dpo", "ra-dpo"}
     for benchmark in ("implicit-reward", "displacement", "style"):
-        assert measured[benchmark] == trained, benchmark
+        assert measured[benchmark] == {"ra-dpo"}, benchmark
     for benchmark in ("reward-kl", "calibration", "unlearning"):
-        assert measured[benchmark] == {"base", *trained}, benchmark
+        assert measured[benchmark] == {"base", "ra-dpo"}, benchmark
     report = (run_dir / "report.html").read_text()
-    for anchor in ("contrasts", "implicit-reward", "reward-kl", "calibration", "style"):
+    for anchor in ("contrasts", "trajectory", "implicit-reward", "reward-kl", "calibration", "style"):
         assert f'<section id="{anchor}"' in report, anchor
     kl = results[(results.benchmark == "reward-kl") & (results.metric == "kl")].set_index("variant").value
     assert kl["base"] == 0.0
     moved = results[(results.metric == "delta_logp_chosen") & (results.subset == "none")].set_index("variant").value
     assert moved["base"] == 0.0
-    assert moved["dpo"] != 0.0
+    assert moved["ra-dpo"] != 0.0
 
 
 def test_the_parts_agree_with_each_other(run_dir: Path) -> None:
     """The same pairs give the same figures wherever they are looked at."""
     results = pd.read_parquet(run_dir / "results.parquet").set_index(["benchmark", "variant", "subset", "metric"]).value
-    unlearned = results["unlearning", "dpo", "none", "delta_logp_chosen"]
-    assert results["displacement", "dpo", "all", "delta_logp_chosen"] == pytest.approx(unlearned)
-    accuracy = results["unlearning", "dpo", "none", "preference_accuracy"]
-    assert results["implicit-reward", "dpo", "none", "accuracy"] == pytest.approx(accuracy)
+    unlearned = results["unlearning", "ra-dpo", "none", "delta_logp_chosen"]
+    assert results["displacement", "ra-dpo", "all", "delta_logp_chosen"] == pytest.approx(unlearned)
+    accuracy = results["unlearning", "ra-dpo", "none", "preference_accuracy"]
+    assert results["implicit-reward", "ra-dpo", "none", "accuracy"] == pytest.approx(accuracy)
     compared = table("analyze", "compare", str(run_dir))
-    row = compared[(compared.variant == "dpo") & (compared.goal == "none") & (compared.unit == "nats")]
-    high = results["unlearning", "dpo", "none", "delta_logp_rejected_high"]  # base is its own reference
+    row = compared[(compared.variant == "ra-dpo") & (compared.goal == "none") & (compared.unit == "nats")]
+    high = results["unlearning", "ra-dpo", "none", "delta_logp_rejected_high"]  # base is its own reference
     assert row[row.group == "rejected_high"].value.item() == pytest.approx(high)
 
 
+def test_trajectories_end_where_the_checkpoint_is(run_dir: Path, place: Path) -> None:
+    tracked, final = (pd.read_parquet(run_dir / f"{name}.parquet") for name in ("trajectory", "likelihoods"))
+    last = tracked[tracked.step == tracked.step.max()].rename(columns={"id": "pair_id", "side": "response"})
+    both = last.merge(final[final.variant == "ra-dpo"], on=["pair_id", "response", "goal"])
+    assert len(both) == len(ROWS) * 8
+    assert (both.logp - both.logp_policy).abs().max() < 1e-3
+    first = tracked[tracked.step == 0].rename(columns={"id": "pair_id", "side": "response"})
+    both = first.merge(final[final.variant == "base"], on=["pair_id", "response", "goal"])
+    assert (both.logp - both.logp_reference).abs().max() < 1e-3
+    training = next(path.parent for path in (place / "store" / "stages").glob("*/trajectory.parquet"))
+    curve = table("analyze", "trajectory", str(training), str(place / "pairs.jsonl"))
+    end = curve[(curve.step == curve.step.max()) & (curve.goal == "none") & (curve.group == "rejected_high")]
+    results = pd.read_parquet(run_dir / "results.parquet")
+    results = results[(results.variant == "ra-dpo") & (results.subset == "none")].set_index("metric").value
+    assert end.value.item() == pytest.approx(results["delta_logp_rejected_high"], abs=1e-3)
+
+
 def test_commands_on_a_run_directory(run_dir: Path, tmp_path: Path) -> None:
-    rewards = table("analyze", "implicit-reward", str(run_dir), "--against", "dpo")
+    rewards = table("analyze", "implicit-reward", str(run_dir), "--against", "base")
     assert {"accuracy", "ece", "same_preference"} <= set(rewards.metric)
     plane = table("analyze", "frontier", str(run_dir)).set_index("variant")
-    assert plane.beta["dpo"] == 0.2
+    assert plane.beta["ra-dpo"] == 0.2
     assert pd.isna(plane.beta["base"])
     assert plane.on_frontier.any()
     call("analyze", "style", str(run_dir), "--out", str(tmp_path / "style.csv"))
-    assert set(pd.read_csv(tmp_path / "style.csv").variant) == {"dpo", "ra-dpo"}
+    assert set(pd.read_csv(tmp_path / "style.csv").variant) == {"ra-dpo"}
     with pytest.raises(ConfigError, match=r"must end in \.parquet"):
         call("analyze", "style", str(run_dir), "--out", str(tmp_path / "style.txt"))
     with pytest.raises(DataError, match="no variant 'kto'"):

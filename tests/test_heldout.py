@@ -119,15 +119,36 @@ def test_what_is_cut_is_said_and_equal_prompts_share_an_id(model: Path) -> None:
     assert heldout_log_likelihoods(model, twice, **HOW).prompt_id.nunique() == 2
 
 
-def test_both_models_side_by_side_have_to_have_the_same_pairs(model: Path) -> None:
-    frame = heldout_log_likelihoods(model, PAIRS, **HOW)
-    joined = side_by_side(policy=frame, reference=frame)
+def test_both_models_side_by_side_have_to_have_the_same_pairs(model: Path, tmp_path: Path) -> None:
+    def measured(name: str, pairs) -> Path:
+        return write_heldout(model, pairs.to_batches(), tmp_path / name, total=pairs.num_rows, **HOW)
+
+    whole, few = measured("whole", PAIRS), measured("few", PAIRS.slice(1))
+    joined = side_by_side(policy=whole, reference=whole)
     assert (joined.logp_policy == joined.logp_reference).all()
     assert len(joined) == 7 * 8
-    with pytest.raises(DataError, match="56 rows of the policy and 48 of the reference have 48 in common"):
-        side_by_side(policy=frame, reference=frame[frame.pair_id != "p0"])
+    with pytest.raises(DataError, match=r"are of different responses \(56 and 48\)"):
+        side_by_side(policy=whole, reference=few)
 
 
 def test_no_pairs_are_an_error(model: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no held-out pairs"):
         write_heldout(model, [], tmp_path / "l.parquet", total=0, **HOW)
+
+
+def test_streamed_pairs_are_the_file_read_again_and_again(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    from radpo.data.preferences import load_preferences
+    from radpo.data.streamed import stream_pairs
+    from radpo.data.writing import write_preferences
+
+    write_preferences(PAIRS, tmp_path / "p.jsonl")
+    whole = load_preferences(tmp_path / "p.jsonl").table
+    pairs = stream_pairs(tmp_path / "p.jsonl")
+    for _ in range(2):
+        assert pa.Table.from_batches(list(pairs)).equals(whole)
+    few = stream_pairs(tmp_path / "p.jsonl", limit=5)
+    assert (few.total, pa.Table.from_batches(list(few)).equals(whole.slice(0, 5))) == (5, True)
+    assert stream_pairs(tmp_path / "p.jsonl", limit=50).total == 7
+    assert few.content != pairs.content == stream_pairs(tmp_path / "p.jsonl").content

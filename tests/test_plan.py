@@ -71,6 +71,24 @@ def test_every_kind_of_stage_has_an_estimate() -> None:
     assert FUNCTIONS.keys() <= WORK.keys()
 
 
+def test_samples_are_drawn_and_read_by_each_model(place: Path) -> None:
+    questions = {"questions": {"path": "questions.jsonl"}, "max_new_tokens": 7, "batch_size": 4, "per_prompt": 2}
+    both = {"reward-kl": questions, "calibration": {**questions, "goals": [1, 10]}}
+    plan = planned(place, benchmarks=both, variants={"base": None, "dpo": None})
+    work = works(plan)
+    model = Estimator().model(next(one for one in plan.stages if one.name.startswith("samples/base")))
+    prompt = model.count(["Say five."])[0] + model.overhead
+    drawn = work["reward-kl/base/seed-0"]
+    assert drawn.judge_calls == 6
+    plain = work["samples/dpo/seed-0/reward-kl"]
+    assert plain.written_tokens == 3 * 2 * 7
+    assert plain.write_steps == 2 * 7
+    # Six prompts are read to draw, then by policy and by reference with the answers behind them.
+    assert plain.read_tokens == 3 * 6 * prompt + 2 * 6 * 7
+    asked = work["calibration/dpo/seed-0"]
+    assert asked.judge_calls == 3 * 2 * 3
+
+
 def test_parameters_are_those_that_compute(place: Path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -79,6 +79,22 @@ def test_log_likelihoods_are_of_the_very_tokens_drawn(
     assert (frame.ended == [ids[-1] == 0 for _, ids in kept]).all()
 
 
+def test_the_default_goal_is_what_the_checkpoints_template_asks_for(reference: Path, tmp_path: Path) -> None:
+    from radpo.data.goals import goal_aware_template
+
+    conditioned, tokenizer = tmp_path / "conditioned", AutoTokenizer.from_pretrained(reference)
+    AutoModelForCausalLM.from_pretrained(reference).save_pretrained(conditioned)
+    tokenizer.chat_template = goal_aware_template(tokenizer.chat_template, best=9, placement="system")
+    tokenizer.save_pretrained(conditioned)
+
+    def texts(policy: Path, goal, name: str) -> list[str]:
+        return draw(policy, None, tmp_path / name, Drawing((goal,), 2, 6)).text.tolist()
+
+    assert texts(conditioned, "default", "a") == texts(reference, 9.0, "b")
+    assert texts(conditioned, None, "c") == texts(reference, "default", "d") == texts(reference, None, "e")
+    assert texts(conditioned, "default", "a") != texts(reference, None, "e")
+
+
 def test_sampled_kl_and_entropy_are_the_exact_sums(policy: Path, reference: Path, tmp_path: Path) -> None:
     """Of one-token answers KL and entropy are sums over the vocabulary."""
     frame = draw(policy, reference, tmp_path / "s.parquet", Drawing((None,), 1500, 1, batch_size=500), QUESTIONS[:1])

@@ -81,7 +81,7 @@ def test_large_samples_find_the_reward(bandit):
 
 
 def test_suboptimality_falls_no_slower_than_the_theorem_says():
-    frame = rates(sizes=(1_000, 10_000, 100_000), replicates=16, seed=1)
+    frame = rates(sizes=(1_000, 10_000, 100_000), replicates=10, seed=1)
     for method in ("dpo", "ra-dpo"):
         for quantity in QUANTITIES:
             fitted = exponent(frame, method, quantity, rng=np.random.default_rng(0))

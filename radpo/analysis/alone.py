@@ -14,7 +14,8 @@ from radpo.models.samples import Drawing
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
+
+    from radpo.data.streamed import StreamedPairs
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -47,7 +48,7 @@ def kept_in(out: Path | None) -> Iterator[Path]:
 
 
 def measure_pairs(
-    table: pa.Table,
+    pairs: StreamedPairs,
     policy: str,
     reference: str,
     folder: Path,
@@ -61,31 +62,31 @@ def measure_pairs(
     Args:
         progress: told of the reference's work, and of the policy's.
     """
-    import pandas as pd
-
     from radpo.models.heldout import side_by_side, write_heldout
     from radpo.models.loading import model_fingerprint, resolve_model
 
-    frames = []
+    written = []
     for name, model, told in zip(("reference", "policy"), (reference, policy), progress, strict=True):
-        written = write_heldout(
+        file = write_heldout(
             resolve_model(model),
-            table.to_batches(),
+            pairs,
             folder / f"{name}.parquet",
-            total=table.num_rows,
+            total=pairs.total,
             best=best,
             max_length=max_length,
             precision="float32",
-            made_by=f"{model_fingerprint(model)} {_content(table)}",
+            made_by=f"{model_fingerprint(model)} {pairs.content}",
             progress=told,
         )
-        frames.append(pd.read_parquet(written))
-    frame = side_by_side(policy=frames[1], reference=frames[0])
+        written.append(file)
+    frame = side_by_side(policy=written[1], reference=written[0])
     frame.to_parquet(folder / "likelihoods.parquet", index=False)
     return frame
 
 
-def measure_ches(table: pa.Table, reference: str, folder: Path, *, max_length: int, progress: Progress) -> pd.DataFrame:
+def measure_ches(
+    pairs: StreamedPairs, reference: str, folder: Path, *, max_length: int, progress: Progress
+) -> pd.DataFrame:
     """CHES scores of scored pairs under the model that training starts from (`ches.parquet` in the folder)."""
     import pandas as pd
 
@@ -94,11 +95,11 @@ def measure_ches(table: pa.Table, reference: str, folder: Path, *, max_length: i
 
     written = write_ches(
         resolve_model(reference),
-        table.to_batches(),
+        pairs,
         folder / "ches.parquet",
-        total=table.num_rows,
+        total=pairs.total,
         max_length=max_length,
-        made_by=f"{model_fingerprint(reference)} {_content(table)}",
+        made_by=f"{model_fingerprint(reference)} {pairs.content}",
         progress=progress,
     )
     return pd.read_parquet(written)
@@ -137,13 +138,3 @@ def sample_and_score(
         progress=progress[0],
     )
     return scored(pd.read_parquet(written), asked, Verifier(), progress[1])
-
-
-def _content(table: pa.Table) -> str:
-    """A hash of what the rows say."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for batch in table.to_batches():
-        digest.update(batch.serialize())
-    return digest.hexdigest()

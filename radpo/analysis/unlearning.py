@@ -25,7 +25,7 @@ SUBSETS: tuple[Subset, ...] = ("none", "best", "own")
 """Asked for no goal, for the best score, and for each response's own score."""
 
 
-def summarise(frame: pd.DataFrame, *, high_score: float = 5.0) -> Scores:
+def summarise(frame: pd.DataFrame, *, high_score: float = 5.0, per_pair: bool = True) -> Scores:
     """Changes in log-likelihood from reference to policy, by the response's score and by the goal asked for.
 
     All of `delta_logp_*` are means over pairs of log p_policy(y | x) - log p_reference(y | x), in nats summed over the
@@ -54,6 +54,7 @@ def summarise(frame: pd.DataFrame, *, high_score: float = 5.0) -> Scores:
             where known prompt_id, by which standard errors are clustered (else every pair is one cluster), and cut, the
             tokens left out beyond the greatest length.
         high_score: from which score on a response counts as high, on the data's own scale.
+        per_pair: whether to give the per-pair rows, too, which take most of the memory.
 
     Returns:
         Results for the subsets of `SUBSETS`, standard errors over pairs; per-pair rows of the rejected responses; a
@@ -71,14 +72,16 @@ def summarise(frame: pd.DataFrame, *, high_score: float = 5.0) -> Scores:
         groups["preference_accuracy"] = _accuracy(wide, subset)
         for metric, values in groups.items():
             if len(values) == 0:
-                notes.append(_empty(metric, subset, high_score))
+                if "_per_token" not in metric:  # said of the whole change already
+                    notes.append(_empty(metric, subset, high_score))
                 continue
             results.append(_result(subset, metric, mean(values.to_numpy(), clusters=prompts[values.index])))
         slopes, missing = _slopes(wide, subset, prompts)
         results += slopes
         notes += missing
         results += _by_score(wide, subset, prompts)
-        examples += _examples(wide, subset, high_score)
+        if per_pair:
+            examples += _examples(wide, subset, high_score)
     return Scores(tuple(results), tuple(examples), tuple(notes))
 
 

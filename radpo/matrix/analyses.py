@@ -9,6 +9,7 @@ from radpo.config.benchmarks import Calibration, Displacement, ImplicitReward, R
 from radpo.matrix.builder import Builder, Checkpoint
 from radpo.matrix.graph import Stage
 from radpo.matrix.training import heldout_likelihoods
+from radpo.models.generation import Goal
 
 
 def _implicit_reward(builder: Builder, section: ImplicitReward, scored: Checkpoint) -> Stage | None:
@@ -29,14 +30,14 @@ def _displacement(builder: Builder, section: Displacement, scored: Checkpoint) -
 
 def _reward_kl(builder: Builder, section: RewardKL, scored: Checkpoint) -> Stage:
     questions = builder.questions(section.questions)
-    samples = _samples(builder, section, scored, [scored.goal], reference=True)
+    samples = _samples(builder, section, scored, "reward-kl", ["default"], reference=True)
     return builder.stage("reward-kl", scored.who, {**questions, "judge": section.judge}, {"samples": samples})
 
 
 def _calibration(builder: Builder, section: Calibration, scored: Checkpoint) -> Stage:
     questions = builder.questions(section.questions)
     best_seen = builder.matrix.data.scale[1] if section.best_seen is None else section.best_seen
-    samples = _samples(builder, section, scored, [None, *section.goals], reference=False)
+    samples = _samples(builder, section, scored, "calibration", [None, *section.goals], reference=False)
     settings = {**questions, "judge": section.judge, "best_seen": best_seen}
     return builder.stage("calibration", scored.who, settings, {"samples": samples})
 
@@ -50,7 +51,13 @@ def _both(builder: Builder, scored: Checkpoint) -> dict[str, Stage]:
 
 
 def _samples(
-    builder: Builder, section: RewardKL | Calibration, scored: Checkpoint, goals: list[float | None], *, reference: bool
+    builder: Builder,
+    section: RewardKL | Calibration,
+    scored: Checkpoint,
+    what: str,
+    goals: list[Goal],
+    *,
+    reference: bool,
 ) -> Stage:
     settings = {
         **builder.questions(section.questions),
@@ -61,7 +68,7 @@ def _samples(
         "seed": scored.seed,
         "reference": builder.model if reference else None,
     }
-    return builder.about(scored, "samples", scored.who, settings)
+    return builder.about(scored, "samples", f"{scored.who}/{what}", settings)
 
 
 ANALYSES: dict[str, Callable[[Builder, Any, Checkpoint], Stage | None]] = {

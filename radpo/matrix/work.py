@@ -242,37 +242,10 @@ def _unlearning(estimator: Estimator, stage: Stage) -> Work:
     return Work(disk_bytes=400 * pairs.number)
 
 
-def _ches(estimator: Estimator, stage: Stage) -> Work:
-    pairs = estimator.pairs(stage)
-    tokens = pairs.sequences(stage.settings["max_length"])
-    return _of_model(estimator, stage, read_tokens=tokens, precision="float32", disk_bytes=40 * pairs.number)
-
-
-def _samples(estimator: Estimator, stage: Stage) -> Work:
-    """Drawn from the policy, then read by it and, where it is asked for, by the reference."""
-    settings, model = stage.settings, estimator.model(stage)
-    questions, longest = _questions(settings), settings["max_new_tokens"]
-    prompts = sum(model.count([question.turns[0] for question in questions])) + len(questions) * model.overhead
-    each = settings["per_prompt"] * len(settings["goals"])
-    goals = settings["per_prompt"] * sum(goal is not None for goal in settings["goals"]) * GOAL_TOKENS
-    number = each * len(questions)
-    asked, written = each * prompts + goals * len(questions), number * longest
-    readers = 1 if settings["reference"] is None else 2
-    return _of_model(
-        estimator,
-        stage,
-        read_tokens=asked + readers * (asked + written),
-        written_tokens=written,
-        write_steps=math.ceil(number / settings["batch_size"]) * longest,
-        precision="float32",
-        disk_bytes=4 * written,
-    )
-
-
 def _judged_samples(estimator: Estimator, stage: Stage) -> Work:
     """The judge is asked about every sample."""
     drawn = stage.inputs["samples"].settings
-    calls = len(_questions(stage.settings)) * drawn["per_prompt"] * len(drawn["goals"])
+    calls = _samples_of(stage.inputs["samples"])
     kind = stage.settings.get("judge", "verifier")
     read, written = float(calls * drawn["max_new_tokens"]), float(calls * JUDGE_WORDS)
     return Work(
@@ -282,11 +255,6 @@ def _judged_samples(estimator: Estimator, stage: Stage) -> Work:
         judge_dollars=_dollars(stage, kind, read, written),
         disk_bytes=calls * (1000 + 5 * drawn["max_new_tokens"]),
     )
-
-
-def _style(estimator: Estimator, stage: Stage) -> Work:
-    judged = estimator.work(stage.inputs["judged"])
-    return Work(disk_bytes=0 if judged is None else judged.disk_bytes)
 
 
 def _academic(estimator: Estimator, stage: Stage) -> Work | None:
@@ -315,6 +283,45 @@ def _academic(estimator: Estimator, stage: Stage) -> Work | None:
     return replace(counted, precision="float32", disk_bytes=2e5)
 
 
+def _ches(estimator: Estimator, stage: Stage) -> Work:
+    """Both responses of every pair are read one by one, each with its prompt."""
+    pairs, length = estimator.pairs(stage), stage.settings["max_length"]
+    prompts = sum(min(length, prompt) for prompt in pairs.prompts) * pairs.number / max(1, len(pairs.prompts))
+    read = pairs.sequences(length) + prompts
+    return _of_model(estimator, stage, read_tokens=read, precision="float32", disk_bytes=80 * pairs.number)
+
+
+def _samples(estimator: Estimator, stage: Stage) -> Work:
+    """Every sample is drawn, then read by the policy and, where there is one, by the reference."""
+    settings, model = stage.settings, estimator.model(stage)
+    questions = _questions(settings)
+    each, longest = settings["per_prompt"], settings["max_new_tokens"]
+    asked = sum(model.count([question.turns[0] for question in questions])) + model.overhead * len(questions)
+    goals = [0 if goal in (None, "default") else GOAL_TOKENS for goal in settings["goals"]]
+    prompts = float(each * sum(asked + goal * len(questions) for goal in goals))
+    samples = _samples_of(stage)
+    written = float(samples * longest)
+    readers = 1 if settings["reference"] is None else 2
+    return _of_model(
+        estimator,
+        stage,
+        read_tokens=prompts + readers * (prompts + written),
+        written_tokens=written,
+        write_steps=math.ceil(samples / settings["batch_size"]) * longest,
+        precision="float32",
+        disk_bytes=4 * written + 60 * samples,
+    )
+
+
+def _samples_of(stage: Stage) -> int:
+    return len(_questions(stage.settings)) * len(stage.settings["goals"]) * int(stage.settings["per_prompt"])
+
+
+def _figures(estimator: Estimator, stage: Stage) -> Work:
+    """Figures alone come out of what other stages measured."""
+    return Work(disk_bytes=2e4)
+
+
 WORK: dict[str, Callable[[Estimator, Stage], Work | None]] = {
     "relabel": _relabel,
     "reference": _reference,
@@ -322,18 +329,18 @@ WORK: dict[str, Callable[[Estimator, Stage], Work | None]] = {
     "train": _train,
     "likelihood": _likelihood,
     "unlearning": _unlearning,
-    "implicit-reward": _unlearning,
-    "displacement": _unlearning,
-    "ches": _ches,
-    "samples": _samples,
-    "reward-kl": _judged_samples,
-    "calibration": _judged_samples,
-    "style": _style,
     "generate": _generate,
     "alpaca-eval": _judged,
     "mt-bench": _judged,
     "arena-hard": _judged,
     "academic": _academic,
+    "implicit-reward": _figures,
+    "ches": _ches,
+    "displacement": _figures,
+    "samples": _samples,
+    "reward-kl": _judged_samples,
+    "calibration": _judged_samples,
+    "style": _figures,
 }
 
 

@@ -152,20 +152,24 @@ class _Scorer:
         ]
 
 
-def side_by_side(*, policy: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Two frames of `heldout_log_likelihoods` on the same pairs as one, with logp_policy and logp_reference.
+def side_by_side(*, policy: Path, reference: Path) -> pd.DataFrame:
+    """Two files of `write_heldout` on the same pairs as one frame, with logp_policy and logp_reference.
 
     Raises:
         DataError: the models were not measured on the same pairs, or their tokenizers differ.
     """
-    named = policy.rename(columns={"logp": "logp_policy"})
-    joined = named.merge(reference.rename(columns={"logp": "logp_reference"}), on=list(KEY), validate="one_to_one")
-    if not len(joined) == len(policy) == len(reference):
+    import pyarrow.parquet as pq
+
+    ours, theirs = pq.read_table(policy), pq.read_table(reference)
+    if not ours.select(KEY).equals(theirs.select(KEY)):
         raise DataError(
-            f"{len(policy)} rows of the policy and {len(reference)} of the reference have {len(joined)} in common: "
-            "measure both on the same pairs, with the same tokenizer and chat template"
+            f"{policy} and {reference} are of different responses ({ours.num_rows} and {theirs.num_rows}): measure "
+            "both models on the same pairs, with the same tokenizer and chat template"
         )
-    return joined
+    names = [*KEY, "logp_policy"]
+    joined = ours.select([*KEY, "logp"]).rename_columns(names).append_column("logp_reference", theirs["logp"])
+    frame: pd.DataFrame = joined.to_pandas()
+    return frame
 
 
 def heldout_reference(frame: pd.DataFrame, relabeled: pa.Table) -> pa.Table:

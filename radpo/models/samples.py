@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from radpo.data.goals import condition, detect_placement, original_template
 from radpo.judges.base import GradeRequest, Judge, Progress, no_progress
 from radpo.models.chunked import write_chunks
+from radpo.models.generation import Goal
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
 from radpo.models.loading import load_model, load_tokenizer
 
@@ -32,13 +33,14 @@ class Drawing:
     """What to draw.
 
     Args:
-        goals: the scores to ask for, None for none; asked in the same words of every checkpoint.
+        goals: the scores to ask for, in the same words of every checkpoint; None asks for none, and `default` leaves it
+            to the checkpoint's own chat template, as its users do.
         per_prompt: samples of each prompt and goal.
         max_new_tokens: a sample that has not ended by then is cut there, and says so (`ended` is false).
         batch_size: sequences that are drawn at once.
     """
 
-    goals: tuple[float | None, ...]
+    goals: tuple[Goal, ...]
     per_prompt: int
     max_new_tokens: int
     seed: int = 0
@@ -91,16 +93,17 @@ def write_samples(
     return out
 
 
-_Job = tuple["Question", float | None, int]
+_Job = tuple["Question", Goal, int]
 
 
 class _Models:
-    """The policy, its tokenizer with the template's own goal left out, and the reference."""
+    """The policy with its tokenizer, and the reference."""
 
     def __init__(self, policy_folder: Path, reference_folder: Path | None) -> None:
         self._tokenizer = load_tokenizer(policy_folder)
-        self._tokenizer.chat_template = original_template(str(self._tokenizer.chat_template))
-        self._placement = detect_placement(self._tokenizer.chat_template)
+        self._own_template = str(self._tokenizer.chat_template)
+        self._template = original_template(self._own_template)
+        self._placement = detect_placement(self._template)
         self._policy = load_model(policy_folder)
         self._reference = None if reference_folder is None else load_model(reference_folder)
 
@@ -114,7 +117,7 @@ class _Models:
             reference = [found.logp for found in log_likelihoods(self._reference, items)]
         return [
             {
-                "prompt_id": question.question_id, "goal": goal, "sample": sample,
+                "prompt_id": question.question_id, "goal": None if goal == "default" else goal, "sample": sample,
                 "text": self._tokenizer.decode(ids, skip_special_tokens=True).strip(),
                 "tokens": len(ids), "ended": ended, "logp_policy": ours, "logp_reference": theirs,
             }
@@ -123,9 +126,13 @@ class _Models:
             )
         ]  # fmt: skip
 
-    def _prompt(self, question: Question, goal: float | None) -> list[int]:
-        messages = condition([{"role": "user", "content": question.turns[0]}], goal, self._placement)
-        ids: list[int] = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    def _prompt(self, question: Question, goal: Goal) -> list[int]:
+        messages, template = [{"role": "user", "content": question.turns[0]}], self._own_template
+        if goal != "default":
+            messages, template = condition(messages, goal, self._placement), self._template
+        ids: list[int] = self._tokenizer.apply_chat_template(
+            messages, chat_template=template, add_generation_prompt=True, return_dict=False
+        )
         return ids
 
     def _draw(self, prompts: Sequence[list[int]], max_new_tokens: int, seed: int) -> list[tuple[list[int], bool]]:

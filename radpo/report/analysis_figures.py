@@ -40,25 +40,25 @@ def convergence(points: pd.DataFrame, look: Mapping[str, Look], axis: str) -> Fi
             marker={"symbol": look[str(variant)].symbol, "size": 8},
             hovertemplate="N = %{x:,}: %{y:.3g}<extra>" + plain(variant) + "</extra>", meta=str(variant),
         )  # fmt: skip
-    figure.update_xaxes(type="log", title={"text": "preference pairs N"})
+    figure.update_xaxes(type="log", title={"text": "preference pairs N"}, dtick=1)
     figure.update_yaxes(type="log", title={"text": axis}, exponentformat="power", dtick=1)
     return styled(figure, height=360)
 
 
 def over_betas(changes: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
-    """Change of log p against beta, a line a variant; dashed where labels are the better score's and not drawn.
+    """Change of log p against beta, a line a variant.
 
     Args:
-        changes: variant, beta, value (nats), dashed.
+        changes: variant, beta, value (nats).
     """
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for (variant, dashed), rows in changes.groupby(["variant", "dashed"], sort=False):
+    for variant, rows in changes.groupby("variant", sort=False):
         rows = rows.sort_values("beta")
         figure.add_scatter(
             x=rows["beta"].tolist(), y=rows["value"].tolist(), mode="lines+markers",
-            line={"color": look[str(variant)].colour, "width": 1.6, "dash": "dash" if dashed else "solid"},
+            line={"color": look[str(variant)].colour, "width": 1.6},
             marker={"symbol": look[str(variant)].symbol, "size": 8},
             hovertemplate="β = %{x}: %{y:.3g} nats<extra>" + plain(variant) + "</extra>", meta=str(variant),
         )  # fmt: skip

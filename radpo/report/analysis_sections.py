@@ -62,7 +62,7 @@ def _contrasts(run: Run, looks: Mapping[str, Look]) -> Section:
         "responses, by whether the response scored 5 or more. Left of the dotted line the variant lowers them more. "
         "High − low: whether it lowers high-scored rejected more than low-scored ones. "
         f"n = {span_of(found['n'])} pairs. Whiskers: 95% bootstrap intervals, prompts drawn whole; they speak of these "
-        "checkpoints. `radpo analyze compare` gives per-token figures, p-values (Holm), the smallest difference that "
+        "checkpoints. radpo analyze compare gives per-token figures, p-values (Holm), the smallest difference that "
         "could have been found, and, with several seeds, intervals that speak of the method."
     )
     return Section("contrasts", title, caption, panels, "", 3, shown_in(looks, found))
@@ -151,7 +151,7 @@ def _calibration(run: Run, looks: Mapping[str, Look]) -> Section:
 
 
 def _style(run: Run, looks: Mapping[str, Look]) -> Section:
-    longer = points(run, [Name("style", "all", "words_difference")]).assign(group="words more than the baseline")
+    longer = points(run, [Name("style", "all", "words_difference")]).assign(group="longer by")
     wins = points(run, [name for name in subsets(run, "style", "win_rate") if name.subset.startswith("length ")])
     panels = []
     if len(longer):
@@ -161,7 +161,7 @@ def _style(run: Run, looks: Mapping[str, Look]) -> Section:
         figure = figures.intervals(wins, looks, axis=axis, within=(0, 100), reference=50)
         panels.append(Panel("Win rate by length over the baseline’s", figure_json(figure)))
     caption = (
-        "Judges favour long answers: where the win rate rises with length alone, the gain is one of style. Bins are of "
+        "Judges favour long answers: where the win rate rises with length alone, the gain may be style. Bins are of "
         "an answer's words over those of the baseline's answer to the same prompt. Whiskers: 95% intervals. Refusals, "
         "repetition and variety are in the table of all figures."
     )

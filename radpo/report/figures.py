@@ -166,13 +166,14 @@ def bin_names(edges: Sequence[float]) -> list[str]:
 
 
 def unlearning_by_bin(likelihoods: pd.DataFrame, edges: Sequence[float]) -> pd.DataFrame:
-    """Mean change of log p (policy minus reference, nats) with a 95% t interval clustered by pair.
+    """Mean change of log p (policy minus reference, nats) with a 95% t interval clustered by prompt.
 
     `own` asks for a rejected response's own score (goal `rejected`) and for a chosen response's (goal `chosen`). A
     variant that nowhere differs from the reference is the reference, which cannot change, and is left out.
 
     Args:
-        likelihoods: variant, seed, pair_id, response, goal, score, logp_policy, logp_reference.
+        likelihoods: variant, seed, pair_id, response, goal, score, logp_policy, logp_reference, and prompt_id where it
+            is known; else every pair is one cluster.
         edges: the score bins' edges, as `score_edges` gives.
 
     Returns:
@@ -190,14 +191,15 @@ def unlearning_by_bin(likelihoods: pd.DataFrame, edges: Sequence[float]) -> pd.D
     frame = pd.concat([frame[frame["goal"].isin(["none", "best"])], own])
     order = pd.cut(frame["score"], list(edges), right=False, labels=False)
     frame = frame.assign(order=order.fillna(len(names) - 1).astype(int))  # the topmost edge belongs to the last bin
+    shared = "prompt_id" if "prompt_id" in frame.columns else "pair_id"
     rows = []
     for (variant, goal, response, place), group in frame.groupby(["variant", "goal", "response", "order"], sort=True):
-        estimate = mean(group["change"].to_numpy(), clusters=group["pair_id"].to_numpy())
+        estimate = mean(group["change"].to_numpy(), clusters=group[shared].to_numpy())
         rows.append(
             {
                 "variant": str(variant), "goal": str(goal), "response": str(response), "bin": names[int(str(place))],
                 "order": place, "value": estimate.value, "low": estimate.low, "high": estimate.high,
-                "n": estimate.clusters,
+                "n": group["pair_id"].nunique(),
             }
         )  # fmt: skip
     columns = ["variant", "goal", "response", "bin", "order", "value", "low", "high", "n"]

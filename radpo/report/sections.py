@@ -117,7 +117,7 @@ def _unlearning(run: Run, looks: Mapping[str, Look]) -> Section:
         "response's own score. Below the dotted line the policy unlearned it. Look at high-scored rejected responses "
         "(towards the right of those panels): they were good answers, and should not sink. All panels share one scale. "
         f"{run.likelihoods['pair_id'].nunique()} pairs, {span_of(changes['n'])} in a bin; points are set beside each "
-        "other for legibility. Whiskers: 95% t interval of the mean, clustered by pair; a bin with one pair has none."
+        "other for legibility. Whiskers: 95% t interval of the mean, clustered by prompt; a bin with one has none."
     )
     return Section("unlearning", heading, caption, panels, missing, 3, shown_in(looks, changes))
 

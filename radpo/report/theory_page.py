@@ -14,6 +14,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AXES = {"suboptimality": "J(π*) − J(π̂)", "score_error": "|expected score − the best policy's|"}
+NEAR_BEST = (
+    "Change of log p, from reference to converged policy, of the response that scores 9 where another scores 10; means "
+    "over bandits. Grey circles: dpo; orange diamonds: ra-dpo asked for 10; blue squares: ra-dpo asked for 9, the "
+    "response's own score."
+)
+LABELS = {
+    "bradley-terry": (
+        "A near-best response that was rejected, labels drawn by Bradley-Terry",
+        "The smaller beta, the further DPO pushes it down. Asked for 10 the conditioned policy does much the same, for "
+        "there it is second best; asked for its own score it keeps it.",
+    ),
+    "scores": (
+        "The same where the better score always wins",
+        "A table has no way to carry over from one goal to another: asked for 10, everything that does not score 10 "
+        "sinks alike. Asked for its own score the conditioned policy still keeps it.",
+    ),
+}
 HEADINGS = {"suboptimality": "Suboptimality", "score_error": "Error of the expected score"}
 
 
@@ -36,7 +53,7 @@ def theory_page(
         caption = (
             f"Means over {replicates} random bandits, whiskers 95% t intervals. Fitted exponents of N with 95% "
             f"bootstrap intervals over bandits: {fitted}. The theorem of arXiv 2410.08067 asks for at least 0.5: "
-            "curves may fall faster than the dotted line, not slower."
+            "curves may fall faster than the dotted line, not slower. Grey circles: dpo; orange diamonds: ra-dpo."
         )
         points = _points(rates, quantity)
         shown.append(Shown(HEADINGS[quantity], convergence(points, looks(["dpo", "ra-dpo"], "dpo"), axis), caption))
@@ -46,21 +63,13 @@ def theory_page(
         ("ra-dpo", "own"): "ra-dpo, asked for 9",
     }
     changes = unlearned.groupby(["method", "goal", "labels", "beta"], as_index=False)["delta_logp"].mean()
-    changes = changes.assign(
-        variant=[names[key] for key in zip(changes["method"], changes["goal"], strict=True)],
-        dashed=changes["labels"] == "scores",
-        value=changes["delta_logp"],
-    )
-    caption = (
-        "Change of log p, from reference to converged policy, of the response that scores 9 where another scores 10: "
-        "lines through means over bandits. Grey circles: dpo; diamonds: ra-dpo asked for 10; squares: ra-dpo asked for "
-        "9, the response's own score. Solid: labels drawn by Bradley-Terry; dashed: the better score always wins. The "
-        "smaller beta, the further DPO pushes the near-best response down; asked for its own score the conditioned "
-        "policy keeps it. A table has no way to carry over from one goal to another, so with labels by score, asked "
-        "for 10, everything that does not score 10 sinks alike."
-    )
+    changes = changes.assign(variant=[names[key] for key in zip(changes["method"], changes["goal"], strict=True)])
+    changes = changes.rename(columns={"delta_logp": "value"})
     look = looks(list(names.values()), "dpo")
-    shown.append(Shown("A near-best response that was rejected", over_betas(changes, look), caption))
+    shown += [
+        Shown(heading, over_betas(changes[changes["labels"] == labels], look), f"{NEAR_BEST} {caption}")
+        for labels, (heading, caption) in LABELS.items()
+    ]
     return shown
 
 

@@ -23,18 +23,19 @@ def _implicit_reward(task: Task) -> None:
 
 def _ches(task: Task) -> None:
     """The model that training starts from and held-out pairs -> CHES scores (`ches.parquet`)."""
-    from radpo.data.preferences import Reading, load_preferences
+    from radpo.data.preferences import Reading
+    from radpo.data.streamed import stream_pairs
     from radpo.models.ches import write_ches
 
     settings = task.stage.settings
     low, high = settings["scale"]
-    pairs = load_preferences(path_of(settings["pairs"]), Reading((low, high))).table.slice(0, settings["limit"])
+    pairs = stream_pairs(path_of(settings["pairs"]), Reading((low, high)), settings["limit"])
     with kept_between_tries(task, "ches.parquet") as out:
         write_ches(
             policy_folder(task),
-            pairs.to_batches(),
+            pairs,
             out,
-            total=pairs.num_rows,
+            total=pairs.total,
             max_length=settings["max_length"],
             made_by=task.stage.key,
             progress=task.progress,
@@ -105,13 +106,12 @@ def _style(task: Task) -> None:
 
 
 def _joined(task: Task) -> pd.DataFrame:
-    import pandas as pd
 
     from radpo.models.heldout import side_by_side
 
     return side_by_side(
-        policy=pd.read_parquet(task.inputs["policy"] / "likelihoods.parquet"),
-        reference=pd.read_parquet(task.inputs["reference"] / "likelihoods.parquet"),
+        policy=task.inputs["policy"] / "likelihoods.parquet",
+        reference=task.inputs["reference"] / "likelihoods.parquet",
     )
 
 

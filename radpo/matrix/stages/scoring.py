@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
 def _likelihood(task: Task) -> None:
     """A checkpoint and held-out scored pairs -> log-likelihoods for every goal (`likelihoods.parquet`)."""
-    from radpo.data.preferences import Reading, load_preferences
+    from radpo.data.preferences import Reading
+    from radpo.data.streamed import stream_pairs
     from radpo.models.heldout import write_heldout
 
     settings = task.stage.settings
     low, high = settings["scale"]
-    pairs = load_preferences(path_of(settings["pairs"]), Reading((low, high))).table.slice(0, settings["limit"])
+    pairs = stream_pairs(path_of(settings["pairs"]), Reading((low, high)), settings["limit"])
     with kept_between_tries(task, "likelihoods.parquet") as out:
         write_heldout(
             policy_folder(task),
-            pairs.to_batches(),
+            pairs,
             out,
-            total=pairs.num_rows,
+            total=pairs.total,
             best=high,
             max_length=settings["max_length"],
             precision=settings["precision"],
@@ -39,15 +40,14 @@ def _likelihood(task: Task) -> None:
 
 def _unlearning(task: Task) -> None:
     """Log-likelihoods under policy and reference -> results, examples and the joined `likelihoods.parquet`."""
-    import pandas as pd
 
     from radpo.analysis.unlearning import summarise
     from radpo.models.heldout import side_by_side
     from radpo.results import write_scores
 
     joined = side_by_side(
-        policy=pd.read_parquet(task.inputs["policy"] / "likelihoods.parquet"),
-        reference=pd.read_parquet(task.inputs["reference"] / "likelihoods.parquet"),
+        policy=task.inputs["policy"] / "likelihoods.parquet",
+        reference=task.inputs["reference"] / "likelihoods.parquet",
     )
     joined.to_parquet(task.out / "likelihoods.parquet", index=False)
     write_scores(summarise(joined, high_score=task.stage.settings["high_score"]), task.out)
