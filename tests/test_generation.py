@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,9 +138,23 @@ def test_later_turns_see_the_earlier_answers_and_categories_have_their_temperatu
 
 
 def test_a_journal_of_other_questions_is_refused(tmp_path):
-    (tmp_path / "turns.jsonl").write_text('{"question_id": "other", "turn": 0, "answer": "x"}\n')
+    with pytest.raises(KilledError):
+        answer_questions(QUESTIONS, lambda: Recording(1), sampling_of, tmp_path)
+    others = [replace(question, question_id=f"other {question.question_id}") for question in QUESTIONS]
     with pytest.raises(DataError, match="begun with other questions"):
-        answer_questions(QUESTIONS, lambda: Recording(), sampling_of, tmp_path)
+        answer_questions(others, lambda: Recording(), sampling_of, tmp_path)
+
+
+def test_an_answer_that_the_disk_hurt_is_had_anew(tmp_path):
+    whole = answer_questions(QUESTIONS, lambda: Recording(), sampling_of, tmp_path / "whole").read_text()
+    with pytest.raises(KilledError):
+        answer_questions(QUESTIONS, lambda: Recording(3), sampling_of, tmp_path / "torn")
+    journal = tmp_path / "torn" / "turns.jsonl"
+    lines = journal.read_text().splitlines()
+    journal.write_text("\n".join([lines[0], lines[1].replace("after", "aftes"), lines[2]]) + "\n")
+    rest = Recording()
+    assert answer_questions(QUESTIONS, lambda: rest, sampling_of, tmp_path / "torn").read_text() == whole
+    assert len(rest.asked) == 3, "the hurt one and the two that were left"
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ Finished answers are noted in `turns.jsonl` as they come; a killed run, run agai
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from radpo.errors import DataError
 from radpo.judges.base import Progress, no_progress
@@ -66,7 +67,7 @@ def answer_questions(
                         {"question_id": questions[places[index]].question_id, "turn": turn, "answer": text}
                         for index, text in fresh.items()
                     ]
-                    stream.write("".join(json.dumps(row) + "\n" for row in rows))
+                    stream.write("".join(_sealed(row) + "\n" for row in rows))
                     stream.flush()
                     os.fsync(stream.fileno())
 
@@ -91,15 +92,30 @@ def _read_turns(journal: Path, questions: Sequence[Question]) -> dict[tuple[str,
     """What an interrupted call finished; a line that it was killed in counts for nothing and is cut off."""
     if not journal.exists():
         return {}
-    whole, _, torn = journal.read_text(encoding="utf-8").rpartition("\n")
+    whole, _, torn = journal.read_bytes().rpartition(b"\n")
     if torn:
-        with journal.open("r+", encoding="utf-8") as stream:
-            stream.truncate(len(whole.encode()) + 1 if whole else 0)
-    rows = [json.loads(line) for line in whole.splitlines()]
+        with journal.open("r+b") as stream:
+            stream.truncate(len(whole) + 1 if whole else 0)
+    rows = [row for line in whole.split(b"\n") if (row := _unsealed(line)) is not None]
     known = {question.question_id for question in questions}
     if not {row["question_id"] for row in rows} <= known:
         raise DataError(f"{journal}: begun with other questions; remove it, or give another folder")
     return {(row["question_id"], row["turn"]): row["answer"] for row in rows}
+
+
+def _sealed(row: Mapping[str, Any]) -> str:
+    """A line of the journal: its checksum and the row."""
+    text = json.dumps(row)
+    return f"{hashlib.sha256(text.encode()).hexdigest()} {text}"
+
+
+def _unsealed(line: bytes) -> dict[str, Any] | None:
+    """The row of a line; None where the line is not as it was written, so that the answer is had anew."""
+    checksum, _, text = line.partition(b" ")
+    if hashlib.sha256(text).hexdigest().encode() != checksum:
+        return None
+    row: dict[str, Any] = json.loads(text)
+    return row
 
 
 def _write_answers(path: Path, questions: Sequence[Question], conversations: Sequence[list[dict[str, str]]]) -> None:

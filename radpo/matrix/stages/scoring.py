@@ -56,7 +56,7 @@ def _unlearning(task: Task) -> None:
 def _generate(task: Task) -> None:
     """A checkpoint and questions -> its answer to every turn of every question (`answers.jsonl`)."""
     from radpo.harness.questions import load_benchmark_questions
-    from radpo.models.answers import answer_questions
+    from radpo.models.answers import ANSWERS, answer_questions
     from radpo.models.backends import with_transformers, with_vllm
     from radpo.models.generation import Sampling
 
@@ -75,7 +75,8 @@ def _generate(task: Task) -> None:
     def open_backend() -> Backend:
         return with_vllm(policy) if kind == "vllm" else with_transformers(policy, batch_size=batch_size)
 
-    answer_questions(questions, open_backend, sampling_of, task.out, progress=task.progress)
+    with kept_between_tries(task, ANSWERS) as out:
+        answer_questions(questions, open_backend, sampling_of, out.parent, progress=task.progress)
 
 
 def _baseline(task: Task, questions: list[Question]) -> tuple[str, Answers]:
