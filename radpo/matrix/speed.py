@@ -51,12 +51,12 @@ KNOWN = {
 # The share of a matrix product's speed that a whole model reaches, and the seconds before a stage of a kind is at work
 # (imports and loading), from the quickstart on two AVX-512 cores.
 READING, TRAINING, WRITING = 0.7, 0.37, 0.7
-CPU_LAYER_SECONDS = 2.3e-3
+CPU_LAYER_SECONDS = 8e-4
 START_SECONDS = {
-    "relabel": 1.0, "reference": 2.0, "train": 12.0, "likelihood": 3.0, "generate": 3.0, "academic": 6.0,
+    "relabel": 0.5, "reference": 2.0, "train": 6.0, "likelihood": 3.0, "generate": 2.5, "academic": 3.5,
     "implicit": 3.0, "ches": 3.0, "samples": 3.0, "unlearning": 0.3, "alpaca-eval": 0.5, "mt-bench": 0.1,
 }  # fmt: skip
-DISK_BYTES_A_SECOND = 5e8
+DISK_BYTES_A_SECOND = 1e9
 
 # A processor of no particular kind: good enough to tell long stages from short ones without a measurement.
 NOMINAL = Machine("nominal", 1e11, 2e11, 1e10, CPU_LAYER_SECONDS)
