@@ -17,10 +17,11 @@ from trl import DPOConfig, DPOTrainer
 from trl.kernels import ChunkedLogProbFunction
 
 from radpo.errors import DataError, RadpoError
+from radpo.models.branch_attention import branch_attention
 from radpo.models.head import TokenLogProbs
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
 from radpo.models.loading import load_tokenizer
-from radpo.models.shared_prefix import attention_mask, shared_rows, why_not
+from radpo.models.shared_prefix import attention_mask, model_inputs, shared_rows, why_not
 from radpo.training.collator import SharedPrefixCollator, StepGroupedSampler
 from radpo.training.settings import Loss, TrainingSettings, loss_arguments
 from radpo.training.trainer import SharedPrefixDPOTrainer
@@ -422,3 +423,17 @@ def test_flex_attention_takes_the_mask() -> None:
     for row in range(2):
         seen = blocks.mask_mod(torch.tensor(row), torch.tensor(0), queries, keys)
         assert seen.equal(dense[row, 0])
+
+
+def test_branches_attend_on_a_processor_without_the_scores_that_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(ARCHITECTURES["llama"]).eval()
+    rows = shared_rows([[5, 6, 7], [8], [9] * 6], [[[1, 2, 3], [4], [2, 2]], [[9], []], [[3] * 9, [4] * 7]])
+    inputs = model_inputs(rows, model.config, model.dtype)
+    with torch.no_grad():
+        masked = model(**inputs).logits
+        monkeypatch.setattr("transformers.integrations.sdpa_attention.sdpa_attention_forward", None)
+        with branch_attention(rows, inputs["attention_mask"], model.config):
+            apart = model(**inputs).logits
+    real = rows.branch >= 0
+    torch.testing.assert_close(apart[real], masked[real], rtol=1e-4, atol=1e-4)

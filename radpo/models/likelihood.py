@@ -6,11 +6,13 @@ Tokenisation is TRL's, to the letter, so that what is measured here is what trai
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from radpo.judges.base import Progress, no_progress
+from radpo.models.branch_attention import branch_attention
 from radpo.models.head import target_log_probs
 from radpo.models.shared_prefix import IGNORED, model_inputs, shared_rows, why_not
 
@@ -164,12 +166,14 @@ def _score(
         [items[row.members[0]].prompt_ids for row in batch],
         [[items[index].response_ids for index in row.members] for row in batch],
     ).to(model.device)
+    config = model.config.get_text_config()
     inputs = (
-        model_inputs(rows, model.config.get_text_config(), model.dtype)
+        model_inputs(rows, config, model.dtype)
         if shared
         else {"input_ids": rows.input_ids, "attention_mask": (rows.branch >= 0).long()}
     )
-    hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
+    with branch_attention(rows, inputs["attention_mask"], config) if shared else nullcontext():
+        hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
     predicting = rows.labels != IGNORED
     logps = torch.zeros(rows.labels.shape, dtype=torch.float32, device=model.device)
     logps[predicting] = target_log_probs(model, hidden[predicting], rows.labels[predicting])

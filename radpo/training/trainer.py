@@ -17,6 +17,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput
 
 from radpo.errors import RadpoError
+from radpo.models.branch_attention import branch_attention
 from radpo.models.head import processor_head
 from radpo.models.shared_prefix import IGNORED, SharedRows, model_inputs, why_not
 from radpo.training.collator import SharedPrefixCollator, StepGroupedSampler, take_rows
@@ -94,7 +95,9 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         config = self.model.config.get_text_config()
 
         def read(*, labels: torch.Tensor, input_ids: Any, attention_mask: Any, **kwargs: Any) -> FusedCausalLMOutput:
-            outputs = model(**model_inputs(rows, config, self.model.dtype), shift_labels=rows.labels, **kwargs)
+            asked = model_inputs(rows, config, self.model.dtype)
+            with branch_attention(rows, asked["attention_mask"], config):
+                outputs = model(**asked, shift_labels=rows.labels, **kwargs)
             return _apart(outputs, rows, labels[:, 1:] != IGNORED)
 
         return read
