@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -177,7 +178,8 @@ def test_trajectories_begin_at_the_reference_and_end_at_the_policy(ran: tuple[Pl
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example package, installed into a folder of its own."""
     target = tmp_path_factory.mktemp("site")
-    source = ROOT / "examples" / "radpo-variant"
+    # A copy: setuptools leaves what it builds beside the source.
+    source = shutil.copytree(ROOT / "examples" / "radpo-variant", tmp_path_factory.mktemp("source") / "radpo-variant")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run([*command, "--target", str(target), str(source)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
