@@ -17,7 +17,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.kernels import ChunkedLogProbFunction
 
 from radpo.errors import DataError, RadpoError
-from radpo.models.branch_attention import branch_attention
+from radpo.models.branch_attention import reading
 from radpo.models.head import TokenLogProbs
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
 from radpo.models.loading import load_tokenizer
@@ -425,15 +425,36 @@ def test_flex_attention_takes_the_mask() -> None:
         assert seen.equal(dense[row, 0])
 
 
-def test_branches_attend_on_a_processor_without_the_scores_that_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3"])
+@pytest.mark.parametrize("most", [1 << 13, 0])
+def test_rows_are_read_on_a_processor_without_the_scores_that_are_masked(
+    kind: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """End to end and padded; with windows in some layers too, where only the others go by the lengths."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(ARCHITECTURES[kind]).eval()
+    config = model.config.get_text_config()
+    rows = shared_rows([[5, 6, 7], [8], [9] * 6], [[[1, 2, 3], [4], [2, 2]], [[9], []], [[3] * 9, [4] * 7]])
+    monkeypatch.setattr("radpo.models.branch_attention.MOST_TOKENS", most)
+    windowed = kind == "gemma3"
+    with torch.no_grad():
+        masked = model(**model_inputs(rows, config, model.dtype)).logits[rows.branch >= 0]
+        if not windowed:
+            monkeypatch.setattr("transformers.integrations.sdpa_attention.sdpa_attention_forward", None)
+        with reading(rows, config, model.dtype) as (laid, inputs):
+            assert len(laid.branch) == (1 if most and not windowed else 3)
+            apart = model(**inputs).logits[laid.branch >= 0]
+    torch.testing.assert_close(apart, masked, rtol=1e-4, atol=1e-4)
+
+
+def test_the_mask_of_rows_end_to_end_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that does not call transformers' attention reads the same from the mask alone."""
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(ARCHITECTURES["llama"]).eval()
-    rows = shared_rows([[5, 6, 7], [8], [9] * 6], [[[1, 2, 3], [4], [2, 2]], [[9], []], [[3] * 9, [4] * 7]])
-    inputs = model_inputs(rows, model.config, model.dtype)
+    rows = shared_rows([[5, 6, 7], [8]], [[[1, 2, 3], [4]], [[9], [2, 3]]])
     with torch.no_grad():
-        masked = model(**inputs).logits
-        monkeypatch.setattr("transformers.integrations.sdpa_attention.sdpa_attention_forward", None)
-        with branch_attention(rows, inputs["attention_mask"], model.config):
-            apart = model(**inputs).logits
-    real = rows.branch >= 0
-    torch.testing.assert_close(apart[real], masked[real], rtol=1e-4, atol=1e-4)
+        masked = model(**model_inputs(rows, model.config, model.dtype)).logits[rows.branch >= 0]
+        with reading(rows, model.config, model.dtype) as (_, inputs):
+            pass
+        again = model(**inputs).logits[0]
+    torch.testing.assert_close(again, masked, rtol=1e-4, atol=1e-4)

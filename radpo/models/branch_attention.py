@@ -1,8 +1,9 @@
-"""Attention over shared rows on a processor: no response's scores against another one are computed at all.
+"""Shared rows on a processor: no padding is read, and no response's scores against another one are computed at all.
 
-A mask alone has the processor compute every score of a row and throw away those that are masked, which for a pair is
-more than half of them. Here prompt and first response attend causally as the one sequence that they are, and every
-further response to the prompt and itself; the sums are the same.
+Rows are put behind one another, so that every layer's products are over tokens that count. A mask alone has the
+processor compute every score and throw away those that are masked, which for a pair is more than half of a row's. Here
+prompt and first response attend causally as the one sequence that they are, and every further response to the prompt
+and itself; the sums are the same.
 """
 
 from __future__ import annotations
@@ -13,32 +14,65 @@ from typing import Any
 
 import torch
 
-from radpo.models.shared_prefix import SharedRows
+from radpo.models.shared_prefix import SharedRows, model_inputs
+
+MOST_TOKENS = 1 << 13
+"""Rows of more tokens than these together stay padded: the mask of all of them would take over 64 MiB."""
+
+Lengths = list[list[int]]
+"""Of every row the prompt's length and then each response's, in positions."""
 
 
 @contextmanager
-def branch_attention(rows: SharedRows, mask: Any, config: Any) -> Iterator[None]:
-    """Have transformers' sdpa attention do so wherever it is given just this mask, on a processor.
+def reading(rows: SharedRows, config: Any, dtype: torch.dtype) -> Iterator[tuple[SharedRows, dict[str, Any]]]:
+    """Rows laid out as a model on this device reads them best, and what its forward is given.
+
+    The positions that are no padding come in the same order as in `rows`. Layers whose attention is not transformers'
+    sdpa read the mask, which says all that is needed.
 
     Args:
-        mask: `radpo.models.shared_prefix.attention_mask` of the rows; layers with a sliding window, whose mask is
-            another, attend as they always do.
-        config: the model's (text) configuration, which says whether all layers have one.
+        config: the model's (text) configuration.
+        dtype: of the model's activations.
     """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
+    inputs = model_inputs(rows, config, dtype)
+    mask = inputs["attention_mask"]
     windowed = not isinstance(mask, dict) and getattr(config, "sliding_window", None) is not None
     full = None if windowed else mask["full_attention"] if isinstance(mask, dict) else mask
     if rows.branch.device.type != "cpu" or not isinstance(full, torch.Tensor) or full.dtype != torch.bool:
-        yield
+        yield rows, inputs
         return
-    lengths = _lengths(rows.branch)
+    lengths = [torch.bincount(row[row >= 0]).tolist() for row in rows.branch]
+    alone = not isinstance(mask, dict) or len(mask) == 1
+    if alone and sum(map(sum, lengths)) <= MOST_TOKENS:
+        rows, full = _end_to_end(rows, full, lengths)
+        shared: Any = {"full_attention": full} if isinstance(mask, dict) else full
+        inputs = {"input_ids": rows.input_ids, "position_ids": rows.position_ids, "attention_mask": shared}
+        contents = [lengths]
+    else:
+        contents = [[row] for row in lengths]
+    with _attending(full, contents):
+        yield rows, inputs
+
+
+def _end_to_end(rows: SharedRows, mask: torch.Tensor, lengths: Lengths) -> tuple[SharedRows, torch.Tensor]:
+    """All rows behind one another in a single one, (1, tokens), and their mask, (1, 1, tokens, tokens)."""
+    real = rows.branch >= 0
+    ids, places, branch, labels = (getattr(rows, name)[real][None] for name in SharedRows.__dataclass_fields__)
+    widths = [sum(row) for row in lengths]
+    blocks = torch.block_diag(*(row[0, :width, :width] for row, width in zip(mask, widths, strict=True)))
+    return SharedRows(ids, places, branch, labels), blocks.to(torch.bool)[None, None]
+
+
+@contextmanager
+def _attending(mask: torch.Tensor, contents: list[Lengths]) -> Iterator[None]:
+    """Have transformers' sdpa attention go by the lengths wherever it is given just this mask."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     def attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **settings: Any) -> Any:
-        if attention_mask is not full or settings.get("softcap") is not None or settings.get("dropout"):
+        if attention_mask is not mask or settings.get("softcap") is not None or settings.get("dropout"):
             return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-        return _attend(module, query, key, value, lengths, settings.get("scaling")), None
+        return _attend(module, query, key, value, contents, settings.get("scaling")), None
 
     ALL_ATTENTION_FUNCTIONS["sdpa"] = attend
     try:
@@ -47,18 +81,14 @@ def branch_attention(rows: SharedRows, mask: Any, config: Any) -> Iterator[None]
         del ALL_ATTENTION_FUNCTIONS["sdpa"]
 
 
-def _lengths(branch: torch.Tensor) -> list[list[int]]:
-    """Of every row the prompt's length and then each response's, in positions."""
-    return [torch.bincount(row[row >= 0]).tolist() for row in branch]
-
-
 def _attend(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[list[int]], scale: Any
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, contents: list[Lengths], scale: Any
 ) -> torch.Tensor:
-    """softmax(q k / sqrt(d)) v of every row's prompt and responses.
+    """softmax(q k / sqrt(d)) v of every prompt and its responses.
 
     Args:
         query: (rows, heads, width, size); key and value with as many heads or fewer, each serving several.
+        contents: the prompts, with their responses, that stand in each row behind one another.
 
     Returns:
         (rows, width, heads, size), zero at the padding.
@@ -68,18 +98,22 @@ def _attend(
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     found = []
-    for row, (prompt, *responses) in enumerate(lengths):
+    for row, shared in enumerate(contents):
         q, k, v = (states[row : row + 1] for states in (query, key, value))
-        end = prompt + sum(responses[:1])
-        parts = [_sdpa(q[:, :, :end], k[:, :, :end], v[:, :, :end], scale, is_causal=True)]
-        for length in responses[1:]:
-            here = slice(end, end + length)
-            keys, values = (torch.cat([s[:, :, :prompt], s[:, :, here]], dim=2) for s in (k, v))
-            seen = torch.ones(length, prompt + length, dtype=torch.bool).tril(prompt)
-            parts.append(_sdpa(q[:, :, here], keys, values, scale, attn_mask=seen))
-            end += length
-        if end < query.shape[2]:
-            parts.append(torch.zeros_like(q[:, :, end:]))
+        parts, start = [], 0
+        for prompt, *responses in shared:
+            end = start + prompt + sum(responses[:1])
+            first = slice(start, end)
+            parts.append(_sdpa(q[:, :, first], k[:, :, first], v[:, :, first], scale, is_causal=True))
+            for length in responses[1:]:
+                before, here = slice(start, start + prompt), slice(end, end + length)
+                keys, values = (torch.cat([s[:, :, before], s[:, :, here]], dim=2) for s in (k, v))
+                seen = torch.ones(length, prompt + length, dtype=torch.bool).tril(prompt)
+                parts.append(_sdpa(q[:, :, here], keys, values, scale, attn_mask=seen))
+                end += length
+            start = end
+        if start < query.shape[2]:
+            parts.append(torch.zeros_like(q[:, :, start:]))
         found.append(torch.cat(parts, dim=2))
     return torch.cat(found).transpose(1, 2).contiguous()
 

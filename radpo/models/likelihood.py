@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from radpo.judges.base import Progress, no_progress
-from radpo.models.branch_attention import branch_attention
+from radpo.models.branch_attention import reading
 from radpo.models.head import target_log_probs
-from radpo.models.shared_prefix import IGNORED, model_inputs, shared_rows, why_not
+from radpo.models.shared_prefix import IGNORED, shared_rows, why_not
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -167,16 +167,12 @@ def _score(
         [[items[index].response_ids for index in row.members] for row in batch],
     ).to(model.device)
     config = model.config.get_text_config()
-    inputs = (
-        model_inputs(rows, config, model.dtype)
-        if shared
-        else {"input_ids": rows.input_ids, "attention_mask": (rows.branch >= 0).long()}
-    )
-    with branch_attention(rows, inputs["attention_mask"], config) if shared else nullcontext():
+    plain = {"input_ids": rows.input_ids, "attention_mask": (rows.branch >= 0).long()}
+    with reading(rows, config, model.dtype) if shared else nullcontext((rows, plain)) as (laid, inputs):
         hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
-    predicting = rows.labels != IGNORED
+    predicting = laid.labels != IGNORED
     logps = torch.zeros(rows.labels.shape, dtype=torch.float32, device=model.device)
-    logps[predicting] = target_log_probs(model, hidden[predicting], rows.labels[predicting])
+    logps[rows.labels != IGNORED] = target_log_probs(model, hidden[predicting], laid.labels[predicting])
     return [
         [float(logp[branch == number].sum(dtype=torch.float64)) for number in range(1, len(row.members) + 1)]
         for row, logp, branch in zip(batch, logps, rows.branch, strict=True)

@@ -17,9 +17,9 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput
 
 from radpo.errors import RadpoError
-from radpo.models.branch_attention import branch_attention
+from radpo.models.branch_attention import reading
 from radpo.models.head import processor_head
-from radpo.models.shared_prefix import IGNORED, SharedRows, model_inputs, why_not
+from radpo.models.shared_prefix import IGNORED, SharedRows, why_not
 from radpo.training.collator import SharedPrefixCollator, StepGroupedSampler, take_rows
 
 if TYPE_CHECKING:
@@ -95,10 +95,9 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         config = self.model.config.get_text_config()
 
         def read(*, labels: torch.Tensor, input_ids: Any, attention_mask: Any, **kwargs: Any) -> FusedCausalLMOutput:
-            asked = model_inputs(rows, config, self.model.dtype)
-            with branch_attention(rows, asked["attention_mask"], config):
-                outputs = model(**asked, shift_labels=rows.labels, **kwargs)
-            return _apart(outputs, rows, labels[:, 1:] != IGNORED)
+            with reading(rows, config, self.model.dtype) as (laid, asked):
+                outputs = model(**asked, shift_labels=laid.labels, **kwargs)
+            return _apart(outputs, laid, labels[:, 1:] != IGNORED)
 
         return read
 
@@ -183,7 +182,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
 
 def _apart(outputs: FusedCausalLMOutput, rows: SharedRows, wanted: torch.Tensor) -> FusedCausalLMOutput:
-    """What was computed on shared rows, (pairs, width), as TRL has it: chosen rows, then rejected rows.
+    """What was computed on shared rows, as TRL has it: chosen rows, then rejected rows.
 
     Args:
         wanted: (2 pairs, TRL's width - 1), where a response's token is predicted.
