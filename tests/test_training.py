@@ -144,7 +144,9 @@ def test_held_out_figures_of_training_are_the_likelihood_scorers(
         heldout=(relabeled, known_log_likelihoods(model, relabeled, known)), 
         chat_template=goal_aware_template(TEMPLATE, 10, "system"),
     )  # fmt: skip
-    reported = json.loads((tmp_path / "heldout.json").read_text())
+    found = json.loads((tmp_path / "heldout.json").read_text())
+    assert found["n"] == relabeled.num_rows
+    reported = found["metrics"]
     after = heldout_log_likelihoods(tmp_path / "policy", held_out, best=10, max_length=400, precision="float32")
     frame = heldout_reference(after, relabeled).to_pandas()
     base = known.to_pandas()
@@ -211,7 +213,7 @@ def test_the_checkpoint_is_an_ordinary_folder_that_asks_for_the_best_score(
     names = {path.name for path in policy.iterdir()}
     assert "model.safetensors" in names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
-    assert {path.name for path in tmp_path.iterdir()} == {"policy", "training.parquet"}
+    assert {path.name for path in tmp_path.iterdir()} == {"policy", "training.parquet", "notes.json"}
     AutoModelForCausalLM.from_pretrained(policy)
     tokenizer, plain = AutoTokenizer.from_pretrained(policy), AutoTokenizer.from_pretrained(model)
     conversations = [
@@ -235,6 +237,27 @@ def test_a_prompt_that_fills_the_length_stops_the_run_with_a_count(
     short = SETTINGS.model_copy(update={"max_length": 240})
     with pytest.raises(DataError, match=r"\d+ of 12 training pairs have a prompt of max_length \(240\)"):
         train(model, pairs, reference, tmp_path, short, seed=0)
+
+
+def test_a_prompt_that_fills_the_length_is_dropped_and_counted_where_asked(
+    model: Path, pairs: Any, reference: Any, tmp_path: Path
+) -> None:
+    import torch
+
+    lengths = sorted(len(ids) for ids in reference["prompt_ids"].to_pylist())
+    short = SETTINGS.model_copy(update={"max_length": lengths[8], "overlong_prompts": "drop", "epochs": 1})
+    kept = [len(ids) < lengths[8] for ids in reference["prompt_ids"].to_pylist()]
+    assert 4 <= sum(kept) < 12
+    train(model, pairs, reference, tmp_path / "all", short, seed=0, heldout=(pairs, reference))
+    train(model, pairs.filter(kept), reference.filter(kept), tmp_path / "kept", short, seed=0)
+    found, expected = (weights(tmp_path / name / "policy") for name in ("all", "kept"))
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    noted = json.loads((tmp_path / "all" / "notes.json").read_text())
+    assert [note.split(" have ")[0] for note in noted] == [
+        f"{12 - sum(kept)} of 12 {what} pairs" for what in ("training", "held-out")
+    ]
+    assert json.loads((tmp_path / "all" / "heldout.json").read_text())["n"] == sum(kept)
+    assert json.loads((tmp_path / "kept" / "notes.json").read_text()) == []
 
 
 def test_references_of_other_pairs_are_refused(model: Path, pairs: Any, reference: Any, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def _notes(plan: Plan, cells: Sequence[Cell], seeds: int, store: Store) -> list[
     """What the benchmarks say they did not do, each sentence once."""
     notes: dict[str, None] = {}
     for cell in cells:
-        for stage in cell.benchmarks.values():
+        for stage in (*cell.benchmarks.values(), *([cell.train] if cell.train else [])):
             notes.update(dict.fromkeys(json.loads((store.open(stage) / "notes.json").read_text(encoding="utf-8"))))
     if seeds == 1:
         notes["One seed was run: differences between variants include the luck of that seed."] = None

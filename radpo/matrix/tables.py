@@ -39,9 +39,7 @@ def gather(cells: Sequence[Cell], store: Store) -> dict[str, pd.DataFrame]:
             if (folder / "trajectory.parquet").exists():
                 tracked = pd.read_parquet(folder / "trajectory.parquet")
                 trajectories.append(tracked.assign(variant=cell.variant, seed=cell.seed))
-            results += _heldout_results(
-                json.loads((folder / "heldout.json").read_text(encoding="utf-8")), place, cell, store
-            )
+            results += _heldout_results(json.loads((folder / "heldout.json").read_text(encoding="utf-8")), place)
     tables = {"results.parquet": results_frame(results), "examples.parquet": examples_frame(examples)}
     if likelihoods:
         tables["likelihoods.parquet"] = pd.concat(likelihoods, ignore_index=True)
@@ -56,14 +54,8 @@ def _placed(frame: pd.DataFrame, place: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**{str(key): value for key, value in row.items()}, **place} for row in frame.to_dict("records")]
 
 
-def _heldout_results(
-    metrics: dict[str, float], place: dict[str, Any], cell: Cell, store: Store
-) -> list[dict[str, Any]]:
+def _heldout_results(found: dict[str, Any], place: dict[str, Any]) -> list[dict[str, Any]]:
     """What TRL itself measured on the held-out training pairs once training was done, under TRL's own names."""
-    import pyarrow.parquet as pq
-
-    assert cell.train is not None
-    n = pq.read_metadata(store.open(cell.train.inputs["heldout_pairs"]) / "pairs.parquet").num_rows
     return [
         {
             **place,
@@ -72,9 +64,9 @@ def _heldout_results(
             "metric": metric,
             "value": value,
             "stderr": None,
-            "n": n,
+            "n": found["n"],
             "higher_is_better": True if metric == "rewards/accuracies" else None,
             "primary": False,
         }
-        for metric, value in metrics.items()
+        for metric, value in found["metrics"].items()
     ]

@@ -7,6 +7,7 @@ weights.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from trl import DPOConfig
 
     from radpo.training.trainer import PairLoss
+
+log = logging.getLogger(__name__)
 
 ATTRIBUTE_SCALE = (1.0, 5.0)
 """The scale of attribute scores, as UltraFeedback rates them and as `radpo.data.relabel` states it in goals."""
@@ -88,7 +91,8 @@ def train(
         pairs: a relabeled table (`radpo.data.relabel`).
         reference: `reference_log_likelihoods` of the same pairs under the same model, row for row.
         out: gets `policy/` (the checkpoint), `training.parquet` (step, metric, value), `adapter/` where LoRA is
-            trained, and where asked for `heldout.json` and `trajectory.parquet`.
+            trained, `notes.json` (sentences on what was left out), and where asked for `heldout.json` (n, metrics)
+            and `trajectory.parquet`.
         chat_template: the policy's chat template, where it is not the model's own (`goal_aware_template`).
         pair_loss: a loss of one's own instead of the settings'.
         heldout: relabeled pairs to evaluate on once training is done, and `reference_log_likelihoods` of them.
@@ -107,11 +111,9 @@ def train(
     from radpo.training.tracking import is_measured, tracked_responses, tracker, trajectory
     from radpo.training.trainer import SharedPrefixDPOTrainer
 
-    train_set = training_dataset(pairs, reference)
-    eval_set = None if heldout is None else training_dataset(*heldout)
-    for what, data in (("training", train_set), ("held-out", eval_set)):
-        if data is not None:
-            _room_for_responses(what, data, settings.max_length)
+    notes: list[str] = []
+    train_set = _with_room("training", training_dataset(pairs, reference), settings, notes)
+    eval_set = None if heldout is None else _with_room("held-out", training_dataset(*heldout), settings, notes)
     tokenizer = load_tokenizer(model_folder)
     template = original_template(str(tokenizer.chat_template))
     tokenizer.chat_template = template  # the goal, if any, is already in the prompts
@@ -143,11 +145,13 @@ def train(
     metrics = {} if eval_set is None else trainer.evaluate()
     partial = out / "policy.partial"
     if trainer.is_world_process_zero():
-        if metrics:
+        (out / "notes.json").write_text(json.dumps(notes, indent=1), encoding="utf-8")
+        if eval_set is not None:
             kept = {
                 key.removeprefix("eval_"): value for key, value in metrics.items() if "/" in key or key == "eval_loss"
             }
-            (out / "heldout.json").write_text(json.dumps(kept, indent=1, sort_keys=True), encoding="utf-8")
+            found = {"n": len(eval_set), "metrics": kept}
+            (out / "heldout.json").write_text(json.dumps(found, indent=1, sort_keys=True), encoding="utf-8")
         rows = [
             {"step": log["step"], "metric": metric, "value": float(value)}
             for log in trainer.state.log_history
@@ -181,19 +185,26 @@ def policy_template(model_folder: Path, pairs: pa.Table, *, best: float) -> str:
     return goal_aware_template(template, best=asked, placement=placement, template=attributes_text((low, high)))
 
 
-def _room_for_responses(what: str, data: Dataset, max_length: int) -> None:
-    """A prompt that fills max_length leaves nothing to learn from, and TRL drops its pair without a word."""
+def _with_room(what: str, data: Dataset, settings: TrainingSettings, notes: list[str]) -> Dataset:
+    """The pairs whose prompt leaves room for a response; TRL drops the others without a word, here a note is made."""
+    import numpy as np
     import pyarrow.compute as pc
 
     if not len(data):
         raise DataError(f"no {what} pair is left; see what was dropped in relabeling (ties, gaps, bad rows)")
-    lengths = pc.list_value_length(data.with_format("arrow")[:]["prompt_ids"])
-    filled = int(pc.sum(pc.greater_equal(lengths, max_length)).as_py())
-    if filled:
-        raise DataError(
-            f"{filled} of {len(data)} {what} pairs have a prompt of max_length ({max_length}) tokens or more, goal "
-            "included, which leaves no response to learn from; raise max_length or leave those pairs out"
-        )
+    lengths = pc.list_value_length(data.with_format("arrow")[:]["prompt_ids"]).to_numpy()
+    room = lengths < settings.max_length
+    if room.all():
+        return data
+    filled = (
+        f"{np.sum(~room)} of {len(data)} {what} pairs have a prompt of max_length ({settings.max_length}) tokens or "
+        "more, goal included, which leaves no response to learn from"
+    )
+    if settings.overlong_prompts == "stop" or not room.any():
+        raise DataError(f"{filled}; raise max_length, or leave them out with overlong_prompts: drop")
+    notes.append(f"{filled}; they were dropped.")
+    log.warning(notes[-1])
+    return data.select(np.flatnonzero(room))
 
 
 def _model(folder: Path, settings: TrainingSettings) -> Any:

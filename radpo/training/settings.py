@@ -65,6 +65,11 @@ class TrainingSettings(BaseModel):
     batch_size: int = Field(128, ge=1, description="Pairs an optimiser step sees, over all processes.")
     micro_batch_size: int = Field(2, ge=1, description="Pairs in a process's memory at once; must divide batch_size.")
     max_length: int = Field(1024, ge=16, description="Tokens of prompt and response together; the rest is cut.")
+    overlong_prompts: Literal["stop", "drop"] = Field(
+        "stop",
+        description="Pairs whose prompt fills max_length, goal included, leave no response to learn from: stop before "
+        "training, or drop and count them.",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Arithmetic of the forward pass; auto is bfloat16 where the processor has it."
     )

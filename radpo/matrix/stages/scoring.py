@@ -196,7 +196,7 @@ def _note_usage(task: Task, judge: Judge) -> None:
 
 
 SCORING = {
-    "likelihood": Function(_likelihood, version=2, packages=NUMERICS, resumable=True),
+    "likelihood": Function(_likelihood, version=3, packages=NUMERICS, resumable=True),
     "unlearning": Function(_unlearning, version=2),
     "generate": Function(_generate, version=2, packages=NUMERICS, resumable=True),
     "alpaca-eval": Function(_alpaca_eval, version=3, packages=("alpaca-eval",)),

@@ -131,7 +131,7 @@ def _train(task: Task) -> None:
 
 TRAINING = {
     "relabel": Function(_relabel, version=2),
-    "reference": Function(_reference, version=2, packages=NUMERICS),
-    "implicit": Function(_implicit, version=1, packages=NUMERICS),
-    "train": Function(_train, version=2, packages=(*NUMERICS, "trl", "accelerate"), resumable=True),
+    "reference": Function(_reference, version=3, packages=NUMERICS),
+    "implicit": Function(_implicit, version=2, packages=NUMERICS),
+    "train": Function(_train, version=3, packages=(*NUMERICS, "trl", "accelerate"), resumable=True),
 }
