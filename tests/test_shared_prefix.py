@@ -158,6 +158,15 @@ def test_loss_and_gradients_are_trls_with_weighting_and_length_desensitising(tok
         assert_equal(*(build(k, ARCHITECTURES["llama"], tokenizer, **changes) for k in (SharedPrefixDPOTrainer, Peer)))
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_loss_and_gradients_are_trls_with_gradient_checkpointing(tokenizer: Any, reentrant: bool) -> None:
+    changes = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": reentrant}}
+    trainers = [build(k, ARCHITECTURES["llama"], tokenizer, **changes) for k in (SharedPrefixDPOTrainer, Peer)]
+    for trainer in trainers:
+        trainer.model.gradient_checkpointing_enable(changes["gradient_checkpointing_kwargs"])
+    assert_equal(*trainers)
+
+
 def test_label_smoothing_is_conservative_dpo(tokenizer: Any) -> None:
     asked = loss_arguments(TrainingSettings(label_smoothing=0.3, beta=0.3))
     trainer = build(SharedPrefixDPOTrainer, ARCHITECTURES["llama"], tokenizer, **asked)
@@ -439,11 +448,17 @@ def test_rows_are_read_on_a_processor_without_the_scores_that_are_masked(
     windowed = kind == "gemma3"
     with torch.no_grad():
         masked = model(**model_inputs(rows, config, model.dtype)).logits[rows.branch >= 0]
-        if not windowed:
-            monkeypatch.setattr("transformers.integrations.sdpa_attention.sdpa_attention_forward", None)
-        with reading(rows, config, model.dtype) as (laid, inputs):
-            assert len(laid.branch) == (1 if most and not windowed else 3)
-            apart = model(**inputs).logits[laid.branch >= 0]
+        laid, inputs = reading(rows, config, model.dtype)
+        assert len(laid.branch) == (1 if most and not windowed else 3)
+        apart = model(**inputs).logits[laid.branch >= 0]
+        calls = []
+        scores = torch.nn.functional.scaled_dot_product_attention
+        monkeypatch.setattr(
+            torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(a) or scores(*a, **k)
+        )
+        model(**inputs)
+    by_lengths = sum(query.shape[2] < laid.branch.shape[1] for query, *_ in calls)
+    assert by_lengths == 6 * config.layer_types.count("full_attention") if windowed else by_lengths == len(calls) == 12
     torch.testing.assert_close(apart, masked, rtol=1e-4, atol=1e-4)
 
 
@@ -454,7 +469,6 @@ def test_the_mask_of_rows_end_to_end_is_enough(monkeypatch: pytest.MonkeyPatch) 
     rows = shared_rows([[5, 6, 7], [8]], [[[1, 2, 3], [4]], [[9], [2, 3]]])
     with torch.no_grad():
         masked = model(**model_inputs(rows, model.config, model.dtype)).logits[rows.branch >= 0]
-        with reading(rows, model.config, model.dtype) as (_, inputs):
-            pass
-        again = model(**inputs).logits[0]
+        _, inputs = reading(rows, model.config, model.dtype)
+        again = model(**{**inputs, "attention_mask": inputs["attention_mask"].clone()}).logits[0]
     torch.testing.assert_close(again, masked, rtol=1e-4, atol=1e-4)

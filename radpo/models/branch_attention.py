@@ -8,8 +8,7 @@ and itself; the sums are the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,9 +21,11 @@ MOST_TOKENS = 1 << 13
 Lengths = list[list[int]]
 """Of every row the prompt's length and then each response's, in positions."""
 
+_CONTENTS = "radpo_contents"
+"""The attribute of a mask that has what `_attend` goes by."""
 
-@contextmanager
-def reading(rows: SharedRows, config: Any, dtype: torch.dtype) -> Iterator[tuple[SharedRows, dict[str, Any]]]:
+
+def reading(rows: SharedRows, config: Any, dtype: torch.dtype) -> tuple[SharedRows, dict[str, Any]]:
     """Rows laid out as a model on this device reads them best, and what its forward is given.
 
     The positions that are no padding come in the same order as in `rows`. Layers whose attention is not transformers'
@@ -39,19 +40,17 @@ def reading(rows: SharedRows, config: Any, dtype: torch.dtype) -> Iterator[tuple
     windowed = not isinstance(mask, dict) and getattr(config, "sliding_window", None) is not None
     full = None if windowed else mask["full_attention"] if isinstance(mask, dict) else mask
     if rows.branch.device.type != "cpu" or not isinstance(full, torch.Tensor) or full.dtype != torch.bool:
-        yield rows, inputs
-        return
+        return rows, inputs
     lengths = [torch.bincount(row[row >= 0]).tolist() for row in rows.branch]
-    alone = not isinstance(mask, dict) or len(mask) == 1
-    if alone and sum(map(sum, lengths)) <= MOST_TOKENS:
+    contents = [[row] for row in lengths]
+    if (not isinstance(mask, dict) or len(mask) == 1) and sum(map(sum, lengths)) <= MOST_TOKENS:
         rows, full = _end_to_end(rows, full, lengths)
         shared: Any = {"full_attention": full} if isinstance(mask, dict) else full
         inputs = {"input_ids": rows.input_ids, "position_ids": rows.position_ids, "attention_mask": shared}
         contents = [lengths]
-    else:
-        contents = [[row] for row in lengths]
-    with _attending(full, contents):
-        yield rows, inputs
+    _attend_by_lengths()
+    setattr(full, _CONTENTS, contents)
+    return rows, inputs
 
 
 def _end_to_end(rows: SharedRows, mask: torch.Tensor, lengths: Lengths) -> tuple[SharedRows, torch.Tensor]:
@@ -63,22 +62,22 @@ def _end_to_end(rows: SharedRows, mask: torch.Tensor, lengths: Lengths) -> tuple
     return SharedRows(ids, places, branch, labels), blocks.to(torch.bool)[None, None]
 
 
-@contextmanager
-def _attending(mask: torch.Tensor, contents: list[Lengths]) -> Iterator[None]:
-    """Have transformers' sdpa attention go by the lengths wherever it is given just this mask."""
+@cache
+def _attend_by_lengths() -> None:
+    """Have transformers' sdpa attention go by the lengths wherever its mask brings them.
+
+    For the rest of the process: layers that are computed again in the backward pass must find the same function.
+    """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     def attend(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **settings: Any) -> Any:
-        if attention_mask is not mask or settings.get("softcap") is not None or settings.get("dropout"):
+        contents = getattr(attention_mask, _CONTENTS, None)
+        if contents is None or settings.get("softcap") is not None or settings.get("dropout"):
             return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
         return _attend(module, query, key, value, contents, settings.get("scaling")), None
 
     ALL_ATTENTION_FUNCTIONS["sdpa"] = attend
-    try:
-        yield
-    finally:
-        del ALL_ATTENTION_FUNCTIONS["sdpa"]
 
 
 def _attend(

@@ -6,7 +6,6 @@ Tokenisation is TRL's, to the letter, so that what is measured here is what trai
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -168,8 +167,8 @@ def _score(
     ).to(model.device)
     config = model.config.get_text_config()
     plain = {"input_ids": rows.input_ids, "attention_mask": (rows.branch >= 0).long()}
-    with reading(rows, config, model.dtype) if shared else nullcontext((rows, plain)) as (laid, inputs):
-        hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
+    laid, inputs = reading(rows, config, model.dtype) if shared else (rows, plain)
+    hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
     predicting = laid.labels != IGNORED
     logps = torch.zeros(rows.labels.shape, dtype=torch.float32, device=model.device)
     logps[rows.labels != IGNORED] = target_log_probs(model, hidden[predicting], laid.labels[predicting])

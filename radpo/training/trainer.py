@@ -95,8 +95,8 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         config = self.model.config.get_text_config()
 
         def read(*, labels: torch.Tensor, input_ids: Any, attention_mask: Any, **kwargs: Any) -> FusedCausalLMOutput:
-            with reading(rows, config, self.model.dtype) as (laid, asked):
-                outputs = model(**asked, shift_labels=laid.labels, **kwargs)
+            laid, asked = reading(rows, config, self.model.dtype)
+            outputs = model(**asked, shift_labels=laid.labels, **kwargs)
             return _apart(outputs, laid, labels[:, 1:] != IGNORED)
 
         return read
