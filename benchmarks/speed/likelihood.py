@@ -2,9 +2,10 @@
 
 Run from the repository's root: python benchmarks/speed/likelihood.py [--json FILE] [--rounds N]
 
-Three kinds of requests: the two responses of a preference pair (real UltraFeedback pairs where RADPO_REAL_DATA or
-../shared/data has them, else the bundled ones), eight responses to a prompt (as sampled for on-policy data), and the
-answers of a multiple-choice question with its worked examples before it. Both scorers compute in float32.
+Kinds of requests: the two responses of a preference pair (real UltraFeedback pairs where RADPO_REAL_DATA or
+../shared/data has them, else the bundled ones), eight responses to a prompt (as sampled for on-policy data), the
+one-word answers of a multiple-choice question with its worked examples before it (lm-eval reads such a question once
+too), and where it is there TruthfulQA as lm-eval asks it, whose answers are sentences. Both scorers compute in float32.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ REAL = Path(os.environ.get("RADPO_REAL_DATA", Path(__file__).parents[3] / "share
 UF = REAL / "preferences" / "ultrafeedback_binarized_960.jsonl.gz"
 BUNDLED = Path(__file__).parents[1] / "data" / "heldout_pairs.jsonl"
 FACTS = Path(__file__).parents[1] / "tasks" / "facts.jsonl"
+TRUTHFUL = REAL / "academic" / "truthfulqa" / "mc_task.json"
 PAIRS, PROMPTS, SAMPLES, QUESTIONS, MOST = 6, 1, 8, 6, 1024
 
 
@@ -44,8 +46,10 @@ def main() -> None:
     kinds = {
         "two responses of a pair": paired(tokenizer, pairs[:PAIRS]),
         f"{SAMPLES} responses to a prompt": sampled(tokenizer, pairs[:PROMPTS]),
-        "answers after worked examples": choices(tokenizer),
+        "one-word answers after worked examples": choices(tokenizer),
     }
+    if TRUTHFUL.is_file():
+        kinds["TruthfulQA's answers"] = truthful(tokenizer)
     rows = []
     for what, items in kinds.items():
         row = compare(what, items, model, peer, arguments.rounds)
@@ -129,6 +133,22 @@ def choices(tokenizer: Any) -> list[TokenizedResponse]:
     for row in rows[8 : 8 + QUESTIONS]:
         prompt = tokenizer(f"{shown}\n\nQuestion: {row['question']}\nAnswer:")["input_ids"]
         items += [TokenizedResponse(tuple(prompt), tuple(tokenizer(f" {c}")["input_ids"])) for c in row["choices"]]
+    return items
+
+
+def truthful(tokenizer: Any) -> list[TokenizedResponse]:
+    """Every answer to TruthfulQA's questions (mc2), asked in the words of lm-eval's task."""
+    import lm_eval
+    import yaml
+    from jinja2.sandbox import SandboxedEnvironment
+
+    task = Path(lm_eval.__file__).parent / "tasks" / "truthfulqa" / "truthfulqa_mc1.yaml"
+    ask = SandboxedEnvironment().from_string(yaml.safe_load(task.read_text(encoding="utf-8"))["doc_to_text"])
+    items = []
+    for row in json.loads(TRUTHFUL.read_text(encoding="utf-8"))[:QUESTIONS]:
+        prompt = tokenizer(ask.render(question=row["question"]))["input_ids"]
+        answers = [tokenizer(f" {answer}")["input_ids"] for answer in row["mc2_targets"]]
+        items += [TokenizedResponse(tuple(prompt), tuple(answer)) for answer in answers]
     return items
 
 

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -109,7 +110,8 @@ def measure(arm: str, model: str, count: int) -> dict[str, float]:
     from radpo.training.reference import reference_log_likelihoods
     from radpo.training.trainer import SharedPrefixDPOTrainer
 
-    folder, pairs = resolve_model(model), preference_pairs(count)
+    folder = resolve_model(model)
+    pairs = preference_pairs(count, load_tokenizer(folder))
     precision: Any = "bfloat16" if bf16_supported() else "float32"
     taken: dict[str, float] = {"reference": 0.0}
 
@@ -161,8 +163,8 @@ def measure(arm: str, model: str, count: int) -> dict[str, float]:
     return {**{name: round(value, 2) for name, value in taken.items()}, "peak_gib": round(peak_gib(), 3)}
 
 
-def preference_pairs(count: int) -> Any:
-    """Scored pairs as plain training pairs: prompt as messages, chosen and rejected as text."""
+def preference_pairs(count: int, tokenizer: Any) -> Any:
+    """Plain training pairs whose prompts leave room for a response, which TRL drops otherwise: messages and text."""
     import pyarrow as pa
 
     from radpo.data.preferences import schema
@@ -170,7 +172,12 @@ def preference_pairs(count: int) -> Any:
 
     rows = [row for row in (_real() if UF.is_file() else _synthetic()) if row["score_chosen"] > row["score_rejected"]]
     random.Random(SEED).shuffle(rows)
-    return relabel(pa.Table.from_pylist(rows[:count], schema=schema()), "plain").table
+    fitting = (
+        row
+        for row in rows
+        if len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)) < MAX_LENGTH
+    )
+    return relabel(pa.Table.from_pylist(list(islice(fitting, count)), schema=schema()), "plain").table
 
 
 def _real() -> list[dict[str, Any]]:
