@@ -283,6 +283,7 @@ def _arguments(
 
 
 def _watch(progress: Progress) -> TrainerCallback:
+    from accelerate import PartialState
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):  # type: ignore[misc]
@@ -293,6 +294,7 @@ def _watch(progress: Progress) -> TrainerCallback:
                 progress(state.global_step, state.max_steps)
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            PartialState().wait_for_everyone()  # each process writes its own random state
             if state.is_world_process_zero:
                 mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
