@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from radpo import cli_matrix
+from radpo import cli_matrix, cli_regress
 from radpo.cli_analyze import analyze_app
 from radpo.cli_data import data_app
 from radpo.cli_eval import eval_app
-from radpo.cli_options import Json, Model, PairsFile, Scale, Seed, print_json, quiet_libraries, show
+from radpo.cli_options import Json, Model, PairsFile, Scale, Seed, quiet_libraries, show
 from radpo.cli_store import store_app
 from radpo.errors import RadpoError
 
@@ -31,6 +31,7 @@ app.add_typer(analyze_app, name="analyze")
 app.command()(cli_matrix.run)
 app.command()(cli_matrix.plan)
 app.command()(cli_matrix.schema)
+app.command()(cli_regress.regress)
 app.add_typer(store_app, name="store")
 
 INTERRUPTED = 130
@@ -114,33 +115,6 @@ def train(
         )
     if os.environ.get("RANK", "0") == "0":  # of several processes, the first one speaks
         print(policy)
-
-
-@app.command()
-def regress(
-    baseline_dir: Annotated[Path, typer.Argument(metavar="BASELINE_DIR")],
-    candidate_dir: Annotated[Path, typer.Argument(metavar="CANDIDATE_DIR")],
-    alpha: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Chance of a false alarm over all metrics.")] = 0.05,
-    margin: Annotated[
-        float | None, typer.Option(min=0.0, help="A drop that may be, in each metric's own unit.")
-    ] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write a Markdown table here.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Say whether a run is worse than another, example by example; exit status 1 if it is."""
-    from radpo.regress import compare
-
-    verdict = compare(baseline_dir, candidate_dir, alpha=alpha, margin=margin)
-    if junit:
-        junit.write_text(verdict.to_junit(), encoding="utf-8")
-    if markdown:
-        markdown.write_text(verdict.to_markdown(), encoding="utf-8")
-    if as_json:
-        print_json(verdict.to_json())
-    else:
-        print(verdict.to_markdown())
-    raise typer.Exit(1 if verdict.regressed else 0)
 
 
 @app.command()
