@@ -55,10 +55,10 @@ def run(
     from radpo.matrix.run import run_matrix
     from radpo.matrix.speed import NOMINAL
 
-    plan_ = expand(load_matrix(matrix))
+    plan_ = expand(load_matrix(matrix, planning=dry_run), planning=dry_run)
     folder, kept = _places(plan_, out, store)
     if dry_run:
-        _print_plan(plan_, kept, "here", jobs or 1, as_json=False)
+        _print_plan(plan_, kept, "here", jobs, as_json=False)
         return
     make_pool = find_executor(executor)
     quiet_libraries()
@@ -87,21 +87,25 @@ def plan(
     store: StorePlace = None,
     jobs: Jobs = None,
     machine: Annotated[
-        str, typer.Option(help="Whose time is estimated: `here`, or a GPU such as h100-sxm or a100-80gb.")
+        str,
+        typer.Option(
+            help="Whose time is estimated: `here`, a GPU such as h100-sxm or a100-80gb, or several: 8xh100-sxm."
+        ),
     ] = "here",
     as_json: Json = False,
 ) -> None:
     """What a matrix takes: stages, tokens, floating-point operations, time, disk, judge calls and money.
 
     Times rest on what the store's stages took, where this machine computed some of that kind; else on how fast it
-    multiplies matrices. Nothing is computed and no judge is asked.
+    multiplies matrices. Nothing is computed and no judge is asked. Models and files may be yet to come, where the
+    matrix states their sizes under `stated`.
     """
     from radpo.config import load_matrix
     from radpo.matrix.expand import expand
 
-    plan_ = expand(load_matrix(matrix))
+    plan_ = expand(load_matrix(matrix, planning=True), planning=True)
     _, kept = _places(plan_, out, store)
-    _print_plan(plan_, kept, machine, jobs or 1, as_json)
+    _print_plan(plan_, kept, machine, jobs, as_json)
 
 
 def schema() -> None:
@@ -119,14 +123,15 @@ def _places(plan: Plan, out: Path | None, store: str | None) -> tuple[Path, Stor
     return folder, open_store(store or os.environ.get("RADPO_STORE") or str(folder.parent / "store"))
 
 
-def _print_plan(plan: Plan, store: Store, machine: str, jobs: int, as_json: bool) -> None:
+def _print_plan(plan: Plan, store: Store, machine: str, jobs: int | None, as_json: bool) -> None:
     from radpo.matrix.estimate import estimate
     from radpo.matrix.machine import cores
     from radpo.matrix.plan_text import plan_json, plan_text
     from radpo.matrix.speed import find_machine
 
-    expected = estimate(plan.stages, store, find_machine(machine, max(1, cores() // jobs)), jobs)
+    found = find_machine(machine, max(1, cores() // (jobs or 1)))
+    expected = estimate(plan.stages, store, found, jobs or found.gpus, plan.matrix.stated)
     if as_json:
-        print_json(plan_json(plan.matrix.name, expected))
+        print_json(plan_json(plan.matrix.name, expected, plan.absent))
     else:
-        print(plan_text(plan.matrix.name, expected, store.root))
+        print(plan_text(plan.matrix.name, expected, store.root, plan.absent))

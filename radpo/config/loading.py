@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from radpo.config.layers import Layer, depth, merged, read_layers
 from radpo.config.matrix import Matrix
 from radpo.config.variants import Location, Unfolded, VariantError, unfold
 from radpo.config.words import did_you_mean
@@ -22,27 +23,41 @@ SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
 """The value of a key called so is never shown, lest a secret that was written into a file gets into a log."""
 
 
-def load_matrix(path: Path) -> Matrix:
-    """Read and check a matrix file.
+def load_matrix(path: Path, *, planning: bool = False) -> Matrix:
+    """Read and check a matrix file, and those that it extends.
+
+    Args:
+        planning: files that the matrix names may be yet to come.
 
     Raises:
         ConfigError: the file is missing, is no YAML, or does not say what a matrix needs. One line for each thing that
             is wrong: file and line, key, value, what is allowed, and the nearest allowed word.
     """
+    layers = read_layers(path, _read)
+    document = merged(layers)
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: a matrix file is a mapping with the keys {', '.join(Matrix.model_fields)}")
+    problems = list(_problems(document, {"folder": path.resolve().parent, "planning": planning}))
+    if isinstance(problems[-1], Matrix):
+        return problems[-1]
+    told = dict.fromkeys(f"{_place(layers, location)}: {message}" for location, message in problems)
+    raise ConfigError("\n".join(told))
+
+
+def _read(path: Path) -> tuple[yaml.Node | None, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give a matrix file such as benchmarks/quickstart.yaml") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    node, document = _parse(path, text)
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: a matrix file is a mapping with the keys {', '.join(Matrix.model_fields)}")
-    problems = list(_problems(document, path.resolve().parent))
-    if isinstance(problems[-1], Matrix):
-        return problems[-1]
-    told = dict.fromkeys(f"{path}:{_line(node, location)}: {message}" for location, message in problems)
-    raise ConfigError("\n".join(told))
+    return _parse(path, text)
+
+
+def _place(layers: list[Layer], location: Location) -> str:
+    """File and line of the key at a location: of the file that says most of it, the first of those."""
+    layer = max(layers, key=lambda layer: depth(layer.document, location))
+    return f"{layer.path}:{_line(layer.node, location)}"
 
 
 def _parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
@@ -81,7 +96,7 @@ def _keys_given_twice(node: yaml.Node) -> Iterator[yaml.Node]:
             waiting.extend(node.value)
 
 
-def _problems(document: dict[str, Any], folder: Path) -> Iterator[tuple[Location, str] | Matrix]:
+def _problems(document: dict[str, Any], context: dict[str, Any]) -> Iterator[tuple[Location, str] | Matrix]:
     """Everything that is wrong with a document, as (where it is written, message); the matrix, if nothing is."""
     try:
         unfolded = unfold(document)
@@ -91,7 +106,7 @@ def _problems(document: dict[str, Any], folder: Path) -> Iterator[tuple[Location
     wrong = list(_wrong_variants(unfolded))
     yield from wrong
     try:
-        matrix = Matrix.model_validate(unfolded.document, context={"folder": folder})
+        matrix = Matrix.model_validate(unfolded.document, context=context)
     except ValidationError as error:
         told = [_written(item["loc"] or _first_word(item["msg"]), unfolded) for item in error.errors()]
         problems = [(location, _plain(item, location)) for item, location in zip(error.errors(), told, strict=True)]
@@ -135,19 +150,10 @@ def _written(location: Location, unfolded: Unfolded) -> Location:
         return location
     chain, rest = unfolded.written[location[1]], location[2:]
     for name in chain:
-        if _find(unfolded.original["variants"][name], rest) == len(rest):
+        if depth(unfolded.original["variants"][name], rest) == len(rest):
             return ("variants", name, *rest)
     swept = rest[0:1] == ("training",) and rest[1:2] and rest[1] in (unfolded.original.get("training") or {})
     return rest if swept else ("variants", chain[0], *rest)
-
-
-def _find(value: Any, location: Location) -> int:
-    """How many parts of a location are there."""
-    for depth, part in enumerate(location):
-        if not isinstance(value, dict) or part not in value:
-            return depth
-        value = value[part]
-    return len(location)
 
 
 def _line(node: yaml.Node | None, location: Location) -> int:

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from radpo.config.benchmarks import Benchmarks
-from radpo.config.section import DataFile, Section
+from radpo.config.published import read_published
+from radpo.config.section import DataFile, MatrixPath, Section
+from radpo.config.stated import Stated
 from radpo.config.words import did_you_mean
 from radpo.training.settings import TrainingSettings
 from radpo.training.variants import method_training
@@ -97,6 +99,12 @@ class Matrix(Section):
         default_factory=dict, description="What stages take of a Ray cluster, by function, such as `train`."
     )
     benchmarks: Benchmarks
+    published: MatrixPath | None = Field(
+        None,
+        description="A CSV file of published figures for the report to show beside these: variant, benchmark, subset, "
+        "metric, value, source.",
+    )
+    stated: Stated = Field(Stated(), description="Sizes for `radpo plan` of models and files that are not here yet.")
 
     @property
     def all_models(self) -> tuple[str, ...]:
@@ -136,6 +144,11 @@ class Matrix(Section):
                 first = error.errors()[0]
                 where = ".".join(map(str, first["loc"]))
                 raise ValueError(f"variants.{name}.training.{where}: {first['msg']}") from error
+        if self.published is not None and self.published.is_file():
+            try:
+                read_published(self.published, self.variants, self.benchmarks.named())
+            except (ValueError, OSError) as error:
+                raise ValueError(f"published: {error}") from error
         for key in ("include", "exclude"):
             for number, cells in enumerate(getattr(self, key)):
                 self._there_are(f"{key}.{number}", cells)

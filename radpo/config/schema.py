@@ -21,11 +21,18 @@ def matrix_schema() -> dict[str, Any]:
     variant["training"] = {"type": "object", "properties": own, "additionalProperties": False, **described}
     variants = schema["properties"]["variants"]
     variants["additionalProperties"] = {"anyOf": [variants["additionalProperties"], {"type": "null"}]}
+    schema["properties"]["extends"] = {
+        "type": "string",
+        "description": "A matrix file to begin with; mappings are joined key by key, and paths begin at this file's "
+        "own folder.",
+    }
+    whole = {"required": schema.pop("required"), "oneOf": [{"required": ["model"]}, {"required": ["models"]}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "radpo matrix",
-        "oneOf": [{"required": ["model"]}, {"required": ["models"]}],
+        "if": {"not": {"required": ["extends"]}},
+        "then": whole,
     }
 
 

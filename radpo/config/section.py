@@ -15,10 +15,14 @@ class Section(BaseModel):
 
 
 def beside_the_matrix(path: Path, info: ValidationInfo) -> Path:
-    """A path of a matrix file, which begins at the file's own folder; a ValueError if nothing is there."""
-    folder: Path = (info.context or {}).get("folder", Path())
+    """A path of a matrix file, which begins at the file's own folder; a ValueError if nothing is there.
+
+    Where the matrix is read to be planned (`planning` in the context), it may be yet to come.
+    """
+    context = info.context or {}
+    folder: Path = context.get("folder", Path())
     found = folder / path.expanduser()
-    if not found.exists():
+    if not found.exists() and not context.get("planning", False):
         raise ValueError(f"{found} does not exist")
     return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from radpo.config import DataFile, Matrix
-from radpo.matrix.graph import Source, Stage
+from radpo.matrix.graph import ABSENT, Source, Stage
 from radpo.matrix.stages import FUNCTIONS
 
 
@@ -39,12 +39,14 @@ class Builder:
     Args:
         files: every file and folder that was named so far, by where it lies; shared by the builders of a matrix.
         label: what tells this model's stages from another model's in their names; empty where there is one model.
+        planning: whether files may be yet to come; what reads them then has no key that lasts.
     """
 
     matrix: Matrix
     model: Source
     files: dict[str, Source] = field(default_factory=dict)
     label: str = ""
+    planning: bool = False
 
     def stage(
         self,
@@ -84,7 +86,8 @@ class Builder:
         """A file or folder, known by its content."""
         location = str(path)
         if location not in self.files:
-            self.files[location] = Source(location, f"sha256:{_content_hash(path)}")
+            known = path.exists() or not self.planning
+            self.files[location] = Source(location, f"sha256:{_content_hash(path)}" if known else ABSENT + path.name)
         return self.files[location]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from radpo.config.stated import Stated
 from radpo.matrix.graph import Stage
 from radpo.matrix.speed import Machine, corrections, seconds
 from radpo.matrix.store import Store
@@ -48,6 +49,13 @@ class Estimate:
         """What the store lacks."""
         return [item for item in self.stages if not item.in_store]
 
+    @property
+    def gpu_hours(self) -> float | None:
+        """Hours that GPUs compute on what is to do, each stage on one; None where the machine is none of GPUs."""
+        if self.machine.memory is None:
+            return None
+        return sum(item.seconds or 0.0 for item in self.to_do if item.work and item.work.parameters) / 3600
+
     def seconds_by_key(self) -> dict[str, float]:
         """Estimated seconds of what is to do; a stage of which nothing is known counts as one second."""
         return {item.stage.key: item.seconds or 1.0 for item in self.to_do}
@@ -57,13 +65,19 @@ class Estimate:
         return {item.stage.key: {"work": None if item.work is None else asdict(item.work)} for item in self.to_do}
 
 
-def estimate(stages: Sequence[Stage], store: Store, machine: Machine, jobs: int) -> Estimate:
+def estimate(
+    stages: Sequence[Stage], store: Store, machine: Machine, jobs: int, stated: Stated | None = None
+) -> Estimate:
     """What stages take, and when they will be done.
 
     Args:
         stages: in order, inputs first.
+        stated: sizes of what is not here.
+
+    Raises:
+        RadpoError: a model or data cannot be had, and its size is not stated.
     """
-    estimator, learned = Estimator(), corrections(store, machine)
+    estimator, learned = Estimator(stated or Stated()), corrections(store, machine)
     items = []
     for stage in stages:
         work, in_store = estimator.work(stage), store.has(stage)

@@ -11,10 +11,10 @@ from typing import Any
 
 from radpo.config import Matrix
 from radpo.config.words import did_you_mean
-from radpo.errors import ConfigError
+from radpo.errors import ConfigError, ModelError
 from radpo.matrix.benchmarks import BENCHMARKS
 from radpo.matrix.builder import Builder, Checkpoint
-from radpo.matrix.graph import Source, Stage, in_order
+from radpo.matrix.graph import ABSENT, Source, Stage, in_order
 from radpo.matrix.stages import FUNCTIONS
 from radpo.matrix.training import checkpoint
 from radpo.models.loading import model_fingerprint
@@ -50,6 +50,13 @@ class Plan:
         """What tells each model in the names of stages and folders; empty where there is one model."""
         return _labels(self.matrix.all_models)
 
+    @property
+    def absent(self) -> list[str]:
+        """The models and files that are yet to come, by the names that the matrix gives them."""
+        return [
+            source.identity.removeprefix(ABSENT) for source in (*self.models, *self.files.values()) if source.absent
+        ]
+
     @cached_property
     def stages(self) -> list[Stage]:
         """All stages of all cells, each once, inputs first."""
@@ -60,8 +67,11 @@ class Plan:
         return [cell for cell in self.cells if cell.model == model.location]
 
 
-def expand(matrix: Matrix) -> Plan:
+def expand(matrix: Matrix, *, planning: bool = False) -> Plan:
     """The cells and stages of a matrix. Cells share every stage whose settings and inputs are the same.
+
+    Args:
+        planning: files, and models whose size the matrix states, may be yet to come.
 
     Raises:
         ConfigError: a variant's method does not exist, or no cell is left.
@@ -74,11 +84,11 @@ def expand(matrix: Matrix) -> Plan:
                 f"resources.{function}: no such stage; there are {known}{did_you_mean(function, FUNCTIONS)}"
             )
     labels = _labels(matrix.all_models)
-    models = tuple(Source(name, model_fingerprint(name)) for name in matrix.all_models)
+    models = tuple(_model(name, planning and name in matrix.stated.models) for name in matrix.all_models)
     files: dict[str, Source] = {}
     cells = []
     for model in models:
-        builder = Builder(matrix, model, files, labels[model.location])
+        builder = Builder(matrix, model, files, labels[model.location], planning)
         for seed in matrix.seeds:
             for name in matrix.variants:
                 cell = _cell(builder, checkpoint(builder, name, seed))
@@ -88,6 +98,15 @@ def expand(matrix: Matrix) -> Plan:
         raise ConfigError(f"{matrix.name}: include and exclude leave no cell of the matrix")
     left = tuple(model for model in models if any(cell.model == model.location for cell in cells))
     return Plan(matrix, left, files, tuple(cells))
+
+
+def _model(name: str, may_lack: bool) -> Source:
+    try:
+        return Source(name, model_fingerprint(name))
+    except ModelError:
+        if not may_lack:
+            raise
+        return Source(name, ABSENT + name)
 
 
 def _cell(builder: Builder, scored: Checkpoint) -> Cell | None:

@@ -32,6 +32,15 @@ class Source:
     location: str
     identity: str
 
+    @property
+    def absent(self) -> bool:
+        """Whether it is yet to come, in a plan that was made without it."""
+        return self.identity.startswith(ABSENT)
+
+
+ABSENT = "absent:"
+"""What the identity of a source begins with that is yet to come."""
+
 
 @dataclass(frozen=True)
 class Task:

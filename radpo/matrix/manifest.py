@@ -22,6 +22,9 @@ PACKAGES = (
     "numpy", "pandas", "pyarrow", "scipy", "plotly",
 )  # fmt: skip
 
+PUBLISHED = "published.csv"
+"""A run directory's copy of the published figures."""
+
 
 def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key: str, seconds: float) -> dict[str, Any]:
     """The manifest of one model's run directory.
@@ -115,7 +118,9 @@ def _git(folder: Path, *words: str) -> str:
 
 def resolved(plan: Plan) -> dict[str, Any]:
     """The matrix with every default written out; files by their names, since where they lay says nothing elsewhere."""
-    document: dict[str, Any] = plan.matrix.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document: dict[str, Any] = plan.matrix.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"stated"})
+    if plan.matrix.published is not None:
+        document["published"] = PUBLISHED
     names = {location: Path(location).name for location in plan.files}
 
     def shortened(value: Any) -> Any:

@@ -10,8 +10,12 @@ from typing import Any
 from radpo.matrix.estimate import Estimate, StageEstimate
 
 
-def plan_json(name: str, expected: Estimate) -> dict[str, Any]:
-    """The plan as one document; seconds, bytes, US dollars. What cannot be said beforehand is null."""
+def plan_json(name: str, expected: Estimate, absent: Sequence[str] = ()) -> dict[str, Any]:
+    """The plan as one document; seconds, bytes, US dollars. What cannot be said beforehand is null.
+
+    Args:
+        absent: models and files that are not here, so that their sizes are as the matrix states them.
+    """
     nothing = _figures([])
     return {
         "name": name,
@@ -19,6 +23,9 @@ def plan_json(name: str, expected: Estimate) -> dict[str, Any]:
             "name": expected.machine.name,
             "float32_flops_per_second": expected.machine.float32,
             "bfloat16_flops_per_second": expected.machine.bfloat16,
+            "gpus": 0 if expected.machine.memory is None else expected.machine.gpus,
+            "gpu_memory_bytes": expected.machine.memory,
+            "source": expected.machine.source,
         },
         "jobs": expected.jobs,
         "stages": [
@@ -36,12 +43,15 @@ def plan_json(name: str, expected: Estimate) -> dict[str, Any]:
         "all": _figures(expected.stages),
         "to_do": {**_figures(expected.to_do), "stages": len(expected.to_do)},
         "wall_seconds": round(expected.wall_seconds, 3),
+        "gpu_hours": None if expected.gpu_hours is None else round(expected.gpu_hours, 3),
+        "too_large_for_a_gpu": [item.stage.name for item in _too_large(expected)],
+        "stated": list(absent),
         "not_estimated": [item.stage.name for item in expected.stages if item.work is None],
     }
 
 
-def plan_text(name: str, expected: Estimate, store: Path) -> str:
-    """The plan as a table, with what it comes to."""
+def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] = ()) -> str:
+    """The plan as a table, with what it comes to. Arguments as `plan_json`."""
     head = ("", "stage", "tokens", "FLOP", "time", "disk", "judge calls", "US$")
     rows = [head, *(_row(item) for item in expected.stages)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
@@ -61,18 +71,40 @@ def plan_text(name: str, expected: Estimate, store: Path) -> str:
         f"{to_do['judge_calls']} judge calls, {_dollars(to_do['judge_dollars'])}.",
     ]
     guessed = sum(not item.measured for item in expected.to_do)
-    if guessed:
+    if expected.gpu_hours is not None:
+        lines.append(
+            f"{expected.gpu_hours:.1f} GPU hours, every stage on one GPU, {expected.machine.gpus} at once. Speeds are "
+            f"by {expected.machine.source}; all times are guesses (~)."
+        )
+    elif guessed:
         lines.append(
             f"The time of {guessed} stages is a guess from how fast the machine multiplies matrices (~); once the "
             "store has stages of their kind from this machine, it goes by those."
         )
     if unknown := [item.stage.name for item in expected.to_do if item.work is None]:
         lines.append(f"Not estimated, and in no sum: {', '.join(unknown)}.")
+    if absent:
+        lines.append(f"Not here, and taken to be of the size that the matrix states: {', '.join(absent)}.")
+    if large := _too_large(expected):
+        most = max(item.work.memory_bytes for item in large if item.work)
+        lines.append(
+            f"TOO LARGE FOR ONE GPU: weights, gradients and optimiser take {_bytes(most)} at least, a GPU has "
+            f"{_bytes(expected.machine.memory or 0)}: {', '.join(item.stage.name for item in large)}. Train adapters "
+            "(lora), or on several GPUs with `accelerate launch ... -m radpo train` (benchmarks/accelerate)."
+        )
     needed = to_do["disk_bytes"] + max((i.work.scratch_bytes for i in expected.to_do if i.work), default=0)
     free = shutil.disk_usage(next(path for path in (store, *store.absolute().parents) if path.exists())).free
-    if needed > free:
+    if needed > free and expected.machine.this:
         lines.append(f"NOT ENOUGH DISK: {_bytes(needed)} are needed at most, {_bytes(free)} are free at {store}.")
     return "\n".join(lines)
+
+
+def _too_large(expected: Estimate) -> list[StageEstimate]:
+    """What is to be trained and does not fit the memory of one GPU."""
+    memory = expected.machine.memory
+    if memory is None:
+        return []
+    return [item for item in expected.to_do if item.work is not None and item.work.memory_bytes > memory]
 
 
 def _figures(items: Sequence[StageEstimate]) -> dict[str, Any]:

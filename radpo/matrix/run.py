@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import yaml
 from radpo.files import replace_file, replace_json, sha256
 from radpo.matrix.expand import Plan
 from radpo.matrix.graph import Source
-from radpo.matrix.manifest import manifest, resolved
+from radpo.matrix.manifest import PUBLISHED, manifest, resolved
 from radpo.matrix.schedule import Done, Observer, Pool, run_stages
 from radpo.matrix.store import Store
 from radpo.matrix.tables import gather
@@ -83,10 +84,21 @@ def _write_run(plan: Plan, model: Source, out: Path, store: Store, done: list[Do
         replace_file(out / name, lambda path, frame=frame: frame.to_parquet(path, index=False))  # type: ignore[misc]
     text = yaml.safe_dump(resolved(plan), sort_keys=False, allow_unicode=True)
     replace_file(out / "matrix.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+    copied = _copy_published(plan, out)
     document = manifest(plan, model, store, done, key, round(seconds, 3))
-    files = {name: sha256(out / name) for name in (*tables, "matrix.yaml")}
+    files = {name: sha256(out / name) for name in (*tables, "matrix.yaml", *copied)}
     replace_json(out / MANIFEST, {**document, "files": files})
     build_report(out)
+
+
+def _copy_published(plan: Plan, out: Path) -> list[str]:
+    """The published figures beside the run's own, under one name; an old copy goes where there are none."""
+    published = plan.matrix.published
+    if published is None:
+        (out / PUBLISHED).unlink(missing_ok=True)
+        return []
+    replace_file(out / PUBLISHED, lambda path: shutil.copyfile(published, path))
+    return [PUBLISHED]
 
 
 def _run_key(plan: Plan, model: Source) -> str:
@@ -95,7 +107,10 @@ def _run_key(plan: Plan, model: Source) -> str:
         [cell.variant, cell.seed, cell.train and cell.train.key, {n: s.key for n, s in cell.benchmarks.items()}]
         for cell in plan.cells_of(model)
     ]
-    document = json.dumps([version("radpo"), plan.matrix.name, plan.matrix.baseline, cells], sort_keys=True)
+    shown = [version("radpo"), plan.matrix.name, plan.matrix.baseline, cells]
+    if plan.matrix.published is not None:
+        shown.append(sha256(plan.matrix.published))
+    document = json.dumps(shown, sort_keys=True)
     return hashlib.sha256(document.encode()).hexdigest()[:32]
 
 

@@ -6,10 +6,11 @@ stages of the same kind that the same machine computed, the guess is corrected b
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from radpo.config.words import did_you_mean
@@ -29,6 +30,9 @@ class Machine:
         layer_seconds: what a layer of a model takes in one step of writing however small the batch is.
         threads: processor threads that a stage has; None where a GPU computes.
         this: whether it is the machine that the plan is made on, so that the store's records speak of it.
+        gpus: how many GPUs compute, each one stage at a time; the speeds are of one.
+        memory: bytes of a GPU's memory, None where no GPU computes.
+        source: where the speeds are from.
     """
 
     name: str
@@ -38,14 +42,18 @@ class Machine:
     layer_seconds: float
     threads: int | None = None
     this: bool = False
+    gpus: int = 1
+    memory: float | None = None
+    source: str = "measured here"
 
 
-# Data sheets of NVIDIA: dense tensor-core rates, and 70% of them, which is what matrix products of a usual size reach.
+SHEET = "NVIDIA's data sheet: dense tensor-core rates, of which 70%, as matrix products of a usual size reach"
 KNOWN = {
-    "a100-80gb": Machine("a100-80gb", 0.7 * 19.5e12, 0.7 * 312e12, 2.0e12, 8e-4),
-    "h100-sxm": Machine("h100-sxm", 0.7 * 67e12, 0.7 * 989e12, 3.35e12, 7e-4),
-    "rtx-4090": Machine("rtx-4090", 0.7 * 82.6e12, 0.7 * 165e12, 1.0e12, 8e-4),
-    "l4": Machine("l4", 0.7 * 30.3e12, 0.7 * 121e12, 3.0e11, 1e-3),
+    "a100-80gb": Machine("a100-80gb", 0.7 * 19.5e12, 0.7 * 312e12, 2.0e12, 8e-4, memory=80e9, source=SHEET),
+    "h100-sxm": Machine("h100-sxm", 0.7 * 67e12, 0.7 * 989e12, 3.35e12, 7e-4, memory=80e9, source=SHEET),
+    "h200-sxm": Machine("h200-sxm", 0.7 * 67e12, 0.7 * 989e12, 4.8e12, 7e-4, memory=141e9, source=SHEET),
+    "rtx-4090": Machine("rtx-4090", 0.7 * 82.6e12, 0.7 * 165e12, 1.0e12, 8e-4, memory=24e9, source=SHEET),
+    "l4": Machine("l4", 0.7 * 30.3e12, 0.7 * 121e12, 3.0e11, 1e-3, memory=24e9, source=SHEET),
 }
 
 # The share of a matrix product's speed that a whole model reaches, and the seconds before a stage of a kind is at work
@@ -65,17 +73,25 @@ NOMINAL = Machine("nominal", 1e11, 2e11, 1e10, CPU_LAYER_SECONDS)
 def find_machine(name: str, threads: int) -> Machine:
     """A machine by name; `here` is this one, measured now, in two seconds, at its best and not at what others leave.
 
+    Args:
+        name: `here`, or a GPU, or several of one kind: `8xh100-sxm`. A name may be cut where it stays plain: `8xh100`.
+
     Raises:
         ConfigError: no machine is known by that name.
     """
     if name == "here":
         return _measure(threads)
-    if name not in KNOWN:
+    several = re.fullmatch(r"([1-9]\d{0,4})x(.+)", name)
+    gpus, kind = (int(several[1]), several[2]) if several else (1, name)
+    fitting = [known for known in KNOWN if known == kind] or [known for known in KNOWN if known.split("-")[0] == kind]
+    if len(fitting) != 1:
         known = ", ".join(["here", *KNOWN])
         raise ConfigError(
-            f"--machine {name!r}: no such machine; there are {known}{did_you_mean(name, ['here', *KNOWN])}"
+            f"--machine {name!r}: no such machine; there are {known}, and several of a GPU, such as 8xh100-sxm"
+            f"{did_you_mean(kind, ['here', *KNOWN])}"
         )
-    return KNOWN[name]
+    one = KNOWN[fitting[0]]
+    return one if several is None else replace(one, name=f"{gpus}x{one.name}", gpus=gpus)
 
 
 def seconds(function: str, work: Work, machine: Machine) -> float:

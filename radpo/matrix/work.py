@@ -1,29 +1,30 @@
 """How much there is to do: a stage comes in, its tokens, judge calls and bytes go out. No model is loaded.
 
-Tokens are counted with the model's own tokenizer on a sample of the data. What stands after a stage that is yet to be
-computed is taken at its largest: every answer as long as it may become.
+Tokens are counted with the model's own tokenizer on a sample of the data; of what is not here, as the matrix states it
+(`radpo.matrix.sizes`). What stands after a stage that is yet to be computed is taken at its largest, every answer as
+long as it may become, unless the matrix states how long answers are.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from radpo.matrix.graph import Source, Stage
+from radpo.matrix.graph import Stage
+from radpo.matrix.sizes import Sizes
 
-SAMPLE = 256
-"""Rows of a data set whose tokens are counted; the rest is taken to be like them."""
 PROGRAMS = ("verifier", "reward-model")
 """Judges that run here and cost nothing."""
 JUDGE_WORDS = 200
-"""Tokens that a judge is taken to answer with."""
+"""Tokens that a judge is taken to answer with: 177 in released judgments of MT-Bench by GPT-4."""
+ARENA_WORDS = 850
+"""The same for Arena-Hard, whose judges answer the question themselves first: 845 in released judgments by GPT-4."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Work:
         judge_dollars: what they cost, None where no price is known.
         disk_bytes: what the stage leaves in the store.
         scratch_bytes: what it writes besides while it runs.
+        memory_bytes: what weights, gradients and optimiser take in memory at least, where a model is trained.
         precision: of the arithmetic, `auto` being bfloat16 where the machine has it.
     """
 
@@ -53,6 +55,7 @@ class Work:
     judge_dollars: float | None = 0.0
     disk_bytes: float = 0
     scratch_bytes: float = 0
+    memory_bytes: float = 0
     precision: str = "auto"
 
     @property
@@ -70,76 +73,17 @@ class Work:
         return self.parameters * (2 * (self.read_tokens + self.written_tokens) + 6 * self.trained_tokens)
 
 
-@dataclass(frozen=True)
-class Model:
-    """What a model folder says of the model. `parameters`: those that compute, a separate input embedding left out."""
-
-    parameters: int
-    layers: int
-    count: Callable[[Sequence[str]], list[int]]
-    overhead: int
-    """Tokens that the chat template adds to a one-message conversation."""
-
-
-@dataclass
-class Estimator:
+class Estimator(Sizes):
     """Counts work; keeps what it has read, for stages share data and models."""
-
-    models: dict[str, Model] = field(default_factory=dict)
-    rows: dict[tuple[str, int | None], Any] = field(default_factory=dict)
 
     def work(self, stage: Stage) -> Work | None:
         """What a stage has to do; None where that cannot be said beforehand.
 
         Raises:
-            RadpoError: the model or the data that it reads cannot be had.
+            RadpoError: the model or the data that it reads cannot be had, and the matrix does not state its size.
         """
         count = WORK.get(stage.function_name)
         return None if count is None else count(self, stage)
-
-    def model(self, stage: Stage) -> Model:
-        """The model that a stage computes with, itself or in what it trained."""
-        source = _model_source(stage)
-        if source.location not in self.models:
-            self.models[source.location] = _read_model(source.location)
-        return self.models[source.location]
-
-    def pairs(self, stage: Stage) -> _Pairs:
-        """The scored pairs that a stage's settings name, counted with its model's tokenizer."""
-        from radpo.data.preferences import Reading, load_preferences
-
-        settings, model = stage.settings, self.model(stage)
-        source: Source = settings["pairs"]
-        place = (source.location, settings["limit"])
-        if place not in self.rows:
-            low, high = settings["scale"]
-            table = load_preferences(Path(source.location), Reading((low, high))).table.slice(0, settings["limit"])
-            rows = table.select(["prompt", "chosen", "rejected"])
-            self.rows[place] = (table.num_rows, rows.slice(0, SAMPLE).to_pylist())
-        number, rows = self.rows[place]
-        prompts = ["\n".join(message["content"] for message in row["prompt"]) for row in rows]
-        return _Pairs(
-            number,
-            [tokens + model.overhead for tokens in model.count(prompts)],
-            model.count([row["chosen"] for row in rows]),
-            model.count([row["rejected"] for row in rows]),
-        )
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    number: int
-    prompts: list[int]
-    chosen: list[int]
-    rejected: list[int]
-
-    def sequences(self, max_length: int, goal: int = 0) -> float:
-        """Tokens of all pairs, prompt once and both responses, each of the two sequences cut at max_length."""
-        cut = [
-            sum(min(max_length, prompt + goal + response) for response in responses) - min(max_length, prompt + goal)
-            for prompt, *responses in zip(self.prompts, self.chosen, self.rejected, strict=True)
-        ]
-        return sum(cut) * self.number / max(1, len(self.prompts))
 
 
 GOAL_TOKENS = 42
@@ -168,15 +112,17 @@ def _train(estimator: Estimator, stage: Stage) -> Work:
     length = settings["max_length"]
     trained = settings["epochs"] * _training_tokens(estimator, stage.inputs["pairs"], length)
     heldout = _training_tokens(estimator, stage.inputs["heldout_pairs"], length)
+    again = trained if settings.get("gradient_checkpointing") else 0.0  # activations are computed a second time
     parameters = estimator.model(stage).parameters
     return _of_model(
         estimator,
         stage,
         trained_tokens=trained,
-        read_tokens=heldout,
+        read_tokens=heldout + again,
         precision=settings["precision"],
         disk_bytes=4 * parameters,
         scratch_bytes=2 * 12 * parameters,  # two resumable checkpoints of weights and Adam's two moments
+        memory_bytes=16 * parameters if settings.get("lora") is None else 4 * parameters,  # and gradients
     )
 
 
@@ -190,8 +136,8 @@ def _likelihood(estimator: Estimator, stage: Stage) -> Work:
 
 def _generate(estimator: Estimator, stage: Stage) -> Work:
     settings, model = stage.settings, estimator.model(stage)
-    questions = _questions(settings)
-    longest = settings["sampling"]["max_new_tokens"]
+    questions = estimator.questions(settings)
+    longest = estimator.longest(settings)
     read = written = steps = 0.0
     for turn in range(max(len(question.turns) for question in questions)):
         asked = [question for question in questions if turn < len(question.turns)]
@@ -206,17 +152,17 @@ def _generate(estimator: Estimator, stage: Stage) -> Work:
 
 def _judged(estimator: Estimator, stage: Stage) -> Work:
     """Programs judge every answer by itself; another judge sees each pair of answers that is compared at once."""
-    settings, questions = stage.settings, _questions(stage.settings)
+    settings, questions = stage.settings, estimator.questions(stage.settings)
     kind = settings.get("judge", "verifier")
     answers = [stage.inputs[name] for name in ("answers", "baseline_answers") if name in stage.inputs]
     turns = sum(len(question.turns) for question in questions)
     compared = stage.function_name != "mt-bench" and kind not in PROGRAMS
     again = turns if stage.function_name == "arena-hard" else min(turns, settings.get("swap_check", 0))
     calls = turns + again if compared else turns * len(answers)
-    longest = answers[0].settings["sampling"]["max_new_tokens"]
+    longest = estimator.longest(answers[0].settings)
     asked = sum(estimator.model(answers[0]).count([turn for question in questions for turn in question.turns]))
     read = asked * calls / max(1, turns) + calls * longest * (2 if compared else 1)
-    written = float(calls * JUDGE_WORDS)
+    written = float(calls * _judge_words(stage))
     return Work(
         judge_calls=calls,
         judge_read_tokens=read,
@@ -224,6 +170,15 @@ def _judged(estimator: Estimator, stage: Stage) -> Work:
         judge_dollars=_dollars(stage, kind, read, written),
         disk_bytes=calls * (2000 + 5 * longest),
     )
+
+
+def _judge_words(stage: Stage) -> int:
+    """alpaca-eval's weighted annotators answer with a single token, whose probabilities are read."""
+    if stage.function_name == "arena-hard":
+        return ARENA_WORDS
+    annotator = stage.settings.get("judge_settings", {}).get("annotator")
+    weighted = isinstance(annotator, str) and annotator.startswith("weighted_")
+    return 1 if weighted and stage.function_name == "alpaca-eval" else JUDGE_WORDS
 
 
 def _dollars(stage: Stage, kind: str, read: float, written: float) -> float | None:
@@ -245,7 +200,7 @@ def _unlearning(estimator: Estimator, stage: Stage) -> Work:
 def _judged_samples(estimator: Estimator, stage: Stage) -> Work:
     """The judge is asked about every sample."""
     drawn = stage.inputs["samples"].settings
-    calls = _samples_of(stage.inputs["samples"])
+    calls = _samples_of(estimator, stage.inputs["samples"])
     kind = stage.settings.get("judge", "verifier")
     read, written = float(calls * drawn["max_new_tokens"]), float(calls * JUDGE_WORDS)
     return Work(
@@ -257,11 +212,30 @@ def _judged_samples(estimator: Estimator, stage: Stage) -> Work:
     )
 
 
+def _stated_tasks(estimator: Estimator, stage: Stage) -> Work | None:
+    """What the matrix states of lm-eval's own tasks; None unless it does of all."""
+    from radpo.harness.academic import NAMED
+
+    settings, stated = stage.settings, estimator.stated.tasks
+    names = [member for name in settings["tasks"] for member in NAMED.get(name, (name,))]
+    if not set(names) <= stated.keys():
+        return None
+    read = written = steps = 0.0
+    for name in names:
+        task = stated[name]
+        documents = min(task.rows, settings["limit"] or task.rows)
+        read += documents * task.read
+        written += documents * task.written
+        steps += math.ceil(documents / settings["batch_size"]) * task.written
+    counted = _of_model(estimator, stage, read_tokens=read, written_tokens=written, write_steps=steps)
+    return replace(counted, precision="auto", disk_bytes=2e5)
+
+
 def _academic(estimator: Estimator, stage: Stage) -> Work | None:
-    """Of tasks in the folder `include` the documents are there to count; of lm-eval's own they are not."""
+    """Of tasks in the folder `include` the documents are there to count; of lm-eval's own what is stated."""
     settings = stage.settings
     if settings["include"] is None:
-        return None
+        return _stated_tasks(estimator, stage)
     tasks = _local_tasks(Path(settings["include"].location))
     if not set(settings["tasks"]) <= tasks.keys():
         return None
@@ -294,12 +268,12 @@ def _ches(estimator: Estimator, stage: Stage) -> Work:
 def _samples(estimator: Estimator, stage: Stage) -> Work:
     """Every sample is drawn, then read by the policy and, where there is one, by the reference."""
     settings, model = stage.settings, estimator.model(stage)
-    questions = _questions(settings)
+    questions = estimator.questions(settings)
     each, longest = settings["per_prompt"], settings["max_new_tokens"]
     asked = sum(model.count([question.turns[0] for question in questions])) + model.overhead * len(questions)
     goals = [0 if goal in (None, "default") else GOAL_TOKENS for goal in settings["goals"]]
     prompts = float(each * sum(asked + goal * len(questions) for goal in goals))
-    samples = _samples_of(stage)
+    samples = _samples_of(estimator, stage)
     written = float(samples * longest)
     readers = 1 if settings["reference"] is None else 2
     return _of_model(
@@ -313,8 +287,8 @@ def _samples(estimator: Estimator, stage: Stage) -> Work:
     )
 
 
-def _samples_of(stage: Stage) -> int:
-    return len(_questions(stage.settings)) * len(stage.settings["goals"]) * int(stage.settings["per_prompt"])
+def _samples_of(estimator: Estimator, stage: Stage) -> int:
+    return len(estimator.questions(stage.settings)) * len(stage.settings["goals"]) * int(stage.settings["per_prompt"])
 
 
 def _figures(estimator: Estimator, stage: Stage) -> Work:
@@ -363,48 +337,6 @@ def _training_pairs(estimator: Estimator, stage: Stage) -> int:
 def _training_tokens(estimator: Estimator, relabel: Stage, max_length: int) -> float:
     goal = 0 if relabel.settings.get("kind") == "plain" else GOAL_TOKENS
     return _copies(relabel) * estimator.pairs(relabel).sequences(max_length, goal)
-
-
-def _questions(settings: Mapping[str, Any]) -> list[Any]:
-    from radpo.harness.questions import load_benchmark_questions
-
-    return load_benchmark_questions(Path(settings["questions"].location))[: settings["limit"]]
-
-
-def _model_source(stage: Stage) -> Source:
-    if "model" in stage.settings:
-        source: Source = stage.settings["model"]
-        return source
-    return _model_source(next(iter(stage.inputs.values())))
-
-
-def _read_model(name: str) -> Model:
-    from tokenizers import Tokenizer
-
-    from radpo.models.loading import resolve_model
-
-    folder = resolve_model(name)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = config.get("text_config", config)
-    parameters = sum(_parameters(file) for file in folder.glob("*.safetensors"))
-    if not config.get("tie_word_embeddings", False):
-        parameters -= config.get("vocab_size", 0) * config.get("hidden_size", 0)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-
-    def count(texts: Sequence[str]) -> list[int]:
-        return [len(encoded.ids) for encoded in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-
-    return Model(parameters, config.get("num_hidden_layers", 0), count, overhead=32)
-
-
-def _parameters(file: Path) -> int:
-    """The numbers in a safetensors file, by its header: 8 bytes of its length, then JSON with every tensor's shape."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
 def _local_tasks(folder: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:

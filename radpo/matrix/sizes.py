@@ -1,0 +1,174 @@
+"""How large models and data are: what stages name comes in, its size goes out, counted if it is here, else as stated.
+
+What is stated is made of a word that every tokenizer takes for one token, so that it is counted like everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radpo.config.stated import Stated
+from radpo.errors import ConfigError
+from radpo.matrix.graph import Source, Stage
+
+if TYPE_CHECKING:
+    from radpo.data.questions import Question
+
+SAMPLE = 256
+"""Rows of a data set whose tokens are counted; the rest is taken to be like them."""
+WORD = " the"
+"""One token of any tokenizer, and four bytes."""
+OVERHEAD = 32
+"""Tokens that a chat template adds to a one-message conversation."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model folder says of the model. `parameters`: those that compute, a separate input embedding left out."""
+
+    parameters: int
+    layers: int
+    count: Callable[[Sequence[str]], list[int]]
+    overhead: int
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Scored pairs: how many, and the tokens of some of them."""
+
+    number: int
+    prompts: list[int]
+    chosen: list[int]
+    rejected: list[int]
+
+    def sequences(self, max_length: int, goal: int = 0) -> float:
+        """Tokens of all pairs, prompt once and both responses, each of the two sequences cut at max_length."""
+        cut = [
+            sum(min(max_length, prompt + goal + response) for response in responses) - min(max_length, prompt + goal)
+            for prompt, *responses in zip(self.prompts, self.chosen, self.rejected, strict=True)
+        ]
+        return sum(cut) * self.number / max(1, len(self.prompts))
+
+
+@dataclass
+class Sizes:
+    """Reads sizes, and keeps what it has read: stages share data and models."""
+
+    stated: Stated = field(default_factory=Stated)
+    models: dict[str, Model] = field(default_factory=dict)
+    rows: dict[tuple[str, int | None], Any] = field(default_factory=dict)
+
+    def model(self, stage: Stage) -> Model:
+        """The model that a stage computes with, itself or in what it trained."""
+        source = _model_source(stage)
+        if source.location not in self.models:
+            self.models[source.location] = self._stated_model(source) if source.absent else _read(source.location)
+        return self.models[source.location]
+
+    def pairs(self, stage: Stage) -> Pairs:
+        """The scored pairs that a stage's settings name, counted with its model's tokenizer."""
+        settings, model = stage.settings, self.model(stage)
+        source: Source = settings["pairs"]
+        place = (source.location, settings["limit"])
+        if place not in self.rows:
+            read = self._stated_pairs if source.absent else _read_pairs
+            self.rows[place] = read(source, settings)
+        number, rows = self.rows[place]
+        prompts = ["\n".join(message["content"] for message in row["prompt"]) for row in rows]
+        return Pairs(
+            number,
+            [tokens + model.overhead for tokens in model.count(prompts)],
+            model.count([row["chosen"] for row in rows]),
+            model.count([row["rejected"] for row in rows]),
+        )
+
+    def questions(self, settings: Mapping[str, Any]) -> list[Question]:
+        """The questions that a stage's settings name."""
+        from radpo.data.questions import Question
+        from radpo.harness.questions import load_benchmark_questions
+
+        source: Source = settings["questions"]
+        if not source.absent:
+            return load_benchmark_questions(Path(source.location))[: settings["limit"]]
+        if source.location not in self.stated.questions:
+            raise _not_stated(source, "questions")
+        said = self.stated.questions[source.location]
+        turns = (_words(said.prompt),) * said.turns
+        return [Question(f"{n}", "", turns, ((),) * said.turns) for n in range(said.rows)][: settings["limit"]]
+
+    def longest(self, settings: Mapping[str, Any]) -> float:
+        """Tokens of an answer to one turn: as stated, else the most that are allowed."""
+        allowed = float(settings["sampling"]["max_new_tokens"])
+        said = self.stated.questions.get(settings["questions"].location)
+        return allowed if said is None or said.answer is None else min(allowed, said.answer)
+
+    def _stated_model(self, source: Source) -> Model:
+        said = self.stated.models[source.location]
+        return Model(int(said.parameters), said.layers, lambda texts: [len(t.encode()) // 4 for t in texts], OVERHEAD)
+
+    def _stated_pairs(self, source: Source, settings: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
+        if source.location not in self.stated.pairs:
+            raise _not_stated(source, "pairs")
+        said, limit = self.stated.pairs[source.location], settings["limit"]
+        prompt = [{"content": _words(said.prompt)}]
+        row = {"prompt": prompt, "chosen": _words(said.chosen), "rejected": _words(said.rejected)}
+        return min(said.rows, limit or said.rows), [row]
+
+
+def _words(tokens: float) -> str:
+    return WORD * round(tokens)
+
+
+def _not_stated(source: Source, key: str) -> ConfigError:
+    return ConfigError(f"{source.location}: is not here; make it, or state its size under stated.{key}")
+
+
+def _read_pairs(source: Source, settings: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
+    from radpo.data.preferences import Reading, load_preferences
+
+    low, high = settings["scale"]
+    table = load_preferences(Path(source.location), Reading((low, high))).table.slice(0, settings["limit"])
+    rows = table.select(["prompt", "chosen", "rejected"]).slice(0, SAMPLE).to_pylist()
+    return table.num_rows, rows
+
+
+def _model_source(stage: Stage) -> Source:
+    if "model" in stage.settings:
+        source: Source = stage.settings["model"]
+        return source
+    return _model_source(next(iter(stage.inputs.values())))
+
+
+def _read(name: str) -> Model:
+    from tokenizers import Tokenizer
+
+    from radpo.models.loading import resolve_model
+
+    folder = resolve_model(name)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = config.get("text_config", config)
+    parameters = sum(_parameters(file) for file in folder.glob("*.safetensors"))
+    if not config.get("tie_word_embeddings", False):
+        parameters -= config.get("vocab_size", 0) * config.get("hidden_size", 0)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(encoded.ids) for encoded in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    return Model(parameters, config.get("num_hidden_layers", 0), count, OVERHEAD)
+
+
+def _parameters(file: Path) -> int:
+    """The numbers in a safetensors file, by its header: 8 bytes of its length, then JSON with every tensor's shape."""
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
