@@ -30,6 +30,9 @@ PLUGIN = ("-p", "no:radpo", "-p", "radpo.pytest_plugin")
 """Where radpo is installed its entry point brings the plugin; here it comes by name, installed or not."""
 
 
+FIGURES = "variant,benchmark,subset,metric,value,source\nother,mt-bench,all,score,8.5,a paper\n"
+
+
 def write_matrix(folder: Path) -> Path:
     write_model(folder / "model")
     write_preferences(scored_pairs([(9, 7), (8, 6), (10, 5), (6, 5.5)]), folder / "pairs.jsonl")
@@ -40,7 +43,9 @@ def write_matrix(folder: Path) -> Path:
         "variants": {"base": None, "other": {"method": "base"}},
         "data": {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl"}},
         "benchmarks": {"unlearning": {}},
+        "published": "figures.csv",
     }
+    (folder / "figures.csv").write_text(FIGURES)
     (folder / "matrix.yaml").write_text(yaml.safe_dump(document))
     return folder / "matrix.yaml"
 
@@ -82,6 +87,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = run_cell(write_matrix(root), "base", root / "runs" / "gate" / "first", seed=1)
     results = pd.read_parquet(run / "results.parquet")
     assert (results["variant"].unique().tolist(), results["seed"].unique().tolist()) == (["base"], [1])
+    assert (run / "published.csv").read_text() == FIGURES
+    assert "published.csv" in json.loads((run / "manifest.json").read_text())["files"]
     save_baseline(run, "main", root / "reports" / "baselines")
     examples = pd.read_parquet(run / "examples.parquet")
     examples["value"] += 1.0 + examples.index * 0.01
@@ -95,7 +102,7 @@ def test_a_cell_is_run_and_gated_and_what_fails_says_why(
 ) -> None:
     monkeypatch.setenv("RADPO_STORE", str(project / "runs" / "gate" / "store"))
     shutil.copytree(project / "reports", pytester.path / "reports")
-    for file in ("matrix.yaml", "pairs.jsonl"):
+    for file in ("matrix.yaml", "pairs.jsonl", "figures.csv"):
         shutil.copy(project / file, pytester.path / file)
     pytester.makepyfile(TESTS)
     result = pytester.runpytest_subprocess(*PLUGIN, "--strict-markers")

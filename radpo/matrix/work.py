@@ -228,7 +228,7 @@ def _stated_tasks(estimator: Estimator, stage: Stage) -> Work | None:
         written += documents * task.written
         steps += math.ceil(documents / settings["batch_size"]) * task.written
     counted = _of_model(estimator, stage, read_tokens=read, written_tokens=written, write_steps=steps)
-    return replace(counted, precision="auto", disk_bytes=2e5)
+    return replace(counted, precision="float32", disk_bytes=2e5)
 
 
 def _academic(estimator: Estimator, stage: Stage) -> Work | None:

@@ -1,0 +1,233 @@
+"""Matrix files that extend one another, state sizes of what is not here, and carry published figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from factories import scored_pairs, write_model
+
+from radpo.config import load_matrix
+from radpo.config.schema import matrix_schema
+from radpo.data.writing import write_preferences
+from radpo.errors import ConfigError, ModelError
+from radpo.matrix.estimate import estimate
+from radpo.matrix.expand import expand
+from radpo.matrix.manifest import resolved
+from radpo.matrix.plan_text import plan_json, plan_text
+from radpo.matrix.speed import KNOWN, find_machine, seconds
+from radpo.matrix.store import Store
+from radpo.matrix.work import Estimator, Work
+
+BASE = """
+name: base
+model: smollm2-135m-instruct
+variants:
+  base:
+  dpo: {training: {beta: 0.5}}
+data:
+  train: {path: pairs.jsonl}
+  heldout: {path: pairs.jsonl, limit: 2}
+training: {batch_size: 4, micro_batch_size: 2}
+benchmarks:
+  unlearning: {}
+  mt-bench:
+    questions: {path: pairs.jsonl}
+"""
+
+
+def write(folder: Path, **files: str) -> Path:
+    (folder / "pairs.jsonl").write_text("{}\n")
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder / f"{next(iter(files))}.yaml"
+
+
+def test_a_file_begins_with_the_one_that_it_extends(tmp_path: Path) -> None:
+    top = "extends: middle.yaml\nname: top\nvariants: {ra-dpo: , dpo: {training: {beta: 0.2}}}\n"
+    middle = "extends: base.yaml\nseeds: [1, 2]\ntraining: {beta: 0.3}\nbenchmarks: {mt-bench: }\n"
+    matrix = load_matrix(write(tmp_path, top=top, middle=middle, base=BASE))
+    assert (matrix.name, matrix.seeds, list(matrix.variants)) == ("top", (1, 2), ["base", "dpo", "ra-dpo"])
+    assert (matrix.training_for("dpo").beta, matrix.training_for("ra-dpo").beta) == (0.2, 0.3)
+    assert (matrix.training.batch_size, matrix.benchmarks.mt_bench) == (4, None), "null takes a section back"
+    whole = yaml.safe_load(BASE) | {"name": "top", "seeds": [1, 2]}
+    whole["variants"] |= {"dpo": {"training": {"beta": 0.2}}, "ra-dpo": None}
+    whole["training"] |= {"beta": 0.3}
+    whole["benchmarks"] = {"unlearning": {}}
+    (tmp_path / "whole.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
+    assert matrix == load_matrix(tmp_path / "whole.yaml"), "the same matrix as written in one file"
+
+
+@pytest.mark.parametrize(
+    ("top", "told"),
+    [
+        ("extends: base.yaml\nseeds: []\n", r"top.yaml:2: seeds: "),
+        ("extends: base.yaml\ntraining: {bta: 1}\n", r"top.yaml:2: training.bta: no such key.*did you mean 'beta'"),
+        ("extends: bad.yaml\n", r"bad.yaml:3: training.beta: -1"),
+        ("extends: bas.yaml\n", r"bas.yaml: no such file"),
+        ("extends: top.yaml\n", r"top.yaml: extends: 'top.yaml': a matrix file cannot extend itself"),
+        ("extends: loop.yaml\n", r"loop.yaml: extends: 'top.yaml': a matrix file cannot extend itself"),
+        ("extends: [a]\n", r"top.yaml: extends: must be the path of a matrix file"),
+    ],
+)
+def test_an_error_names_the_file_in_which_it_was_written(tmp_path: Path, top: str, told: str) -> None:
+    bad = "extends: base.yaml\ntraining:\n  beta: -1\n"
+    path = write(tmp_path, top=top, base=BASE, bad=bad, loop="extends: top.yaml\n")
+    with pytest.raises(ConfigError, match=told):
+        load_matrix(path)
+
+
+def test_the_schema_takes_a_file_that_extends_another() -> None:
+    validator = pytest.importorskip("jsonschema").Draft202012Validator(matrix_schema())
+    assert list(validator.iter_errors({"extends": "base.yaml", "seeds": [1]})) == []
+    assert list(validator.iter_errors({"extends": "base.yaml", "seeds": []}))
+    assert list(validator.iter_errors({"seeds": [1]})), "without it, what a matrix needs is needed"
+
+
+COLUMNS = "variant,benchmark,subset,metric,value,source\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ("a,b\n", r"figures.csv:1: the columns must be variant,benchmark,subset,metric,value,source"),
+        ("", r"figures.csv:1: the columns must be"),
+        (COLUMNS + "dpo,mt-bench,all,score,8\n", r"figures.csv:2: must have 6 cells"),
+        (COLUMNS + "dpo,mt-bench,all,score,8,x,y\n", r"figures.csv:2: must have 6 cells"),
+        (COLUMNS + "dpo,mt-bench,all,,8,x\n", r"figures.csv:2: metric: empty"),
+        (
+            COLUMNS + "dpoo,mt-bench,all,score,8,x\n",
+            r"figures.csv:2: variant: 'dpoo' is none of base, dpo; did you mean",
+        ),
+        (COLUMNS + "dpo,mtbench,all,score,8,x\n", r"figures.csv:2: benchmark: 'mtbench' is none of .*mean 'mt-bench'"),
+        (COLUMNS + "base,mt-bench,all,score,7,x\ndpo,mt-bench,all,score,high,x\n", r":3: value: 'high' is no number"),
+        (COLUMNS + "dpo,mt-bench,all,score,nan,x\n", r"figures.csv:2: value: 'nan' is no number"),
+        (COLUMNS + "dpo,mt-bench,all,score,8,x\ndpo,mt-bench,all,score,9,x\n", r":3: the same figure as in row 2"),
+        (COLUMNS + 'dpo,"mt', r"figures.csv: cannot be read as CSV"),
+    ],
+)
+def test_published_figures_are_checked_and_the_error_names_file_row_and_column(
+    tmp_path: Path, rows: str, told: str
+) -> None:
+    (tmp_path / "figures.csv").write_text(rows)
+    path = write(tmp_path, top=BASE + "published: figures.csv\n")
+    with pytest.raises(ConfigError, match=rf"top.yaml:\d+: published: .*{told}"):
+        load_matrix(path)
+
+
+def test_published_figures_are_no_part_of_a_key_nor_are_stated_sizes(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    text = BASE.replace("smollm2-135m-instruct", str(tmp_path / "model"))
+    plain = expand(load_matrix(write(tmp_path, plain=text)))
+    (tmp_path / "figures.csv").write_text(COLUMNS + "dpo,mt-bench,all,score,8.1,a paper\n")
+    stated = f"stated: {{models: {{'{tmp_path}/model': {{parameters: 1, layers: 1}}}}}}\n"
+    told = expand(load_matrix(write(tmp_path, told=text + "published: figures.csv\n" + stated)))
+    assert {one.key for one in plain.stages} == {one.key for one in told.stages}
+    document = resolved(told)
+    assert document["published"] == "published.csv"
+    assert "stated" not in document
+    assert str(tmp_path) not in yaml.safe_dump(document).replace(str(tmp_path / "model"), "")
+
+
+STATED = """
+stated:
+  models: {some/model: {parameters: 1.0e9, layers: 10}}
+  pairs: {pairs.jsonl: {rows: 1000, prompt: 100, chosen: 200, rejected: 300}}
+  questions: {questions.jsonl: {rows: 80, turns: 2, prompt: 50, answer: 300}}
+  tasks: {"gsm8k:5": {rows: 100, read: 900, written: 64}}
+"""
+
+
+def absent(folder: Path, text: str = STATED, **changes: Any) -> Path:
+    document = {
+        "name": "absent",
+        "model": "some/model",
+        "variants": {"base": None, "ra-dpo": None},
+        "data": {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl", "limit": 10}},
+        "benchmarks": {
+            "unlearning": {},
+            "mt-bench": {"questions": {"path": "questions.jsonl"}, "sampling": {"batch_size": 80}},
+            "academic": {"tasks": ["gsm8k:5"], "batch_size": 10},
+        },
+        **changes,
+    }
+    (folder / "absent.yaml").write_text(yaml.safe_dump(document) + text)
+    return folder / "absent.yaml"
+
+
+def test_what_is_not_here_is_planned_by_the_sizes_that_are_stated(tmp_path: Path) -> None:
+    matrix = load_matrix(absent(tmp_path), planning=True)
+    plan = expand(matrix, planning=True)
+    estimator = Estimator(matrix.stated)
+    works = {one.name: work for one in plan.stages if (work := estimator.work(one)) is not None}
+    assert works.keys() == {one.name for one in plan.stages}
+    prompt, goal = 100 + 32, 42
+    assert works["reference/ra"].read_tokens == 2 * 1000 * (prompt + goal + 200 + 300)
+    train = works["train/ra-dpo/seed-0"]
+    assert train.trained_tokens == works["reference/ra"].read_tokens
+    assert (train.parameters, train.layers, train.memory_bytes) == (10**9, 10, 16 * 10**9)
+    answers = works["generate/base/seed-0/questions"]
+    assert answers.written_tokens == 80 * 2 * 300
+    assert answers.read_tokens == 80 * (50 + 32) + 80 * (2 * 50 + 32 + 300)
+    assert works["mt-bench/base/seed-0"].judge_calls == 160
+    academic = works["academic/base/seed-0"]
+    assert (academic.read_tokens, academic.written_tokens, academic.write_steps) == (90_000, 6400, 640)
+
+    expected = estimate(plan.stages, Store(tmp_path / "none"), find_machine("8xh100", 1), 8, matrix.stated)
+    document = plan_json("absent", expected, plan.absent)
+    assert set(document["stated"]) == {"some/model", "pairs.jsonl", "questions.jsonl"}
+    assert document["gpu_hours"] == pytest.approx(
+        sum(one["seconds"] for one in document["stages"] if one["flops"]) / 3600, abs=1e-3
+    )
+    text = plan_text("absent", expected, tmp_path, plan.absent)
+    assert "Not here, and taken to be of the size that the matrix states: some/model, " in text
+    assert "GPU hours, every stage on one GPU, 8 at once. Speeds are by NVIDIA's data sheet" in text
+
+
+def test_what_is_neither_here_nor_stated_is_an_error_that_says_what_to_state(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="some/model"):
+        expand(load_matrix(absent(tmp_path, ""), planning=True), planning=True)
+    only_model = "stated: {models: {some/model: {parameters: 1.0e9, layers: 10}}}\n"
+    matrix = load_matrix(absent(tmp_path, only_model), planning=True)
+    with pytest.raises(ConfigError, match=r"pairs.jsonl: is not here; make it, or state its size under stated.pairs"):
+        estimate(expand(matrix, planning=True).stages, Store(tmp_path), KNOWN["h100-sxm"], 1, matrix.stated)
+    with pytest.raises(ConfigError, match=r"absent.yaml:\d+: data.train.path: .*pairs.jsonl does not exist"):
+        load_matrix(absent(tmp_path))
+    with pytest.raises(ConfigError, match=r"stated.models.some/model.layers: missing"):
+        load_matrix(absent(tmp_path, "stated: {models: {some/model: {parameters: 1}}}\n"), planning=True)
+
+
+def test_what_is_here_is_counted_whatever_is_stated(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    write_preferences(scored_pairs([(9, 3), (7, 6)]), tmp_path / "pairs.jsonl")
+    text = STATED.replace("some/model", str(tmp_path / "model"))
+    benchmarks = {"unlearning": {}}
+    matrix = load_matrix(absent(tmp_path, text, model=str(tmp_path / "model"), benchmarks=benchmarks), planning=True)
+    plan = expand(matrix, planning=True)
+    assert plan.absent == []
+    estimator = Estimator(matrix.stated)
+    for one in plan.stages:
+        work, counted = estimator.work(one), Estimator().work(one)
+        assert work == counted
+
+
+def test_several_gpus_are_one_gpu_several_times() -> None:
+    one, eight = find_machine("h100-sxm", 1), find_machine("8xh100-sxm", 1)
+    assert (eight.name, eight.gpus, one.gpus) == ("8xh100-sxm", 8, 1)
+    work = Work(parameters=10**9, layers=10, trained_tokens=1e6)
+    assert seconds("train", work, eight) == seconds("train", work, one)
+    assert find_machine("8xh100", 1) == eight
+    for wrong in ("0xh100", "8xh10", "8x", "x8", "h"):
+        with pytest.raises(ConfigError, match="no such machine"):
+            find_machine(wrong, 1)
+
+
+def test_training_that_no_gpu_holds_is_said(tmp_path: Path) -> None:
+    matrix = load_matrix(absent(tmp_path, STATED.replace("1.0e9", "7.0e9")), planning=True)
+    stages = expand(matrix, planning=True).stages
+    for machine, too_large in (("h100-sxm", ["train/ra-dpo/seed-0"]), ("h200-sxm", [])):
+        expected = estimate(stages, Store(tmp_path), find_machine(machine, 1), 1, matrix.stated)
+        assert plan_json("absent", expected)["too_large_for_a_gpu"] == too_large
+        assert ("TOO LARGE FOR ONE GPU" in plan_text("absent", expected, tmp_path)) is bool(too_large)
