@@ -46,7 +46,7 @@ def sample(draw: Draw, rng: np.random.Generator, shift: float = 0.0, margin: flo
 
 
 def fails(samples: list[Sample], seed: int) -> bool:
-    found = decide(samples, alpha=ALPHA, resamples=999, seed=seed)
+    found = decide(samples, alpha=ALPHA, resamples=499, seed=seed)
     return any(finding.outcome == "regression" for finding in found)
 
 

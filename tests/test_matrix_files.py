@@ -224,10 +224,30 @@ def test_several_gpus_are_one_gpu_several_times() -> None:
             find_machine(wrong, 1)
 
 
-def test_training_that_no_gpu_holds_is_said(tmp_path: Path) -> None:
-    matrix = load_matrix(absent(tmp_path, STATED.replace("1.0e9", "7.0e9")), planning=True)
+@pytest.mark.parametrize(
+    ("machine", "gpus", "too_large"),
+    [("h100-sxm", 1, True), ("8xh100-sxm", 1, True), ("8xh100-sxm", 8, False), ("h100-sxm", 8, True),
+     ("h200-sxm", 1, False)],
+)  # fmt: skip
+def test_training_that_its_gpus_do_not_hold_is_said(tmp_path: Path, machine: str, gpus: int, too_large: bool) -> None:
+    text = STATED.replace("1.0e9", "7.0e9")
+    matrix = load_matrix(absent(tmp_path, text, resources={"train": {"gpus": gpus}}), planning=True)
     stages = expand(matrix, planning=True).stages
-    for machine, too_large in (("h100-sxm", ["train/ra-dpo/seed-0"]), ("h200-sxm", [])):
-        expected = estimate(stages, Store(tmp_path), find_machine(machine, 1), 1, matrix.stated)
-        assert plan_json("absent", expected)["too_large_for_a_gpu"] == too_large
-        assert ("TOO LARGE FOR ONE GPU" in plan_text("absent", expected, tmp_path)) is bool(too_large)
+    found = find_machine(machine, 1)
+    expected = estimate(stages, Store(tmp_path), found, found.gpus, matrix.stated)
+    named = ["train/ra-dpo/seed-0"] if too_large else []
+    assert plan_json("absent", expected)["too_large_for_its_gpus"] == named
+    assert ("NOT ENOUGH GPU MEMORY" in plan_text("absent", expected, tmp_path)) is too_large
+
+
+def test_training_on_several_gpus_takes_as_many_gpu_hours_in_less_time(tmp_path: Path) -> None:
+    taken = {}
+    for gpus in (1, 4):
+        matrix = load_matrix(absent(tmp_path, resources={"train": {"gpus": gpus}}), planning=True)
+        stages = expand(matrix, planning=True).stages
+        expected = estimate(stages, Store(tmp_path), find_machine("8xh100", 1), 8, matrix.stated)
+        (train,) = [item for item in expected.stages if item.stage.function_name == "train"]
+        assert train.gpus == gpus
+        taken[gpus] = (train.seconds or 0.0, expected.gpu_hours)
+    assert taken[1][0] == pytest.approx(4 * taken[4][0])
+    assert taken[1][1] == pytest.approx(taken[4][1])

@@ -183,6 +183,14 @@ def test_wall_time_is_that_of_a_list_schedule(jobs: int, expected: float) -> Non
     assert wall_seconds([first, *rest], took, jobs) == expected
 
 
+def test_a_stage_on_several_gpus_takes_their_places_together() -> None:
+    first, wide, last = stage("first", 1), stage("wide", 2), stage("last", 3)
+    took = {first.key: 1.0, wide.key: 2.0, last.key: 4.0}
+    assert wall_seconds([first, wide, last], took, 2, {wide.key: 2}) == 1 + 2 + 4
+    assert wall_seconds([last, wide, first], took, 3, {wide.key: 2}) == 4
+    assert wall_seconds([wide], took, 1, {wide.key: 8}) == 2
+
+
 def test_the_plan_says_what_it_comes_to(place: Path, tmp_path: Path) -> None:
     from radpo.matrix.estimate import estimate
 

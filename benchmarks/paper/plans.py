@@ -43,8 +43,8 @@ def documents() -> dict[Path, str]:
     """Everything that this script writes."""
     found: dict[Path, str] = {}
     lines = [
-        "| recipe | variants | GPU hours (training / the rest) | judge calls | judges, US$ | disk, GiB |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| recipe | variants | GPU hours (training / the rest) | hours | judge calls | judges, US$ | disk, GiB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for recipe in recipes():
         plan, expected = planned(recipe)
@@ -55,11 +55,12 @@ def documents() -> dict[Path, str]:
         works = [item.work for item in expected.stages if item.work is not None]
         hours = expected.gpu_hours or 0.0
         trains = ("train", "reference", "implicit")
-        training = sum(i.seconds or 0.0 for i in expected.stages if i.stage.function_name in trains) / 3600
+        training = sum((i.seconds or 0.0) * i.gpus for i in expected.stages if i.stage.function_name in trains) / 3600
         dollars = sum(work.judge_dollars or 0.0 for work in works)
         lines.append(
             f"| [{recipe.stem}]({recipe.name}) | {len(plan.matrix.variants)} | {hours:.1f} ({training:.1f} / "
-            f"{hours - training:.1f}) | {sum(work.judge_calls for work in works):,} | {dollars:,.0f} "
+            f"{hours - training:.1f}) | {expected.wall_seconds / 3600:.1f} "
+            f"| {sum(work.judge_calls for work in works):,} | {dollars:,.0f} "
             f"| {sum(work.disk_bytes for work in works) / 2**30:.0f} |"
         )
     before, rest = README.read_text(encoding="utf-8").split(BEGIN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +12,9 @@ from radpo.matrix.speed import Machine, corrections, seconds
 from radpo.matrix.store import Store
 from radpo.matrix.work import Estimator, Work
 
+ON_SEVERAL_GPUS = ("train",)
+"""The stages that can use more than one GPU (`radpo.matrix.several`)."""
+
 
 @dataclass(frozen=True)
 class StageEstimate:
@@ -22,6 +24,7 @@ class StageEstimate:
         work: None where it cannot be said beforehand.
         seconds: on the machine in question: measured for what the store has, estimated for the rest.
         measured: whether the seconds rest on the store's records: its own, or those of stages of its kind.
+        gpus: how many GPUs it computes on together, 1 where there are none.
     """
 
     stage: Stage
@@ -29,6 +32,7 @@ class StageEstimate:
     work: Work | None
     seconds: float | None
     measured: bool
+    gpus: int = 1
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,11 @@ class Estimate:
 
     @property
     def gpu_hours(self) -> float | None:
-        """Hours that GPUs compute on what is to do, each stage on one; None where the machine is none of GPUs."""
+        """Hours of GPUs that what is to do takes, of several as many times; None where the machine is none of GPUs."""
         if self.machine.memory is None:
             return None
-        return sum(item.seconds or 0.0 for item in self.to_do if item.work and item.work.parameters) / 3600
+        computing = [item for item in self.to_do if item.work and item.work.parameters]
+        return sum((item.seconds or 0.0) * item.gpus for item in computing) / 3600
 
     def seconds_by_key(self) -> dict[str, float]:
         """Estimated seconds of what is to do; a stage of which nothing is known counts as one second."""
@@ -85,28 +90,42 @@ def estimate(
         measured = stage.function_name in learned
         if guess is not None and measured:
             guess *= learned[stage.function_name]
+        gpus = gpus_of(stage, machine)
+        if guess is not None:
+            guess /= gpus
         if in_store and machine.this:
             guess, measured = store.record(stage.key)["seconds"], True
-        items.append(StageEstimate(stage, in_store, work, guess, measured))
+        items.append(StageEstimate(stage, in_store, work, guess, measured, gpus))
     wall = wall_seconds(
         [item.stage for item in items if not item.in_store],
         {item.stage.key: item.seconds or 0.0 for item in items},
         jobs,
+        {item.stage.key: item.gpus for item in items},
     )
     return Estimate(tuple(items), machine, jobs, wall)
 
 
-def wall_seconds(to_do: Sequence[Stage], took: Mapping[str, float], jobs: int) -> float:
-    """When the last stage ends if a free place takes the next stage whose inputs are there.
+def gpus_of(stage: Stage, machine: Machine) -> int:
+    """How many of a machine's GPUs a stage computes on: what the matrix gives it, as far as it can use several."""
+    asked = stage.hints.get("resources", {}).get("gpus", 1)
+    return max(1, min(int(asked), machine.gpus)) if stage.function_name in ON_SEVERAL_GPUS else 1
+
+
+def wall_seconds(
+    to_do: Sequence[Stage], took: Mapping[str, float], jobs: int, places: Mapping[str, int] | None = None
+) -> float:
+    """When the last stage ends if free places take the next stage whose inputs are there.
 
     Args:
         to_do: in order, inputs first; what is not among them is there already.
         took: seconds by key.
+        places: how many places a stage takes, by key; one, unless given.
     """
     free = [0.0] * jobs
     ends: dict[str, float] = {}
     for stage in to_do:
         ready = max((ends.get(needed.key, 0.0) for needed in stage.inputs.values()), default=0.0)
-        ends[stage.key] = max(heapq.heappop(free), ready) + took[stage.key]
-        heapq.heappush(free, ends[stage.key])
+        taken = min((places or {}).get(stage.key, 1), jobs)
+        ends[stage.key] = max(free[taken - 1], ready) + took[stage.key]
+        free = sorted([ends[stage.key]] * taken + free[taken:])
     return max(ends.values(), default=0.0)

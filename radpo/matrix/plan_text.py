@@ -44,7 +44,7 @@ def plan_json(name: str, expected: Estimate, absent: Sequence[str] = ()) -> dict
         "to_do": {**_figures(expected.to_do), "stages": len(expected.to_do)},
         "wall_seconds": round(expected.wall_seconds, 3),
         "gpu_hours": None if expected.gpu_hours is None else round(expected.gpu_hours, 3),
-        "too_large_for_a_gpu": [item.stage.name for item in _too_large(expected)],
+        "too_large_for_its_gpus": [item.stage.name for item in _too_large(expected)],
         "stated": list(absent),
         "not_estimated": [item.stage.name for item in expected.stages if item.work is None],
     }
@@ -73,8 +73,8 @@ def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] 
     guessed = sum(not item.measured for item in expected.to_do)
     if expected.gpu_hours is not None:
         lines.append(
-            f"{expected.gpu_hours:.1f} GPU hours, every stage on one GPU, {expected.machine.gpus} at once. Speeds are "
-            f"by {expected.machine.source}; all times are guesses (~)."
+            f"{expected.gpu_hours:.1f} GPU hours{_on_several(expected)}. Speeds are by {expected.machine.source}; all "
+            "times are guesses (~)."
         )
     elif guessed:
         lines.append(
@@ -86,11 +86,11 @@ def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] 
     if absent:
         lines.append(f"Not here, and taken to be of the size that the matrix states: {', '.join(absent)}.")
     if large := _too_large(expected):
-        most = max(item.work.memory_bytes for item in large if item.work)
+        most = max(item.work.memory_bytes / item.gpus for item in large if item.work)
         lines.append(
-            f"TOO LARGE FOR ONE GPU: weights, gradients and optimiser take {_bytes(most)} at least, a GPU has "
-            f"{_bytes(expected.machine.memory or 0)}: {', '.join(item.stage.name for item in large)}. Train adapters "
-            "(lora), or on several GPUs with `accelerate launch ... -m radpo train` (benchmarks/accelerate)."
+            f"NOT ENOUGH GPU MEMORY: weights, gradients and optimiser take {_bytes(most)} of a GPU at least, which "
+            f"has {_bytes(expected.machine.memory or 0)}: {', '.join(item.stage.name for item in large)}. "
+            "Give training more of them (resources: {train: {gpus: 8}}), or train adapters (lora)."
         )
     needed = to_do["disk_bytes"] + max((i.work.scratch_bytes for i in expected.to_do if i.work), default=0)
     free = shutil.disk_usage(next(path for path in (store, *store.absolute().parents) if path.exists())).free
@@ -100,11 +100,17 @@ def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] 
 
 
 def _too_large(expected: Estimate) -> list[StageEstimate]:
-    """What is to be trained and does not fit the memory of one GPU."""
+    """What is to be trained and does not fit the memory of the GPUs that it is given."""
     memory = expected.machine.memory
     if memory is None:
         return []
-    return [item for item in expected.to_do if item.work is not None and item.work.memory_bytes > memory]
+    return [item for item in expected.to_do if item.work and item.work.memory_bytes / item.gpus > memory]
+
+
+def _on_several(expected: Estimate) -> str:
+    most = max((item.gpus for item in expected.to_do), default=1)
+    split = f", training on {most} together and taken to be so many times as fast" if most > 1 else ""
+    return f", {'other stages' if split else 'every stage'} on one GPU, {expected.jobs} at once{split}"
 
 
 def _figures(items: Sequence[StageEstimate]) -> dict[str, Any]:

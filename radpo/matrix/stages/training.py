@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from radpo.matrix.graph import Function, Task
+from radpo.matrix.several import run_on_several
 from radpo.matrix.stages.common import NUMERICS, path_of, policy_folder, write_json
 from radpo.training.settings import TrainingSettings
 
@@ -91,7 +93,20 @@ def _reference(task: Task) -> None:
 
 
 def _train(task: Task) -> None:
-    """Training pairs and references -> `policy/`, `training.parquet`, `heldout.json`, maybe `trajectory.parquet`."""
+    """Training pairs and references -> `policy/`, `training.parquet`, `heldout.json`, maybe `trajectory.parquet`.
+
+    Where `resources` gives it several GPUs, this process starts one for each, which come here as well.
+    """
+    import torch
+
+    gpus = int(task.stage.hints.get("resources", {}).get("gpus", 1))
+    if gpus > 1 and torch.cuda.is_available() and "LOCAL_RANK" not in os.environ:
+        run_on_several(task, gpus)
+    else:
+        _train_here(task)
+
+
+def _train_here(task: Task) -> None:
     import pandas as pd
     import pyarrow.parquet as pq
 
