@@ -63,7 +63,7 @@ def run(
     make_pool = find_executor(executor)
     quiet_libraries()
     missing = [stage for stage in plan_.stages if not kept.has(stage)]
-    expected = estimate(missing, kept, NOMINAL, jobs or 1)
+    expected = estimate(missing, kept, NOMINAL, jobs or 1, plan_.matrix.stated)
     with MatrixView(len(plan_.stages), expected.seconds_by_key()) as view:
         finished = run_matrix(
             plan_,

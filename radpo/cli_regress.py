@@ -16,7 +16,7 @@ def regress(
         typer.Argument(metavar="BASELINE", help="A run directory, or the name of a baseline under reports/baselines/."),
     ],
     candidate: Annotated[
-        Path | None, typer.Argument(metavar="[CANDIDATE_DIR]", help="The run directory to judge.", show_default=False)
+        Path | None, typer.Argument(metavar="CANDIDATE_DIR", help="The run directory to judge.", show_default=False)
     ] = None,
     alpha: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Chance of a false alarm over all metrics.")] = 0.05,
     margin: Annotated[

@@ -47,7 +47,7 @@ def run_on_several(task: Task, processes: int) -> None:
     if on_gpus and torch.cuda.device_count() < processes:
         raise ConfigError(
             f"resources.{task.stage.function_name}.gpus: {processes} are asked for, and the stage sees "
-            f"{torch.cuda.device_count()}; the local executor gives each stage one, --executor ray what it asks for"
+            f"{torch.cuda.device_count()}; ask for no more, or use --executor ray (the local one gives a stage one)"
         )
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) // processes)
     environment = {**os.environ, **SHARDED, "OMP_NUM_THREADS": str(threads)}
