@@ -64,12 +64,24 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @app.command()
 def report(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, as `radpo run` makes.")],
+    run_dirs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR...", help="Run directories, as `radpo run` makes them.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file to write: RUN_DIR/report.html unless given, of several runs comparison.html here."),
+    ] = None,
 ) -> None:
-    """Build the HTML report of a run directory anew."""
-    from radpo.report.build import build_report
+    """Build the HTML report of a run directory anew, or one report of several runs side by side.
 
-    print(build_report(run_dir))
+    The variants of several runs are called RUN/VARIANT and tested against each other where both did the same examples.
+    """
+    from radpo.report.build import build_comparison, build_report
+
+    if out is None and len(run_dirs) == 1:
+        print(build_report(run_dirs[0]))
+    else:
+        print(build_comparison(run_dirs, out or Path("comparison.html")))
 
 
 @app.command()

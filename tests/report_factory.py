@@ -16,6 +16,8 @@ CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction"
 TASKS = (("radpo_facts", "acc"), ("radpo_arithmetic", "acc"), ("radpo_one_word", "exact_match"))
 KINDS = ("slogan", "advice", "explanation", "memory")
 GOALS = ("none", "best", "chosen", "rejected")
+USUAL = ("alpaca-eval", "mt-bench", "unlearning", "academic", "training")
+ALL = (*USUAL, "length-control", "arena-hard", "trajectory", "analyses", "published")
 SENTENCES = (
     "The sea is blue in the morning and grey by noon.",
     "A bridge carries people over what they cannot cross alone.",
@@ -36,14 +38,14 @@ def write_run(
     documents: int = 60,
     steps: int = 30,
     hostile: Sequence[str] = (),
-    only: Sequence[str] = ("alpaca-eval", "mt-bench", "unlearning", "academic", "training"),
+    only: Sequence[str] = USUAL,
     manifest: dict[str, Any] | None = None,
 ) -> Path:
     """Write a run directory: three variants, of which the second unlearns and the third hardly does.
 
     Args:
         hostile: texts that become prompts, outputs, details and a note.
-        only: the benchmarks, and `training`, that the run has.
+        only: which of `ALL` the run has.
         manifest: keys to replace in the manifest.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,19 +56,35 @@ def write_run(
         for seed in seeds:
             cell = {"variant": variant, "model": "tiny-model", "seed": seed}
             for benchmark, rows in (
-                ("alpaca-eval", _alpaca(rng, place, prompts, hostile)),
+                ("alpaca-eval", _alpaca(rng, place, prompts, hostile, variants[0])),
+                ("arena-hard", _arena_hard(rng, place, prompts, variants[0])),
                 ("mt-bench", _mt_bench(rng, place, questions)),
                 ("academic", _academic(rng, place, documents)),
             ):
                 if benchmark in only:
                     examples += [{**cell, "benchmark": benchmark, **row} for row in rows]
                     results += [{**cell, **row} for row in _figures(benchmark, pd.DataFrame(rows))]
+            if "length-control" in only and place:
+                figure = {"value": 44.0 + 3 * place, "stderr": 1.4, "n": prompts, "higher_is_better": True}
+                metric = "length_controlled_winrate"
+                results.append({**cell, **figure, "benchmark": "alpaca-eval", "subset": "all", "metric": metric})
+            if "analyses" in only:
+                results += [{**cell, **row} for row in _analyses(rng, place)]
     likelihoods = _likelihoods(rng, variants, seeds, pairs)
     if "unlearning" in only:
         likelihoods.to_parquet(folder / "likelihoods.parquet", index=False)
         results += _unlearning(likelihoods)
     if "training" in only:
         _training(rng, variants[1:], seeds, steps).to_parquet(folder / "training.parquet", index=False)
+    if "trajectory" in only:
+        _trajectory(rng, variants[1:], seeds, pairs).to_parquet(folder / "trajectory.parquet", index=False)
+    if "published" in only:
+        (folder / "published.csv").write_text(
+            "variant,benchmark,metric,subset,value,source\n"
+            f'{variants[1]},mt-bench,score,all,7.25,"arXiv 2410.08067, table 1"\n'
+            "another,academic,acc,radpo_facts,0.61,a table\n",
+            encoding="utf-8",
+        )
     results_frame(results).to_parquet(folder / "results.parquet", index=False)
     examples_frame(examples).to_parquet(folder / "examples.parquet", index=False)
     document = {**_manifest(variants, seeds, hostile), **(manifest or {})}
@@ -79,7 +97,9 @@ def _text(rng: np.random.Generator, sentences: int) -> str:
     return " ".join(SENTENCES[place] for place in rng.integers(0, len(SENTENCES), sentences))
 
 
-def _alpaca(rng: np.random.Generator, place: int, prompts: int, hostile: Sequence[str]) -> list[dict[str, Any]]:
+def _alpaca(
+    rng: np.random.Generator, place: int, prompts: int, hostile: Sequence[str], against: str
+) -> list[dict[str, Any]]:
     if place == 0:
         return []
     lead = 0.06 * min(place, 4)
@@ -92,6 +112,7 @@ def _alpaca(rng: np.random.Generator, place: int, prompts: int, hostile: Sequenc
             "constraints": [{"text": "at most 35 words", "met": met[0]}, {"text": "no commas", "met": met[1]}],
             "score": 1 + 4.5 * sum(met),
             "baseline_score": 5.5,
+            "generator_1": against,
         }
         baseline = _text(np.random.default_rng(number), 2 + number % 5)  # the same for every variant
         answers = [baseline, f"Answer {number} of variant {place}. " + _text(rng, 1 + number % 4)]
@@ -107,6 +128,38 @@ def _alpaca(rng: np.random.Generator, place: int, prompts: int, hostile: Sequenc
             }
         )  # fmt: skip
     return rows
+
+
+def _arena_hard(rng: np.random.Generator, place: int, prompts: int, against: str) -> list[dict[str, Any]]:
+    if place == 0:
+        return []
+    return [
+        {
+            "subset": "all", "example_id": f"arena-{number:04d}", "prompt": f"Arena {number}: prove it.",
+            "output": _text(rng, 3), "baseline_output": _text(np.random.default_rng(number), 3), "metric": "score",
+            "value": float(rng.choice([0, 25, 50, 75, 100])),
+            "detail": json.dumps({"baseline": against, "games": [{"game": 1, "score": 1.0, "weight": 3}]}),
+        }
+        for number in range(prompts)
+    ]  # fmt: skip
+
+
+def _analyses(rng: np.random.Generator, place: int) -> list[dict[str, Any]]:
+    """Rows of the benchmarks that ask what training did; they have no examples here."""
+    parts = [
+        ("displacement", "all", "share_chosen_lost"), ("displacement", "all", "share_both_lost"),
+        ("displacement", "all", "ches_correlation"), ("implicit-reward", "none/gap [0,1)", "accuracy"),
+        ("implicit-reward", "best/gap [1,2)", "accuracy"), ("reward-kl", "all", "kl"), ("reward-kl", "all", "score"),
+        ("calibration", "goal 4", "score"), ("calibration", "goal 10", "score"), ("style", "all", "words_difference"),
+        ("style", "length [0.8,1.25)", "win_rate"),
+    ]  # fmt: skip
+    return [
+        {
+            "benchmark": benchmark, "subset": subset, "metric": metric, "value": float(rng.uniform(0.2, 0.8)) + place,
+            "stderr": 0.05, "n": 60, "higher_is_better": None, "primary": False,
+        }
+        for benchmark, subset, metric in parts
+    ]  # fmt: skip
 
 
 def _mt_bench(rng: np.random.Generator, place: int, questions: int) -> list[dict[str, Any]]:
@@ -153,6 +206,8 @@ def _figures(benchmark: str, rows: pd.DataFrame) -> list[dict[str, Any]]:
             _row(benchmark, "all", "avg_length", rows["output"].str.len()),
             *(_row(benchmark, str(part), "win_rate", rate[rows["subset"] == part]) for part in rows["subset"].unique()),
         ]
+    if benchmark == "arena-hard":
+        return [_row(benchmark, "all", "score", rows["value"], primary=True)]
     turn = rows["example_id"].str[-1]
     return [
         _row(benchmark, "all", "score", rows["value"], primary=True),
@@ -208,6 +263,21 @@ def _unlearning(likelihoods: pd.DataFrame) -> list[dict[str, Any]]:
                 )
             ]
     return rows
+
+
+def _trajectory(rng: np.random.Generator, variants: Sequence[str], seeds: Sequence[int], pairs: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"variant": variant, "seed": seed, "step": step, "id": f"pair-{pair:03d}", "side": side, "goal": goal,
+             "logp": -80 - 0.2 * step + rng.normal(0, 1), "tokens": 40}
+            for variant in variants
+            for seed in seeds
+            for step in (0, 10, 20)
+            for pair in range(pairs)
+            for side in ("chosen", "rejected")
+            for goal in GOALS
+        ]
+    )  # fmt: skip
 
 
 def _training(rng: np.random.Generator, variants: Sequence[str], seeds: Sequence[int], steps: int) -> pd.DataFrame:

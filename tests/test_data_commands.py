@@ -241,7 +241,10 @@ def test_the_page_draws_its_figures_without_a_fault(tmp_path: Path) -> None:
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         page.on("request", lambda request: faults.append(request.url) if not request.url.startswith("file:") else None)
         page.goto((tmp_path / "page.html").as_uri())
-        page.wait_for_function("document.querySelectorAll('.plot .main-svg').length >= 3")
+        for plot in page.locator(".plot").all():
+            plot.scroll_into_view_if_needed()  # figures are drawn when they are about to be seen
+            plot.locator(".main-svg").first.wait_for(state="attached")
+        assert page.locator(".plot").count() == 3
         sums = "p => p.data.map(t => t.y.reduce((a, b) => a + b))"
         bars = page.evaluate(f"[...document.querySelectorAll('.plot')].map({sums})")
         browser.close()

@@ -1,35 +1,33 @@
-"""The report: a run directory comes in, one self-contained HTML file goes out that needs no network.
+"""The report: run directories come in, one self-contained HTML file goes out that needs no network.
 
-Whatever a model or a data set wrote is escaped by the template, or reaches the page as JSON that is shown as text. The
-page's own scripts are allowed by their hashes; no others are.
+Whatever a model or a data set wrote is escaped by the template, or reaches the page packed and is shown as text. The
+page's own scripts and styles are allowed by their hashes; no others are.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from radpo.report import figures, summary
+from radpo.files import replace_file
+from radpo.report import figures, run_sections, summary
 from radpo.report.analysis_sections import analysis_sections
-from radpo.report.embed import script_hash, script_json
-from radpo.report.examples import example_groups
-from radpo.report.load import Run, load_run
+from radpo.report.compare import compare_all
+from radpo.report.embed import TEMPLATES, packed_json, plotly, policy, script, source_hash, style
+from radpo.report.examples import pack
+from radpo.report.load import Run, load_run, load_runs
+from radpo.report.quantities import primary_names
 from radpo.report.sections import sections
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def build_report(run_dir: Path) -> Path:
     """Write `report.html` into a run directory, in one step: an earlier report stands until the new one is whole.
 
     Args:
-        run_dir: results.parquet, examples.parquet and manifest.json; likelihoods.parquet, training.parquet and
-            matrix.yaml where there are any.
+        run_dir: results.parquet, examples.parquet and manifest.json; likelihoods.parquet, training.parquet,
+            trajectory.parquet, published.csv and matrix.yaml where there are any.
 
     Returns:
         The report's path.
@@ -37,10 +35,17 @@ def build_report(run_dir: Path) -> Path:
     Raises:
         DataError: a file that the report needs is missing or malformed.
     """
-    html = render(load_run(run_dir))
-    out, partial = run_dir / "report.html", run_dir / ".report.html.partial"
-    partial.write_text(html, encoding="utf-8", errors="replace")
-    partial.replace(out)
+    return _write(load_run(run_dir), run_dir / "report.html")
+
+
+def build_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
+    """Write one report of several run directories side by side; see `build_report`."""
+    return _write(load_runs(run_dirs), out)
+
+
+def _write(run: Run, out: Path) -> Path:
+    html = render(run)
+    replace_file(out, lambda partial: partial.write_text(html, encoding="utf-8", errors="replace"))
     return out
 
 
@@ -48,56 +53,45 @@ def render(run: Run) -> str:
     """The report's HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
 
-    plotly, script = get_plotlyjs(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    looks = figures.looks(run.variants, run.baseline)
+    compared = compare_all(run, primary_names(run))
+    views = summary.views(run, compared)
+    found = [
+        *sections(run, looks, compared[run.baseline]),
+        *analysis_sections(run, looks),
+        run_sections.training(run, looks),
+    ]
+    code, sheet = script("page.js", "table.js", "text.js", "browser.js"), style()
+    packed_plotly, plotly_hash, plotly_style = plotly()
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    looks = figures.looks(run.variants, run.baseline)
-    html: str = environment.get_template("report.html.j2").render(
+    return environment.get_template("report.html.j2").render(
         run=run,
-        manifest=run.manifest,
         looks=looks,
-        headline=summary.headline(run),
-        findings=summary.findings(run),
-        caveats=summary.caveats(run),
-        summary=summary.summarise(run),
-        sections=[*sections(run, looks), *analysis_sections(run, looks)],
-        settings=_settings(run.manifest["variants"]),
-        longest=max((float(stage["seconds"]) for stage in run.manifest["stages"]), default=0.0) or 1.0,
-        all_results=_all_results(run.results),
-        page_data=Markup(script_json({"baseline": run.baseline, "groups": example_groups(run.examples, run.variants)})),
-        manifest_text=json.dumps(run.manifest, indent=1, ensure_ascii=False),
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        plotly=Markup(plotly),
-        script=Markup(script),
-        policy="default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'; "
-        f"img-src data: blob:; script-src {script_hash(plotly)} {script_hash(script)}",
+        view=views[run.baseline],
+        views=packed_json({name: view.to_json() for name, view in views.items()}),
+        caveats=summary.caveats(run, [section.title for section in found if not section.panels]),
+        summary=summary.summarise(run, compared),
+        sections=[section for section in found if section.panels],
+        cost=run_sections.cost(run),
+        published=run_sections.published(run),
+        settings=[run_sections.settings(source.manifest["variants"]) for source in run.sources],
+        manifests=[json.dumps(source.manifest, indent=1, ensure_ascii=False) for source in run.sources],
+        all_results=list(_all_results(run)),
+        examples=pack(run),
+        style=Markup(sheet),
+        script=Markup(code),
+        plotly=packed_plotly,
+        plotly_style=plotly_style,
+        policy=policy(plotly_hash, source_hash(code), styles=(source_hash(sheet),)),
     )
-    return html
 
 
-def _settings(variants: dict[str, Any]) -> list[tuple[str, list[str], bool]]:
-    """The variants' settings by dotted name: (name, one value a variant, whether they differ)."""
-    flat = [dict(_flat(settings)) for settings in variants.values()]
-    names = dict.fromkeys(name for settings in flat for name in settings)
-    rows = [(name, [settings.get(name, "–") for settings in flat]) for name in names]
-    return [(name, values, len(set(values)) > 1) for name, values in rows]
-
-
-def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    elif value is not None or prefix:
-        yield prefix or "value", value if isinstance(value, str) else json.dumps(value)
-
-
-def _all_results(results: pd.DataFrame) -> list[tuple[int, dict[str, Any]]]:
-    """The rows of results.parquet with their places, missing values as None."""
-    rows = results.astype(object).where(results.notna(), None)
-    return [
-        (place, {str(key): value for key, value in row.items()}) for place, row in enumerate(rows.to_dict("records"))
-    ]
+def _all_results(run: Run) -> Iterator[dict[str, Any]]:
+    """The rows of results.parquet, missing values as None."""
+    rows = run.results.astype(object).where(run.results.notna(), None)
+    for row in rows.to_dict("records"):
+        yield {str(key): value for key, value in row.items()}

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.data.profile import Histogram, Lengths, Profile, Share
 from radpo.errors import DataError
-from radpo.report.embed import script_hash, script_json
+from radpo.report.embed import TEMPLATES, plotly, policy, script, script_json, source_hash, style
 from radpo.report.figures import FONT, PALETTE
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-TEMPLATES = Path(__file__).parent / "templates"
 CHOSEN, REJECTED, NEUTRAL = PALETTE[1], PALETTE[0], "#8b939c"
 
 
@@ -43,9 +42,9 @@ def render(profile: Profile) -> str:
     """The page's HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
 
-    plotly, script = get_plotlyjs(), (TEMPLATES / "data.js").read_text(encoding="utf-8")
+    code, sheet = script("page.js"), style()
+    packed_plotly, plotly_hash, plotly_style = plotly()
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -56,12 +55,12 @@ def render(profile: Profile) -> str:
         left_out=profile.left_out(),
         figures={name: Markup(script_json(figure.to_plotly_json())) for name, figure in figures(profile).items()},
         lengths=[lengths for lengths in (profile.tokens, profile.characters) if lengths],
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        plotly=Markup(plotly),
-        script=Markup(script),
+        style=Markup(sheet),
+        plotly=packed_plotly,
+        plotly_style=plotly_style,
+        script=Markup(code),
         document=json.dumps(profile.to_json(), indent=1, ensure_ascii=False),
-        policy="default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'; "
-        f"img-src data: blob:; script-src {script_hash(plotly)} {script_hash(script)}",
+        policy=policy(plotly_hash, source_hash(code), styles=(source_hash(sheet),)),
     )
     return html
 

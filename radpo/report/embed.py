@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
+import re
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def script_json(document: Any) -> str:
@@ -14,6 +20,56 @@ def script_json(document: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def script_hash(script: str) -> str:
-    """A script's source expression in a Content-Security-Policy."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+def packed(text: str, level: int = 6) -> str:
+    """Text as base64 of gzip, which the page inflates when it is needed; the same text gives the same bytes."""
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), level, mtime=0)).decode("ascii")
+
+
+def packed_json(document: Any) -> str:
+    """A document as `packed` JSON."""
+    return packed(json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+
+def source_hash(text: str) -> str:
+    """A script's or style's source expression in a Content-Security-Policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def plotly() -> tuple[str, str, str]:
+    """plotly.js packed, its source expression, and the id of the style element that it makes when it has none.
+
+    A page that holds an empty element of that id keeps plotly's map library from writing a style of its own, which the
+    policy would block.
+    """
+    from plotly.offline import get_plotlyjs
+
+    source = get_plotlyjs()
+    made = re.search(r'createElement\("style"\);\w+\.id="(\w+)"', source)
+    return packed(source, 9), source_hash(source), made[1] if made else "plotly-style"
+
+
+def script(*names: str) -> str:
+    """The templates' scripts of these names as one, in a scope of its own."""
+    parts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in names]
+    return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
+
+
+def style() -> str:
+    """The pages' style sheet."""
+    return (TEMPLATES / "report.css").read_text(encoding="utf-8")
+
+
+def policy(*scripts: str, styles: tuple[str, ...]) -> str:
+    """A Content-Security-Policy: these scripts and styles by their hashes, images made by the page, and nothing else.
+
+    Args:
+        scripts, styles: source expressions. Empty styles are allowed too, as elements and as attributes: plotly makes
+            them, and fills them rule by rule.
+    """
+    empty = source_hash("")
+    return (
+        "default-src 'none'; connect-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:; "
+        f"style-src {' '.join([*styles, empty])}; style-src-attr 'unsafe-hashes' {empty}; "
+        f"script-src {' '.join(scripts)}"
+    )

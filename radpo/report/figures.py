@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +22,10 @@ SYMBOLS = ("diamond", "square", "triangle-up", "pentagon", "star", "hexagon", "t
 FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 SMOOTHED_FROM = 100
 """From so many steps on, a training curve is drawn faintly with its running mean over it."""
+DRAWN = 400
+"""A training curve has at most so many points; of a longer one every second, third ... is drawn."""
+# Viridis, whose lightness rises evenly, so that it also reads without colour.
+COLOURS = ((0.0, "#440154"), (0.25, "#3b528b"), (0.5, "#21918c"), (0.75, "#5ec962"), (1.0, "#fde725"))
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ def intervals(
             error_x=whiskers(rows),
             mode="markers",
             marker={"color": look[variant].colour, "symbol": look[variant].symbol, "size": 9},
-            customdata=[[plain(row["group"]), _spoken(row, suffix), int(row["n"])] for _, row in rows.iterrows()],
-            hovertemplate="%{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}" + _extra(variant),
+            customdata=[[plain(row["group"]), spoken_value(row, suffix), int(row["n"])] for _, row in rows.iterrows()],
+            hovertemplate="%{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}" + extra(variant),
             meta=variant,
         )
         if labelled:
@@ -105,105 +108,8 @@ def intervals(
     )  # fmt: skip
     figure.update_xaxes(title={"text": axis}, range=list(within) if within else _reach(points, reference))
     margin = {"l": 56, "r": 58 if labelled else 18, "t": 14, "b": 48}
-    return styled(figure, height=84 + len(groups) * max(46, 15 * (slots or members) + 16), margin=margin)
-
-
-def unlearning(changes: pd.DataFrame, look: Mapping[str, Look], bins: Sequence[str], reach: Sequence[float]) -> Figure:
-    """Mean change of log p by score bin, a line a variant, for one kind of response and one goal.
-
-    Args:
-        changes: variant, bin, order, value, low, high, n, as `unlearning_by_bin` gives.
-        bins: the names of all bins, which the panels share.
-        reach: the ends of the vertical scale (nats), which the panels share.
-    """
-    import plotly.graph_objects as go
-
-    variants = [variant for variant in look if variant in set(changes["variant"])]
-    figure = go.Figure()
-    for place, variant in enumerate(variants):
-        rows = changes[changes["variant"] == variant].sort_values("order")
-        shift = (place - (len(variants) - 1) / 2) * 0.36 / max(len(variants), 2)
-        figure.add_scatter(
-            x=(rows["order"] + shift).tolist(),
-            y=rows["value"].tolist(),
-            error_y=whiskers(rows),
-            mode="lines+markers",
-            line={"color": look[variant].colour, "width": 1.4},
-            marker={"symbol": look[variant].symbol, "size": 8},
-            customdata=[[row["bin"], _spoken(row, " nats"), int(row["n"])] for _, row in rows.iterrows()],
-            hovertemplate="score %{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}" + _extra(variant),
-            meta=variant,
-        )
-    figure.add_hline(y=0, line={"dash": "dot", "color": GREY, "width": 1.3})
-    figure.update_xaxes(
-        title={"text": "the response's score"}, tickvals=list(range(len(bins))), ticktext=list(bins), showgrid=False,
-        range=[-0.5, len(bins) - 0.5],
-    )  # fmt: skip
-    figure.update_yaxes(title={"text": "change of log p (nats)"}, range=list(reach))
-    return styled(figure, height=270)
-
-
-def score_edges(scores: pd.Series[float]) -> list[float]:
-    """The edges of the score bins: two points wide on a 1-10 scale, else five of one width; the last is closed."""
-    low, high = float(scores.min()), float(scores.max())
-    if low >= 1 and high <= 10:
-        edges = [1.0, 3.0, 5.0, 7.0, 9.0, 10.0]
-        first = max(place for place, edge in enumerate(edges[:-1]) if edge <= low)
-        last = min(place for place, edge in enumerate(edges) if edge >= high and place > first)
-        return edges[first : last + 1]
-    if low == high:
-        return [low, low + 1]
-    return [low + (high - low) * part / 5 for part in range(5)] + [high]
-
-
-def bin_names(edges: Sequence[float]) -> list[str]:
-    """What the bins are called: half-open but for the last."""
-    last = len(edges) - 2
-    return [
-        f"{low:.3g}–{high:.3g}" if place == last else f"{low:.3g}–<{high:.3g}"
-        for place, (low, high) in enumerate(pairwise(edges))
-    ]
-
-
-def unlearning_by_bin(likelihoods: pd.DataFrame, edges: Sequence[float]) -> pd.DataFrame:
-    """Mean change of log p (policy minus reference, nats) with a 95% t interval clustered by prompt.
-
-    `own` asks for a rejected response's own score (goal `rejected`) and for a chosen response's (goal `chosen`). A
-    variant that nowhere differs from the reference is the reference, which cannot change, and is left out.
-
-    Args:
-        likelihoods: variant, seed, pair_id, response, goal, score, logp_policy, logp_reference, and prompt_id where it
-            is known; else every pair is one cluster.
-        edges: the score bins' edges, as `score_edges` gives.
-
-    Returns:
-        variant, goal (none, best, own), response, bin, order (of the bin), value, low, high, n (pairs).
-    """
-    import pandas as pd
-
-    from radpo.analysis.statistics import mean
-
-    names = bin_names(edges)
-    frame = likelihoods.assign(change=likelihoods["logp_policy"] - likelihoods["logp_reference"])
-    frame = frame[frame["change"].notna() & frame["score"].notna()]
-    frame = frame[frame.groupby("variant")["change"].transform(lambda change: change.ne(0).any()).astype(bool)]
-    own = frame[frame["goal"] == frame["response"]].assign(goal="own")
-    frame = pd.concat([frame[frame["goal"].isin(["none", "best"])], own])
-    order = pd.cut(frame["score"], list(edges), right=False, labels=False)
-    frame = frame.assign(order=order.fillna(len(names) - 1).astype(int))  # the topmost edge belongs to the last bin
-    shared = "prompt_id" if "prompt_id" in frame.columns else "pair_id"
-    rows = []
-    for (variant, goal, response, place), group in frame.groupby(["variant", "goal", "response", "order"], sort=True):
-        estimate = mean(group["change"].to_numpy(), clusters=group[shared].to_numpy())
-        rows.append(
-            {
-                "variant": str(variant), "goal": str(goal), "response": str(response), "bin": names[int(str(place))],
-                "order": place, "value": estimate.value, "low": estimate.low, "high": estimate.high,
-                "n": group["pair_id"].nunique(),
-            }
-        )  # fmt: skip
-    columns = ["variant", "goal", "response", "bin", "order", "value", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=columns).astype({"low": "float64", "high": "float64"})
+    line = 30 if (slots or members) == 1 and len(groups) > 6 else max(46, 15 * (slots or members) + 16)
+    return styled(figure, height=84 + len(groups) * line, margin=margin)
 
 
 def radar(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
@@ -225,7 +131,7 @@ def radar(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
             mode="lines+markers",
             line={"color": look[str(variant)].colour, "width": 1.8},
             marker={"symbol": look[str(variant)].symbol, "size": 7},
-            hovertemplate="%{theta}: %{r:.2f}" + _extra(str(variant)),
+            hovertemplate="%{theta}: %{r:.2f}" + extra(str(variant)),
             meta=str(variant),
         )
     figure.update_polars(
@@ -243,29 +149,90 @@ def radar(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
     return styled(figure, height=380, margin={"l": 70, "r": 70, "t": 34, "b": 34})
 
 
-def turns(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
-    """MT-Bench scores (1-10) by turn as bars from the scale's lowest score, with 95% intervals.
+def bars(
+    points: pd.DataFrame,
+    look: Mapping[str, Look],
+    *,
+    axis: str,
+    base: float = 0.0,
+    within: tuple[float, float] | None = None,
+    reference: float | None = None,
+    published: pd.DataFrame | None = None,
+) -> Figure:
+    """Bars beside each other by group, a colour a variant, with 95% intervals; hatched beside them, published figures.
 
     Args:
-        points: variant, group (the turn), value, low, high, n.
+        points: variant, group, value, low, high, n.
+        base: where bars begin, the scale's lowest value.
+        reference: where a dotted line stands for no effect.
+        published: variant, group, value.
     """
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for variant, rows in points.groupby("variant", sort=False):
+    for variant in [variant for variant in look if variant in set(points["variant"])]:
+        rows = points[points["variant"] == variant]
         figure.add_bar(
             x=[plain(group) for group in rows["group"]],
-            y=(rows["value"] - 1).tolist(),
-            base=1,
+            y=(rows["value"] - base).tolist(),
+            base=base,
             error_y=whiskers(rows),
-            marker={"color": look[str(variant)].colour},
-            customdata=[[_spoken(row, ""), int(row["n"])] for _, row in rows.iterrows()],
-            hovertemplate="%{x}: %{customdata[0]}, n = %{customdata[1]}" + _extra(str(variant)),
-            meta=str(variant),
+            marker={"color": look[variant].colour},
+            customdata=[[spoken_value(row, ""), int(row["n"])] for _, row in rows.iterrows()],
+            hovertemplate="%{x}: %{customdata[0]}, n = %{customdata[1]}" + extra(variant),
+            meta=variant,
         )
-    figure.update_yaxes(title={"text": "score (1–10)"}, range=[1, 10.3], tickvals=[1, 4, 7, 10])
+        told = None if published is None else published[published["variant"] == variant]
+        if told is not None and len(told):
+            hatched = {"color": "rgba(0,0,0,0)", "line": {"color": look[variant].colour, "width": 1.4}}
+            figure.add_bar(
+                x=[plain(group) for group in told["group"]],
+                y=(told["value"] - base).tolist(),
+                base=base,
+                marker={**hatched, "pattern": {"shape": "/", "fgcolor": look[variant].colour, "size": 7}},
+                customdata=told["value"].tolist(),
+                hovertemplate="%{x}: %{customdata:.4g}, published" + extra(variant),
+                meta=variant,
+            )
+    if reference is not None:
+        figure.add_hline(y=reference, line={"dash": "dot", "color": GREY, "width": 1.3})
+    figure.update_yaxes(title={"text": axis}, range=None if within is None else list(within))
     figure.update_xaxes(showgrid=False)
-    return styled(figure, height=380)
+    return styled(figure, height=330)
+
+
+def grid(points: pd.DataFrame, look: Mapping[str, Look], *, axis: str, within: tuple[float, float] | None) -> Figure:
+    """Values as a coloured grid, variants down, groups across: for more variants than stand beside each other.
+
+    Args:
+        points: variant, group, value, low, high, n.
+        axis: what the colours say.
+        within: the ends of the colour scale; fitted to the values unless given.
+    """
+    import plotly.graph_objects as go
+
+    variants = [variant for variant in look if variant in set(points["variant"])]
+    groups = list(dict.fromkeys(points["group"]))
+    table = points.pivot(index="variant", columns="group", values="value").reindex(index=variants, columns=groups)
+    told = {
+        (row["variant"], row["group"]): f"{spoken_value(row, '')}, n = {int(row['n'])}" for _, row in points.iterrows()
+    }
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=[[None if value != value else value for value in row] for row in table.to_numpy(dtype=float).tolist()],
+        x=[plain(group) for group in groups],
+        y=[plain(variant) for variant in variants],
+        zmin=None if within is None else within[0],
+        zmax=None if within is None else within[1],
+        colorscale=COLOURS,
+        colorbar={"title": {"text": axis, "side": "right"}, "thickness": 12, "outlinewidth": 0},
+        customdata=[[told.get((variant, group), "") for group in groups] for variant in variants],
+        hovertemplate="%{y}, %{x}: %{customdata}<extra></extra>",
+        xgap=1, ygap=1, hoverongaps=False,
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_xaxes(showgrid=False, side="top", tickangle=-40 if len(groups) > 4 else 0)
+    return styled(figure, height=110 + 22 * len(variants), margin={"l": 56, "r": 8, "t": 70, "b": 12})
 
 
 def training(frame: pd.DataFrame, look: Mapping[str, Look], metric: str) -> Figure:
@@ -278,10 +245,13 @@ def training(frame: pd.DataFrame, look: Mapping[str, Look], metric: str) -> Figu
 
     figure = go.Figure()
     for (variant, seed), rows in frame[frame["metric"] == metric].groupby(["variant", "seed"], sort=False):
-        curve = rows.sort_values("step")
-        long = len(curve) > SMOOTHED_FROM
+        whole = rows.sort_values("step")
+        long = len(whole) > SMOOTHED_FROM
+        smooth = whole["value"].rolling(max(len(whole) // 25, 1), min_periods=1).mean()
+        kept = slice(None, None, -(-len(whole) // DRAWN))
+        curve = whole.iloc[kept]
         line = {"color": look[str(variant)].colour, "width": 1.6}
-        hover = "step %{x}: %{y:.4g}" + _extra(f"{variant}, seed {seed}")
+        hover = "step %{x}: %{y:.4g}" + extra(f"{variant}, seed {seed}")
         shared = {"x": curve["step"].tolist(), "hovertemplate": hover, "meta": str(variant)}
         figure.add_scatter(
             **shared, y=curve["value"].tolist(), line={**line, "width": 1 if long else 1.6}, mode="lines+markers"
@@ -289,9 +259,7 @@ def training(frame: pd.DataFrame, look: Mapping[str, Look], metric: str) -> Figu
             opacity=0.3 if long else 1.0,
         )  # fmt: skip
         if long:
-            window = len(curve) // 25
-            smooth = curve["value"].rolling(window, min_periods=1).mean()
-            figure.add_scatter(**shared, y=smooth.tolist(), line={**line, "width": 2}, mode="lines")
+            figure.add_scatter(**shared, y=smooth.iloc[kept].tolist(), line={**line, "width": 2}, mode="lines")
     if metric == "rewards/accuracies":
         figure.update_yaxes(range=[-0.03, 1.03])
     figure.update_xaxes(title={"text": "optimiser step"}, rangemode="tozero")
@@ -305,12 +273,12 @@ def plain(text: object, limit: int = 26) -> str:
     return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
 
 
-def _extra(name: str) -> str:
+def extra(name: str) -> str:
     """The name beside a hover label, as part of a template."""
     return f"<extra>{plain(name)}</extra>"
 
 
-def _spoken(row: pd.Series[Any], suffix: str) -> str:
+def spoken_value(row: pd.Series[Any], suffix: str) -> str:
     value = f"{row['value']:.4g}{suffix}"
     return value if row["low"] != row["low"] else f"{value} [{row['low']:.4g}, {row['high']:.4g}]"
 

@@ -1,21 +1,29 @@
-"""The report's words and its summary: a run comes in, sentences and cells go out, no more than intervals allow."""
+"""The report's words and its summary: a run and its tests come in, sentences and cells no bolder go out.
+
+Everything that depends on the baseline is worked out for each variant as the baseline; the page shows one at a time.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
+from radpo.report.compare import ALPHA, Compared, Difference, leaders
+from radpo.report.load import differing_data
 from radpo.report.quantities import (
-    Difference,
     Name,
     Quantity,
-    differ,
+    is_duel,
+    is_reference,
     is_true,
     measure,
     number,
-    of,
+    p_text,
     primary_names,
     unit,
+    upward,
 )
 
 if TYPE_CHECKING:
@@ -23,6 +31,11 @@ if TYPE_CHECKING:
 
 SMALL_SAMPLE = 200
 """Fewer examples than this behind a primary figure, and the report calls itself toy scale."""
+FEW = 6
+"""With so many variants or fewer, every one of them gets its sentences; with more, the table has to do."""
+
+QUALIFIED = ("unpaired", "these seeds only")
+"""The kinds of difference that the table names."""
 
 GOALS = {
     "none": "asked without a goal",
@@ -32,6 +45,8 @@ GOALS = {
 GROUPS = {"unlearning": "unlearning: change of log p (nats)"}
 METRICS = {
     "win_rate": "win rate",
+    "length_controlled_winrate": "length-controlled win rate",
+    "length_controlled_minimal_winrate": "length-controlled win rate (minimal GLM)",
     "delta_logp_rejected_high": "high-scored rejected",
     "acc": "accuracy",
     "acc_norm": "accuracy, normalised",
@@ -49,22 +64,38 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A difference from the baseline as numbers and as printed; `verdict` is better, worse, differs, or nothing.
+
+    `text` is the difference, `ends` its interval or, where there is none to print, why, `p` the adjusted p-value.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    p_holm: float | None
+    text: str
+    ends: str
+    p: str
+    verdict: str
+
+
+@dataclass(frozen=True)
 class Cell:
-    """One cell of the summary: what was measured, its difference from the baseline, and both as printed.
+    """One cell of the summary.
 
-    `change` is the difference, `ends` its interval or, where there is none to print, why.
-
-    `reference` marks the change of log-likelihood of the reference itself: 0 by definition, not by measurement.
+    `heat` is from 0, the worst of its column, to 7, the best; None where nothing is better. `first` marks the column's
+    best value, `best` one that tests tell from every other. `reference` marks the reference's own change of
+    log-likelihood: 0 by definition, not by measurement.
     """
 
     quantity: Quantity | None
-    difference: Difference | None
     text: str
     half: str
-    change: str
-    ends: str
-    reference: bool = False
+    heat: int | None = None
+    first: bool = False
     best: bool = False
+    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,16 +117,49 @@ class Summary:
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
 
 
-def summarise(run: Run) -> Summary:
+@dataclass(frozen=True)
+class View:
+    """What the page says with one variant as the baseline; `changes` has a row a variant and a column a figure."""
+
+    headline: str
+    note: str
+    findings: tuple[tuple[str, tuple[Finding, ...]], ...]
+    changes: tuple[tuple[Change | None, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The view as the page's script reads it."""
+        return asdict(self)
+
+
+def summarise(run: Run, compared: dict[str, Compared]) -> Summary:
     """A row for each variant, a column for each primary figure."""
-    columns = tuple(Column(name, *title(name), _up(run, name)) for name in primary_names(run))
+    columns = tuple(Column(name, *title(name), upward(run, name)) for name in primary_names(run))
     groups: dict[str, int] = {}
     for column in columns:
         heading = GROUPS.get(column.name.benchmark, column.name.benchmark)
         groups[heading] = groups.get(heading, 0) + 1
-    by_column = [_marked([_cell(run, variant, c.name) for variant in run.variants], c.up) for c in columns]
+    best = leaders(run, [column.name for column in columns], compared)
+    by_column = [_cells(run, column, best.get(column.name)) for column in columns]
     rows = tuple((variant, tuple(cells[i] for cells in by_column)) for i, variant in enumerate(run.variants))
     return Summary(columns, tuple(groups.items()), rows)
+
+
+def views(run: Run, compared: dict[str, Compared]) -> dict[str, View]:
+    """What the page says, for every variant as the baseline."""
+    names = primary_names(run)
+    ups = {name: upward(run, name) for name in names}
+    return {
+        baseline: View(
+            headline=headline(run, baseline, compared[baseline]),
+            note=_note(compared[baseline], baseline),
+            findings=findings(run, baseline, compared[baseline]) if len(run.variants) <= FEW else (),
+            changes=tuple(
+                tuple(_change(compared[baseline].get((variant, name)), name, ups[name]) for name in names)
+                for variant in run.variants
+            ),
+        )
+        for baseline in run.variants
+    }
 
 
 def title(name: Name) -> tuple[str, str]:
@@ -106,184 +170,235 @@ def title(name: Name) -> tuple[str, str]:
     return (metric, "") if name.subset == "all" else (name.subset, metric)
 
 
+def called(name: Name) -> str:
+    """What a figure is called in a sentence."""
+    if name.benchmark == "unlearning":
+        return f"unlearning {GOALS.get(name.subset, name.subset)}"
+    metric = "" if name.benchmark == "academic" else f" {spoken(name.metric)}"
+    return f"{name.benchmark if name.subset == 'all' else name.subset}{metric}"
+
+
 def spoken(metric: str) -> str:
     """A metric's name in words."""
     return METRICS.get(metric, metric.replace("_", " "))
 
 
-def headline(run: Run) -> str:
-    """The run in a sentence or two: the win rates, or where there are none, what was measured instead."""
-    name = next((n for n in primary_names(run) if n.metric == "win_rate"), None)
-    others = [variant for variant in run.variants if variant != run.baseline]
-    rates = {} if name is None else {v: q for v in others if (q := measure(run, v, name)) is not None}
-    if not rates:
+def headline(run: Run, baseline: str, compared: Compared) -> str:
+    """The verdict in a sentence or two: who is better or worse than the baseline, and at what."""
+    others = [variant for variant in run.variants if variant != baseline]
+    tested = [variant for variant in others if any(v == variant and d.p is not None for (v, _), d in compared.items())]
+    if not tested:
         names = ", ".join(dict.fromkeys(name.benchmark for name in primary_names(run))) or "no primary figure"
-        return f"{len(run.variants)} variants, measured on {names}."
-    if len(rates) <= 2:
-        return " ".join(f"{variant}: {_win_rate(run, rate)[0]}" for variant, rate in rates.items())
-    said = {variant: _win_rate(run, rate)[1] for variant, rate in rates.items()}
+        return f"{len(run.variants)} variants, measured on {names}; there is nothing to test against {baseline}."
+    told = {variant: _told(run, variant, compared) for variant in tested}
+    apart = {variant: found for variant, found in told.items() if any(found.values())}
+    same = [variant for variant in tested if variant not in apart]
+    if not apart:
+        who = _listed(same, "no variant") if len(same) <= FEW else f"any of {len(same)} variants"
+        return f"No difference from {baseline} is established for {who}."
+    if len(tested) <= FEW:
+        sentences = [_sentence(variant, found, baseline, compared) for variant, found in apart.items()]
+        rest = f" No difference is established for {_listed(same, '')}." if same else ""
+        return " ".join(sentences) + rest
     parts = [
-        f"{', '.join(found)} {words}"
-        for verdict, words in (("better", "above 50%"), ("worse", "below 50%"))
-        if (found := [variant for variant, one in said.items() if one == verdict])
-    ]
-    unclear = sum(one == "unclear" for one in said.values())
-    parts += [f"{unclear} not distinguishable from 50%"] if unclear else []
-    return f"Win rate against {run.baseline} of {len(rates)} variants: {'; '.join(parts)}."
+        f"{words} {_listed(members, '')}"
+        for words, keys in (("better:", {"better"}), ("worse:", {"worse"}), ("better at some, worse at others:",
+                            {"better", "worse"}), ("different:", {"differs"}))
+        if (members := [v for v, found in apart.items() if {key for key, at in found.items() if at} == keys])
+    ]  # fmt: skip
+    mixed = [v for v, found in apart.items() if {k for k, at in found.items() if at} > {"differs"}]
+    parts += [f"different in several ways: {_listed(mixed, '')}"] if mixed else []
+    parts += [f"no difference established: {len(same)} of {len(tested)}"] if same else []
+    return f"Against {baseline}: {'; '.join(parts)}."
 
 
-def findings(run: Run) -> list[tuple[str, list[Finding]]]:
+def findings(run: Run, baseline: str, compared: Compared) -> tuple[tuple[str, tuple[Finding, ...]], ...]:
     """For every variant but the baseline, what each benchmark's primary figures say."""
     said = []
     for variant in run.variants:
-        if variant != run.baseline:
-            found = [*_judged(run, variant), *_unlearned(run, variant), *_tasks(run, variant)]
-            said.append((variant, found))
-    return [(variant, found) for variant, found in said if found]
+        if variant != baseline:
+            found = []
+            for name in primary_names(run):
+                quantity = measure(run, variant, name)
+                if quantity is not None and name.benchmark != "academic":
+                    found.append(_figure(run, baseline, name, quantity, compared.get((variant, name))))
+            said.append((variant, (*found, *_tasks(run, variant, baseline, compared))))
+    return tuple((variant, found) for variant, found in said if found)
 
 
-def caveats(run: Run) -> list[str]:
-    """What was not done or is too small, the sample size first."""
+def caveats(run: Run, absent: Sequence[str]) -> list[str]:
+    """What was not done or is too small, the sample size first.
+
+    Args:
+        absent: the report's sections for which the run has no figures.
+    """
     rows = run.results[is_true(run.results["primary"])]
-    notes = [str(note) for note in run.manifest["notes"]]
+    notes = []
     if not rows.empty and int(rows["n"].min()) < SMALL_SAMPLE:
         sizes = f"{int(rows['n'].min())}" + (f" to {int(rows['n'].max())}" if rows["n"].nunique() > 1 else "")
-        notes.insert(
-            0,
+        notes.append(
             f"Toy scale: the primary figures rest on {sizes} examples each. They show that the machinery works; "
-            "they do not settle which method is better.",
+            "they do not settle which method is better."
         )
+    for place, source in enumerate(run.sources):
+        prefix = f"{source.label}: " if len(run.sources) > 1 else ""
+        notes += [f"{prefix}{note}" for note in source.manifest["notes"]]
+        for other in run.sources[place + 1 :]:
+            if differing := differing_data(source, other):
+                notes.append(
+                    f"{source.label} and {other.label} were run on different data ({', '.join(differing)}): their "
+                    "variants stand side by side and are not tested against each other."
+                )
+    if len(run.sources) > 1:
+        notes.append(
+            "Differences between runs are tested only over examples that both have, win rates only where both were "
+            "compared with the same answers. Judges and sampling are in each run's provenance; see that they agree."
+        )
+    if absent:
+        notes.append(f"Not shown, because there are no figures of them: {', '.join(absent)}.")
     return notes
 
 
-def _win_rate(run: Run, rate: Quantity) -> tuple[str, str]:
-    shown = f"win rate {number(rate.value, 'win_rate')}%"
-    if rate.half is None:
-        return f"{shown} against {run.baseline} (n = {rate.n}): every comparison alike, so no interval.", "unclear"
-    verdict = "unclear" if abs(rate.value - 50) <= rate.half else "better" if rate.value > 50 else "worse"
-    words = {"unclear": "not distinguishable from 50%", "better": "above 50%", "worse": "below 50%"}[verdict]
-    return f"{shown} ± {number(rate.half, 'win_rate')} against {run.baseline} (n = {rate.n}): {words}.", verdict
-
-
-def _judged(run: Run, variant: str) -> list[Finding]:
-    """Win rates against 50%, other judged scores against the baseline's."""
-    found = []
-    for name in primary_names(run):
-        if name.benchmark in ("academic", "unlearning"):
-            continue
-        quantity = measure(run, variant, name)
-        if quantity is None:
-            continue
-        if name.metric == "win_rate":
-            text, verdict = _win_rate(run, quantity)
-            found.append(Finding(name.benchmark, text[0].upper() + text[1:], verdict))
-            continue
-        shown = f"{title(name)[0].capitalize()} {number(quantity.value, name.metric)}"
-        shown += "" if quantity.half is None else f" ± {number(quantity.half, name.metric)}"
-        change = differ(run, variant, name)
-        tail = "." if change is None else f"; {_against(run, change, name)}."
-        found.append(Finding(name.benchmark, f"{shown} (n = {quantity.n}){tail}", _verdict(run, change, name)))
+def _told(run: Run, variant: str, compared: Compared) -> dict[str, list[Name]]:
+    """Where a variant is better, worse, or different with neither way better."""
+    found: dict[str, list[Name]] = {"better": [], "worse": [], "differs": []}
+    for (who, name), change in compared.items():
+        if who == variant and change.clear:
+            found[_verdict(change, upward(run, name))].append(name)
     return found
 
 
-def _unlearned(run: Run, variant: str) -> list[Finding]:
-    """The change in log p of high-scored rejected responses against no change, without a goal and with the best."""
-    found = []
-    for name in primary_names(run):
-        quantity = measure(run, variant, name) if name.benchmark == "unlearning" else None
-        if quantity is None:
-            continue
-        shown = number(quantity.value, name.metric, signed=True)
-        where = f" nats for high-scored rejected responses, {GOALS.get(name.subset, name.subset)} (n = {quantity.n})"
-        if quantity.half is None:
-            found.append(Finding("unlearning", f"{shown}{where}: no interval.", "unclear"))
-            continue
-        verdict = "unclear" if abs(quantity.value) <= quantity.half else "better" if quantity.value > 0 else "worse"
-        words = {
-            "unclear": "not distinguishable from no change",
-            "better": "likelier than before",
-            "worse": "unlearned",
-        }
-        text = f"{shown} ± {number(quantity.half, name.metric)}{where}: {words[verdict]}."
-        found.append(Finding("unlearning", text, verdict))
-    return found
+def _sentence(variant: str, found: Mapping[str, list[Name]], baseline: str, compared: Compared) -> str:
+    words = {"better": f"better than {baseline} on", "worse": f"worse than {baseline} on", "differs": "different on"}
+    parts = []
+    for verdict, names in found.items():
+        if names:
+            shown = [f"{called(name)} ({_brief(compared[variant, name], name)})" for name in names[:3]]
+            more = [f"{len(names) - 3} more"] if len(names) > 3 else []
+            parts.append(f"{words[verdict]} {_listed([*shown, *more], '')}")
+    return f"{variant} is {'; '.join(parts)}."
 
 
-def _tasks(run: Run, variant: str) -> list[Finding]:
-    """All academic tasks in one sentence: those that moved beyond their interval, and how many did not."""
-    names = [name for name in primary_names(run) if name.benchmark == "academic"]
-    changes = {name: change for name in names if (change := differ(run, variant, name)) is not None}
+def _brief(change: Difference, name: Name) -> str:
+    assert change.p_holm is not None
+    p = p_text(change.p_holm)
+    scale = {"%": " points", "nats": " nats"}.get(unit(name.metric), "")
+    return f"{number(change.value, name.metric, signed=True)}{scale}, p {p if p.startswith('<') else f'= {p}'}"
+
+
+def _listed(items: Sequence[str], nobody: str) -> str:
+    if len(items) < 2:
+        return items[0] if items else nobody
+    return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _note(compared: Compared, baseline: str) -> str:
+    tests = sum(change.p is not None for change in compared.values())
+    if not tests:
+        return "There was nothing to test."
+    return (
+        f"From two-sided t tests against {baseline}, p-values adjusted by Holm's method over {tests} "
+        f"{'tests' if tests > 1 else 'test'}; a difference is established where the adjusted p is below {ALPHA:g}."
+    )
+
+
+def _figure(run: Run, baseline: str, name: Name, quantity: Quantity, change: Difference | None) -> Finding:
+    """One figure in a sentence: its value, its difference from the baseline, and what the test makes of it."""
+    percent = "%" if unit(name.metric) == "%" else ""
+    shown = f"{number(quantity.value, name.metric, signed=unit(name.metric) == 'nats')}{percent}"
+    shown += "" if quantity.half is None else f" ± {number(quantity.half, name.metric)}"
+    if name.benchmark == "unlearning":
+        what = f"{shown} nats for high-scored rejected responses, {GOALS.get(name.subset, name.subset)}"
+    else:
+        what = f"{title(name)[0].removesuffix(' (%)').capitalize()} {shown}"
+    if change is None:
+        return Finding(name.benchmark, f"{what} (n = {quantity.n}).", "unclear")
+    if change.kind == "identical":
+        tail = f"the same as {baseline} on every example"
+    elif change.p_holm is None:
+        tail = f"{number(change.value, name.metric, signed=True)} from {baseline}, no test"
+    else:
+        against = _nothing(name) if change.kind == "against 50%" else baseline
+        # The change of log-likelihood from the reference is its difference from the reference.
+        same = is_reference(run, baseline, name) or change.kind == "against 50%"
+        by = number(change.value, name.metric, signed=True)
+        moved = "" if same else f"{by} {_ends(change, name)} from {against}, "
+        tail = f"{moved}{'' if change.clear else 'not '}distinguishable from {against if not same else _nothing(name)}"
+        p = p_text(change.p_holm)
+        tail += f" (p {p if p.startswith('<') else f'= {p}'})"
+    return Finding(name.benchmark, f"{what} (n = {quantity.n}); {tail}.", _mark(change, upward(run, name)))
+
+
+def _nothing(name: Name) -> str:
+    return "50%" if unit(name.metric) == "%" else "50" if is_duel(name) else "no change"
+
+
+def _tasks(run: Run, variant: str, baseline: str, compared: Compared) -> list[Finding]:
+    """All academic tasks in one sentence: those that moved, and how many did not."""
+    changes = {n: d for (who, n), d in compared.items() if who == variant and n.benchmark == "academic"}
     if not changes:
         return []
     moved = {name: change for name, change in changes.items() if change.clear}
-    still = len(changes) - len(moved)
-    parts = [f"{name.subset} {_interval(change, name)}" for name, change in moved.items()]
-    if still:
-        parts.append(f"{still} of {len(changes)} tasks not distinguishable from {run.baseline}")
-    verdicts = {_verdict(run, change, name) for name, change in moved.items()}
+    parts = [
+        f"{name.subset} {number(change.value, name.metric, signed=True)} {_ends(change, name)}"
+        for name, change in moved.items()
+    ]
+    if still := len(changes) - len(moved):
+        parts.append(f"{still} of {len(changes)} tasks not distinguishable from {baseline}")
+    verdicts = {_mark(change, upward(run, name)) for name, change in moved.items()}
     return [Finding("academic", f"{'; '.join(parts)}.", verdicts.pop() if len(verdicts) == 1 else "unclear")]
 
 
-def _against(run: Run, change: Difference, name: Name) -> str:
-    if change.kind == "identical":
-        return f"the same as {run.baseline} on every example"
-    if change.low is None:
-        return f"{number(change.value, name.metric, signed=True)} from {run.baseline}, no interval"
-    end = "" if change.clear else ": not distinguishable"
-    return f"{_interval(change, name)} from {run.baseline}{end}"
-
-
-def _interval(change: Difference, name: Name) -> str:
-    return f"{number(change.value, name.metric, signed=True)} {_ends(change, name)}"
-
-
 def _ends(change: Difference, name: Name) -> str:
-    assert change.low is not None
-    assert change.high is not None
+    if change.low is None or change.high is None:
+        return ""
     return f"[{number(change.low, name.metric, signed=True)}, {number(change.high, name.metric, signed=True)}]"
 
 
-def _verdict(run: Run, change: Difference | None, name: Name) -> str:
-    up = _up(run, name)
-    if change is None or not change.clear or up is None:
-        return "unclear"
-    return "better" if (change.value > 0) == up else "worse"
+def _verdict(change: Difference, up: bool | None) -> str:
+    return "differs" if up is None else "better" if (change.value > 0) == up else "worse"
 
 
-def _up(run: Run, name: Name) -> bool | None:
-    known = of(run.results, **name._asdict())["higher_is_better"].dropna()
-    return None if known.empty else bool(known.iloc[0])
+def _mark(change: Difference, up: bool | None) -> str:
+    return "unclear" if not change.clear or up is None else _verdict(change, up)
 
 
-def _cell(run: Run, variant: str, name: Name) -> Cell:
-    quantity = measure(run, variant, name)
-    if quantity is None:
-        return Cell(None, None, "–", "", "", "")
-    change = None if _is_reference(run, run.baseline, name) else differ(run, variant, name)
-    delta = "" if change is None else number(change.value, name.metric, signed=True)
-    ends = "" if change is None else change.kind if change.low is None else _ends(change, name)
-    if change is not None and change.low is not None and change.kind == "unpaired":
-        ends += " unpaired"
-    half = "" if quantity.half is None else number(quantity.half, name.metric)
-    text = number(quantity.value, name.metric)
-    return Cell(quantity, change, text, half, delta, ends, reference=_is_reference(run, variant, name))
+def _change(change: Difference | None, name: Name, up: bool | None) -> Change | None:
+    if change is None:
+        return None
+    ends = _ends(change, name) or ("identical" if change.kind == "identical" else "no interval")
+    return Change(
+        value=change.value, low=change.low, high=change.high, p_holm=change.p_holm,
+        text=number(change.value, name.metric, signed=True),
+        ends=f"{ends} {change.kind}" if change.kind in QUALIFIED and change.low is not None else ends,
+        p="" if change.p_holm is None or change.kind == "identical" else p_text(change.p_holm),
+        verdict=_verdict(change, up) if change.clear else "",
+    )  # fmt: skip
 
 
-def _is_reference(run: Run, variant: str, name: Name) -> bool:
-    quantity = measure(run, variant, name) if name.metric.startswith("delta_logp") else None
-    return quantity is not None and quantity.value == 0 and quantity.half is None
-
-
-def _marked(cells: list[Cell], up: bool | None) -> list[Cell]:
-    """Mark the leader only where its interval keeps clear of every other's: a lead within the error is no lead."""
-    measured = [(i, cell.quantity) for i, cell in enumerate(cells) if cell.quantity is not None and not cell.reference]
-    if up is None or len(measured) < 2:
-        return cells
-    sign = 1 if up else -1
-    (first, leader), *rest = sorted(measured, key=lambda item: -sign * item[1].value)
-    if leader.half is None or any(quantity.half is None for _, quantity in rest):
-        return cells
-    reach = max(sign * quantity.value + (quantity.half or 0.0) for _, quantity in rest)
-    if sign * leader.value - leader.half <= reach:
-        return cells
-    return [replace(cell, best=True) if place == first else cell for place, cell in enumerate(cells)]
+def _cells(run: Run, column: Column, best: str | None) -> list[Cell]:
+    name = column.name
+    found = {variant: measure(run, variant, name) for variant in run.variants}
+    references = {variant for variant in run.variants if is_reference(run, variant, name)}
+    values = [quantity.value for quantity in found.values() if quantity is not None]
+    low, high = (min(values), max(values)) if values else (math.nan, math.nan)
+    top = high if column.up else low
+    cells = []
+    for variant, quantity in found.items():
+        if quantity is None:
+            cells.append(Cell(None, "–", ""))
+            continue
+        judged = column.up is not None and low < high
+        place = (quantity.value - low) / (high - low) if judged else 0.0
+        cells.append(
+            Cell(
+                quantity,
+                number(quantity.value, name.metric),
+                "" if quantity.half is None else number(quantity.half, name.metric),
+                heat=round(7 * (place if column.up else 1 - place)) if judged else None,
+                first=judged and quantity.value == top,
+                best=variant == best,
+                reference=variant in references,
+            )
+        )
+    return cells

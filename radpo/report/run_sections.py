@@ -1,0 +1,139 @@
+"""The report's sections on the runs themselves: training, published figures, cost, settings. A run comes in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from radpo.report import figures, spread_figures
+from radpo.report.figures import Look
+from radpo.report.load import Run
+from radpo.report.panels import Panel, Section, figure_json, shown_in, span_of
+from radpo.report.quantities import Name, measure, number, of
+from radpo.report.summary import spoken
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TRAINING = {
+    "loss": "Loss",
+    "rewards/margins": "Reward margin, chosen minus rejected",
+    "rewards/accuracies": "Reward accuracy",
+    "logps/chosen": "log p of chosen (nats)",
+    "logps/rejected": "log p of rejected (nats)",
+    "grad_norm": "Gradient norm",
+}
+SHARED = "shared by variants"
+KINDS = 6
+"""So many kinds of stage, those that took longest, have a colour of their own."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published figure beside the run's own, which is None where it was not measured."""
+
+    variant: str
+    benchmark: str
+    subset: str
+    metric: str
+    value: str
+    source: str
+    ours: str | None
+    difference: str
+    rows: str
+
+
+def training(run: Run, looks: Mapping[str, Look]) -> Section:
+    """TRL's curves."""
+    if run.training is None:
+        return Section("training", "Training")
+    present = set(run.training["metric"])
+    panels = [
+        Panel(heading, figure_json(figures.training(run.training, looks, metric)))
+        for metric, heading in TRAINING.items()
+        if metric in present
+    ]
+    steps = run.training.groupby(["variant", "seed"])["step"].max()
+    logged = of(run.training, metric="loss").groupby(["variant", "seed"]).size()
+    caption = (
+        "TRL's own figures at every logged optimiser step, a line for each variant and seed "
+        f"(n = {span_of(steps)} steps). Each point is the mean over one batch, without an interval, so curves jump"
+        + ("; the firm line is the running mean over the last 1/25 of the steps" if (logged > 100).any() else "")
+        + (f"; of long curves only {figures.DRAWN} points are drawn" if (logged > figures.DRAWN).any() else "")
+        + ". Variants train on different pairs, so their losses do not compare directly."
+    )
+    return Section("training", "Training", caption, panels, 3, shown_in(looks, run.training))
+
+
+def cost(run: Run) -> Section:
+    """Seconds by stage; a section for each run directory's table is the template's."""
+    rows = _seconds(run)
+    if rows.empty:
+        return Section("cost", "Cost and time")
+    figure = spread_figures.stacked_seconds(rows)
+    caption = (
+        f"Seconds of computing by kind of stage, the {KINDS} that took longest by name. What several variants use, "
+        f"such as the reference's log-likelihoods, is done once and stands as “{SHARED}”. n = {len(rows):,} sums over "
+        "stages; times are of one run each, without an interval."
+    )
+    return Section("cost", "Cost and time", caption, [Panel("By variant", figure_json(figure), 2)], 2)
+
+
+def _seconds(run: Run) -> pd.DataFrame:
+    """variant, kind, seconds: what each variant's stages took, by the first word of their names."""
+    import pandas as pd
+
+    rows = []
+    for source in run.sources:
+        for stage in source.manifest["stages"]:
+            kind, *rest = str(stage["name"]).split("/")
+            owner = next((source.names[part] for part in rest if part in source.names), SHARED)
+            rows.append({"variant": owner, "kind": kind, "seconds": float(stage["seconds"])})
+    frame = pd.DataFrame(rows, columns=["variant", "kind", "seconds"])
+    summed = frame.groupby(["variant", "kind"], sort=False, as_index=False)["seconds"].sum()
+    kept = summed.groupby("kind")["seconds"].sum().nlargest(KINDS).index
+    summed["kind"] = summed["kind"].where(summed["kind"].isin(kept), "other")
+    summed = summed.groupby(["variant", "kind"], sort=False, as_index=False)["seconds"].sum()
+    order = {variant: place for place, variant in enumerate([SHARED, *run.variants])}
+    places = sorted(range(len(summed)), key=lambda place: order[str(summed["variant"].iloc[place])])
+    ordered: pd.DataFrame = summed.iloc[places].reset_index(drop=True)
+    return ordered
+
+
+def published(run: Run) -> list[Published]:
+    """Published figures with ours beside them, where both name the same variant, benchmark, subset and metric."""
+    if run.published is None:
+        return []
+    found = []
+    for row in run.published.to_dict("records"):
+        name = Name(str(row["benchmark"]), str(row["subset"]), str(row["metric"]))
+        ours = measure(run, str(row["variant"]), name)
+        half = "" if ours is None or ours.half is None else f" ± {number(ours.half, name.metric)}"
+        found.append(
+            Published(
+                str(row["variant"]), name.benchmark, name.subset, spoken(name.metric), f"{row['value']:g}",
+                "" if row["source"] != row["source"] else str(row["source"]),
+                None if ours is None else f"{number(ours.value, name.metric)}{half}",
+                "" if ours is None else number(ours.value - float(row["value"]), name.metric, signed=True),
+                "" if ours is None else " ".join(ours.rows),
+            )
+        )  # fmt: skip
+    return found
+
+
+def settings(variants: dict[str, Any]) -> list[tuple[str, list[str], bool]]:
+    """The variants' settings by dotted name: (name, one value a variant, whether they differ)."""
+    flat = [dict(_flat(values)) for values in variants.values()]
+    names = dict.fromkeys(name for values in flat for name in values)
+    rows: list[tuple[str, Sequence[str]]] = [(name, [values.get(name, "–") for values in flat]) for name in names]
+    return [(name, list(values), len(set(values)) > 1) for name, values in rows]
+
+
+def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    elif value is not None or prefix:
+        yield prefix or "value", value if isinstance(value, str) else json.dumps(value)
