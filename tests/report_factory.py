@@ -27,6 +27,13 @@ SENTENCES = (
 )
 
 
+JUDGED = {
+    "sent": 50, "answered": 48, "from_cache": 7, "failed": 1, "prompt_tokens": 12_345, "completion_tokens": 678,
+    "cost": 1.25, "unclear_cost": 0.5,
+}  # fmt: skip
+"""What a judge of one stage was asked."""
+
+
 def write_run(
     folder: Path,
     *,
@@ -321,6 +328,7 @@ def _manifest(variants: Sequence[str], seeds: Sequence[int], hostile: Sequence[s
             {
                 "name": f"{stage}/{variant}/seed-{seed}", "key": f"{place:032d}", "seconds": 4.0 + 37 * place,
                 "from_store": place % 3 == 2, "peak_mib": None if place == 1 else 812.5 + place,
+                **({"judge": JUDGED} if stage == "judge" else {}),
             }
             for seed in seeds
             for variant in variants

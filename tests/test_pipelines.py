@@ -300,6 +300,9 @@ def test_a_matrix_runs_all_three_benchmarks_with_a_judge_behind_an_endpoint(tmp_
     usages = list((tmp_path / "store").glob("stages/*/judge_usage.json"))
     assert usages
     assert all(json.loads(path.read_text())["sent"] > 0 for path in usages)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    paid = {stage["name"]: stage["judge"] for stage in manifest["stages"] if "judge" in stage}
+    assert {name.partition("/")[0] for name in paid} == {"alpaca-eval", "mt-bench", "arena-hard"}
     examples = pd.read_parquet(tmp_path / "run" / "examples.parquet")
     assert set(examples["benchmark"]) == {"alpaca-eval", "mt-bench", "arena-hard"}
     assert (examples[examples["benchmark"] == "arena-hard"]["baseline_output"] == "short").all()

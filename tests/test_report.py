@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from radpo.report import figures, unlearning_figures
 from radpo.report.build import build_comparison, build_report
 from radpo.report.compare import Compared, compare_all, leaders
 from radpo.report.embed import script_json
-from radpo.report.load import load_run, load_runs
+from radpo.report.load import JUDGE, load_run, load_runs
 from radpo.report.quantities import Name, bounds, measure, number, primary_names
 from radpo.report.summary import caveats, findings, headline, views
 from radpo.results import results_frame
@@ -94,7 +95,7 @@ def test_every_number_of_the_tables_is_that_of_its_rows(tmp_path: Path, runs: in
     html = build_comparison(folders, tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(html)
     results = [pd.read_parquet(folder / "results.parquet") for folder in folders]
-    assert {cell.table for cell in page.cells} == TRACED | {"cost", "settings"}
+    assert {cell.table for cell in page.cells} == TRACED | {"cost", "judges", "settings"}
     changes = 0
     checked = {"summary": 0, "all": 0, "all results": 0, "published": 0}
     for place, cell in enumerate(page.cells):
@@ -125,7 +126,9 @@ def test_every_number_of_the_tables_is_that_of_its_rows(tmp_path: Path, runs: in
             assert all(told(text, end) for text, end in zip(shown, ends, strict=True))
             assert size.text == str(n)
         checked[cell.table] += 1
-    primary = sum(table["primary"].sum() for table in results) / len(seeds)
+    # The length-controlled win rate has a column, too, though it is no mean over examples.
+    led_by = [table["primary"] | (table["metric"] == "length_controlled_winrate") for table in results]
+    primary = sum(map(sum, led_by)) / len(seeds)
     assert checked["summary"] == primary
     assert changes > 10 * runs
     assert checked["all results"] == sum(map(len, results))
@@ -187,6 +190,10 @@ def test_cost_and_settings_are_the_manifests(run_dir: Path, page: Page) -> None:
     seconds = [cell.text for cell in page.cells if cell.table == "cost" and cell.column == 1]
     wanted = [stage["seconds"] for stage in manifest["stages"]]
     assert [read(text) for text in seconds] == pytest.approx([*wanted, sum(wanted)])
+    judged = [stage["judge"] for stage in manifest["stages"] if "judge" in stage]
+    shown = [read(cell.text) for cell in page.cells if cell.table == "judges"]
+    asked = [[judge[key] for key in JUDGE] for judge in judged]
+    assert shown == pytest.approx([*chain.from_iterable(asked), *map(sum, zip(*asked, strict=True))])
     bars = page.figures("cost")[0]["data"]
     assert sum(sum(trace["x"]) for trace in bars) == pytest.approx(sum(wanted))
     assert [cell.text for cell in page.cells if cell.table == "settings"].count("5e-07") == len(manifest["variants"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -56,12 +56,13 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
             if any(cell.variant == name for cell in cells)
         },
         "notes": _notes(plan, cells, len(seeds), store),
-        "stages": [_stage(item, store.record(item.stage.key)) for item in done if item.stage.key in keys],
+        "stages": [_stage(item, store) for item in done if item.stage.key in keys],
         "wall_seconds": seconds,
     }
 
 
-def _stage(item: Done, record: Mapping[str, Any]) -> dict[str, Any]:
+def _stage(item: Done, store: Store) -> dict[str, Any]:
+    record, usage = store.record(item.stage.key), store.open(item.stage) / "judge_usage.json"
     return {
         "name": item.stage.name,
         "key": item.stage.key,
@@ -71,6 +72,7 @@ def _stage(item: Done, record: Mapping[str, Any]) -> dict[str, Any]:
         "peak_mib": item.peak_mib,
         "started": record.get("started"),
         "machine": record.get("machine"),
+        **({"judge": json.loads(usage.read_text(encoding="utf-8"))} if usage.exists() else {}),
     }
 
 

@@ -17,7 +17,7 @@ from radpo.report.analysis_sections import analysis_sections
 from radpo.report.compare import compare_all
 from radpo.report.embed import TEMPLATES, packed_json, plotly, policy, script, source_hash, style
 from radpo.report.examples import pack
-from radpo.report.load import Run, load_run, load_runs
+from radpo.report.load import JUDGE, Run, load_run, load_runs
 from radpo.report.quantities import primary_names
 from radpo.report.sections import sections
 
@@ -77,6 +77,7 @@ def render(run: Run) -> str:
         summary=summary.summarise(run, compared),
         sections=[section for section in found if section.panels],
         cost=run_sections.cost(run),
+        judge_columns=JUDGE,
         published=run_sections.published(run),
         settings=[run_sections.settings(source.manifest["variants"]) for source in run.sources],
         manifests=[json.dumps(source.manifest, indent=1, ensure_ascii=False) for source in run.sources],

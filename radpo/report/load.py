@@ -26,6 +26,7 @@ MANIFEST: Mapping[str, type | tuple[type, ...]] = {
     "wall_seconds": (int, float),
 }  # fmt: skip
 STAGE = ("name", "key", "seconds", "from_store", "peak_mib")
+JUDGE = ("answered", "from_cache", "failed", "prompt_tokens", "completion_tokens", "cost", "unclear_cost")
 
 
 @dataclass(frozen=True)
@@ -260,6 +261,9 @@ def _manifest(path: Path) -> dict[str, Any]:
         lacking = [key for key in STAGE if not isinstance(stage, dict) or key not in stage]
         if lacking:
             raise DataError(f"{path}: stages[{number}] lacks {', '.join(lacking)}; run the matrix again")
+        judge = stage.get("judge", dict.fromkeys(JUDGE, 0))
+        if not isinstance(judge, dict) or not all(isinstance(judge.get(key), int | float) for key in JUDGE):
+            raise DataError(f"{path}: stages[{number}].judge is not what a judge was asked; run the matrix again")
     return manifest
 
 

@@ -74,8 +74,14 @@ def subsets(run: Run, benchmark: str, metric: str) -> list[Name]:
 
 
 def primary_names(run: Run) -> list[Name]:
-    """The primary figures in the order of results.parquet, those of one benchmark together."""
-    names = names_of(run.results[is_true(run.results["primary"])])
+    """The primary figures in the order of results.parquet, those of one benchmark together.
+
+    AlpacaEval's length-controlled win rate is among them, as the figure that its leaderboard and papers go by. It is
+    not marked as primary because it is no mean over examples.
+    """
+    results = run.results
+    led_by = (results["benchmark"] == "alpaca-eval") & (results["metric"] == "length_controlled_winrate")
+    names = names_of(results[is_true(results["primary"]) | led_by])
     place = {"alpaca-eval": 0, "arena-hard": 1, "mt-bench": 2, "unlearning": 4}
     return sorted(names, key=lambda name: place.get(name.benchmark, 3))
 
