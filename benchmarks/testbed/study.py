@@ -1,0 +1,135 @@
+"""The controlled testbed from nothing to a table of claims: a model, its data, five runs of radpo, a page.
+
+Run from the repository's root: python benchmarks/testbed/study.py [--out runs/testbed] [--jobs 2]
+
+All that is made lies in OUT; interrupted, the same command goes on there. OUT/study gets what is worth keeping:
+claims.csv, results.parquet (all runs), study.html, and the main run's report, manifest and matrix.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from claims import CONDITIONED, EXPERIMENTS
+from pretrain import pretrain
+from task import BEST, draw_pairs, write_pairs, write_questions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HERE = Path(__file__).parent
+COMPANIONS: dict[str, dict[str, Any]] = {
+    "noise-1": {"noise": 1.0},
+    "noise-2": {"noise": 2.0},
+    "noise-4": {"noise": 4.0},
+    "capped": {"best": 8},
+}
+"""What the companion runs' training pairs are drawn with (`task.draw_pairs`)."""
+KEPT = ("report.html", "manifest.json", "matrix.yaml")
+"""The main run's files that the study keeps."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    pretraining_steps: int
+    pretraining_batch: int
+    pairs: int
+    heldout: int
+    questions: int
+    seeds: tuple[int, ...]
+    companions: tuple[str, ...]
+
+
+FULL = Size(
+    pretraining_steps=800, pretraining_batch=128, pairs=3000, heldout=200, questions=150, seeds=(0, 1, 2, 3, 4),
+    companions=tuple(COMPANIONS),
+)  # fmt: skip
+TOY = Size(pretraining_steps=2, pretraining_batch=8, pairs=96, heldout=16, questions=3, seeds=(0,), companions=())
+
+
+def main() -> None:
+    """Make whatever is not there yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/testbed"))
+    parser.add_argument("--jobs", type=int, default=2, help="stages at once; the cores are divided among them")
+    parser.add_argument("--toy", action="store_true", help="too small to mean anything: whether all of it runs")
+    arguments = parser.parse_args()
+    size = TOY if arguments.toy else FULL
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    make_inputs(arguments.out, size)
+    runs = write_matrices(arguments.out, size)
+    for name in runs:
+        say(f"run {name}", start)
+        command = [sys.executable, "-m", "radpo", "run", f"{name}.yaml", "--out", f"runs/{name}"]
+        subprocess.run([*command, "--jobs", str(arguments.jobs)], cwd=arguments.out, check=True, stdout=sys.stderr)
+    table = conclude(arguments.out, runs)
+    say("done", start)
+    print(table.to_string(columns=["experiment", "seeds", "effect", "low", "high", "smallest", "verdict"]))
+
+
+def say(what: str, start: float) -> None:
+    print(f"{time.perf_counter() - start:7.1f} s  {what}", file=sys.stderr, flush=True)
+
+
+def make_inputs(out: Path, size: Size) -> None:
+    """The model, the pairs and the questions. A model that is there stays; data are drawn again."""
+    if not (out / "model").exists():
+        partial = out / "model.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        pretrain(partial, seed=0, steps=size.pretraining_steps, batch_size=size.pretraining_batch)
+        partial.rename(out / "model")
+    for name in ("main", *size.companions):
+        write_pairs(draw_pairs(size.pairs, "train", **COMPANIONS.get(name, {})), out / f"{name}.jsonl")
+    write_pairs(draw_pairs(size.heldout, "heldout"), out / "heldout.jsonl")
+    write_questions(size.questions, "questions", out / "questions.jsonl")
+
+
+def write_matrices(out: Path, size: Size) -> list[str]:
+    """The matrix files beside what they name; returns the runs' names."""
+    templates = {"main": "main.yaml", **dict.fromkeys(size.companions, "companion.yaml")}
+    for name, template in templates.items():
+        matrix = yaml.safe_load((HERE / template).read_text(encoding="utf-8"))
+        matrix |= {"name": name, "seeds": list(size.seeds)}
+        matrix["data"]["train"]["path"] = f"{name}.jsonl"
+        matrix["benchmarks"]["calibration"]["best_seen"] = COMPANIONS.get(name, {}).get("best", BEST)
+        (out / f"{name}.yaml").write_text(yaml.safe_dump(matrix, sort_keys=False), encoding="utf-8")
+    return list(templates)
+
+
+def conclude(out: Path, runs: list[str]) -> pd.DataFrame:
+    """The table of claims from the runs' results, and the folder to keep."""
+    import pandas as pd
+
+    from radpo.analysis.claims import judge, near_equal_shares
+    from radpo.report.claims_page import write_claims_page
+
+    frames = []
+    for name in runs:
+        folder = out / "runs" / name
+        shares = near_equal_shares(pd.read_parquet(folder / "likelihoods.parquet"))
+        frames += [frame.assign(run=name) for frame in (pd.read_parquet(folder / "results.parquet"), shares)]
+    results = pd.concat(frames, ignore_index=True)
+    study = out / "study"
+    study.mkdir(exist_ok=True)
+    for name in KEPT:
+        shutil.copyfile(out / "runs" / "main" / name, study / name)
+    results.to_parquet(study / "results.parquet", index=False)
+    table = judge([experiment for experiment in EXPERIMENTS if experiment.runs <= set(runs)], results)
+    table.to_csv(study / "claims.csv", index=False, float_format="%.4f")
+    write_claims_page(study / "study.html", table, results, CONDITIONED)
+    return table
+
+
+if __name__ == "__main__":
+    main()
