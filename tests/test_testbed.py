@@ -284,7 +284,7 @@ def test_the_whole_study_runs_at_toy_size(tmp_path: Path) -> None:
     assert set(table["verdict"]) == {"unclear at this scale"}, "one seed decides nothing"
     frame = pd.read_parquet(study / "results.parquet")
     assert set(frame[frame["run"] == "main"]["variant"]) == {
-        "base", "dpo", "ra-dpo", "half-ra", "ira", "cond-sft", "dpo-2-epochs",
+        "base", "dpo", "ra-dpo", "half-ra", "ira", "cond-sft", "dpo-2-epochs", "dpo-gentle",
     }  # fmt: skip
     scores = frame[(frame["benchmark"] == "calibration") & (frame["metric"] == "score")]["value"]
     assert scores.between(1, 10).all()

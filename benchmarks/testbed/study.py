@@ -12,6 +12,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,10 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "capped": {"best": 8},
 }
 """What the companion runs' training pairs are drawn with (`task.draw_pairs`)."""
-KEPT = ("report.html", "manifest.json", "matrix.yaml")
+KEPT = ("manifest.json", "matrix.yaml")
 """The main run's files that the study keeps."""
+CURVES = ("loss", "rewards/accuracies", "rewards/margins")
+"""The training figures that the kept report shows; all of them, and the examples, are in the run's own."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,29 @@ def conclude(out: Path, runs: list[str]) -> pd.DataFrame:
     study.mkdir(exist_ok=True)
     for name in KEPT:
         shutil.copyfile(out / "runs" / "main" / name, study / name)
+    report(out / "runs" / "main", study / "report.html")
     results.to_parquet(study / "results.parquet", index=False)
     table = judge([experiment for experiment in EXPERIMENTS if experiment.runs <= set(runs)], results)
     table.to_csv(study / "claims.csv", index=False, float_format="%.4f")
     write_claims_page(study / "study.html", table, results, CONDITIONED)
     return table
+
+
+def report(run: Path, kept: Path) -> None:
+    """The run's report without its examples and with fewer training figures, so that it is small enough to keep."""
+    import pandas as pd
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file in run.glob("*"):
+            if file.suffix != ".html":
+                shutil.copyfile(file, folder / file.name)
+        pd.read_parquet(run / "examples.parquet").head(0).to_parquet(folder / "examples.parquet", index=False)
+        training = pd.read_parquet(run / "training.parquet")
+        training[training["metric"].isin(CURVES)].to_parquet(folder / "training.parquet", index=False)
+        command = [sys.executable, "-m", "radpo", "report", str(folder)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        shutil.copyfile(folder / "report.html", kept)
 
 
 if __name__ == "__main__":
