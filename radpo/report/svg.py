@@ -85,8 +85,8 @@ class _Scale:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Some five round numbers."""
-        rough = (self.high - self.low) / 5
+        """Some four to eight round numbers."""
+        rough = (self.high - self.low) / 8
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
         first = math.ceil(self.low / step)
