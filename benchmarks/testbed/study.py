@@ -42,7 +42,7 @@ CURVES = ("loss", "rewards/accuracies", "rewards/margins")
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """How much of everything; no variants named are all of them."""
 
     pretraining_steps: int
     pretraining_batch: int
@@ -51,13 +51,17 @@ class Size:
     questions: int
     seeds: tuple[int, ...]
     companions: tuple[str, ...]
+    variants: tuple[str, ...] = ()
 
 
 FULL = Size(
     pretraining_steps=800, pretraining_batch=128, pairs=3000, heldout=200, questions=150, seeds=(0, 1, 2, 3, 4),
     companions=tuple(COMPANIONS),
 )  # fmt: skip
-TOY = Size(pretraining_steps=2, pretraining_batch=8, pairs=96, heldout=16, questions=3, seeds=(0,), companions=())
+TOY = Size(
+    pretraining_steps=2, pretraining_batch=8, pairs=64, heldout=16, questions=3, seeds=(0,), companions=(),
+    variants=("base", "dpo", "ra-dpo"),
+)  # fmt: skip
 
 
 def main() -> None:
@@ -76,7 +80,8 @@ def main() -> None:
         say(f"run {name}", start)
         command = [sys.executable, "-m", "radpo", "run", f"{name}.yaml", "--out", f"runs/{name}"]
         subprocess.run([*command, "--jobs", str(arguments.jobs)], cwd=arguments.out, check=True, stdout=sys.stderr)
-    table = conclude(arguments.out, runs)
+    there = frozenset(("main", variant) for variant in size.variants) or None
+    table = conclude(arguments.out, runs, there)
     say("done", start)
     print(table.to_string(columns=["experiment", "seeds", "effect", "low", "high", "smallest", "verdict"]))
 
@@ -104,14 +109,21 @@ def write_matrices(out: Path, size: Size) -> list[str]:
     for name, template in templates.items():
         matrix = yaml.safe_load((HERE / template).read_text(encoding="utf-8"))
         matrix |= {"name": name, "seeds": list(size.seeds)}
+        matrix["variants"] = {
+            v: how for v, how in matrix["variants"].items() if not size.variants or v in size.variants
+        }
         matrix["data"]["train"]["path"] = f"{name}.jsonl"
         matrix["benchmarks"]["calibration"]["best_seen"] = COMPANIONS.get(name, {}).get("best", BEST)
         (out / f"{name}.yaml").write_text(yaml.safe_dump(matrix, sort_keys=False), encoding="utf-8")
     return list(templates)
 
 
-def conclude(out: Path, runs: list[str]) -> pd.DataFrame:
-    """The table of claims from the runs' results, and the folder to keep."""
+def conclude(out: Path, runs: list[str], there: frozenset[tuple[str, str]] | None = None) -> pd.DataFrame:
+    """The table of claims from the runs' results, and the folder to keep.
+
+    Args:
+        there: the runs and variants that were made, if not all of them: experiments that need others are left out.
+    """
     import pandas as pd
 
     from radpo.analysis.claims import judge, near_equal_shares
@@ -129,7 +141,8 @@ def conclude(out: Path, runs: list[str]) -> pd.DataFrame:
         shutil.copyfile(out / "runs" / "main" / name, study / name)
     report(out / "runs" / "main", study / "report.html")
     results.to_parquet(study / "results.parquet", index=False)
-    table = judge([experiment for experiment in EXPERIMENTS if experiment.runs <= set(runs)], results)
+    experiments = [experiment for experiment in EXPERIMENTS if experiment.takes <= there] if there else EXPERIMENTS
+    table = judge(experiments, results)
     table.to_csv(study / "claims.csv", index=False, float_format="%.4f")
     write_claims_page(study / "study.html", table, results, CONDITIONED)
     return table

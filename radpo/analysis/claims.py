@@ -62,9 +62,9 @@ class Experiment:
     decides: bool = False
 
     @property
-    def runs(self) -> frozenset[str]:
-        """The runs that it takes."""
-        return frozenset(side.run for side in (self.ours, self.theirs) if isinstance(side, Figure))
+    def takes(self) -> frozenset[tuple[str, str]]:
+        """The runs and variants that it needs."""
+        return frozenset((side.run, side.variant) for side in (self.ours, self.theirs) if isinstance(side, Figure))
 
 
 def verdict(effect: Estimate, smallest: float, seeds: int) -> Verdict:
