@@ -312,3 +312,14 @@ def test_seed_means_are_what_the_page_says() -> None:
 
     found = mean([1.0, 2.0, 3.0])
     assert spoken(found) == "2.00 [-0.48, 4.48]"
+
+
+@pytest.mark.parametrize("name", ["smollm2", "smollm2-gpu"])
+def test_the_matrices_of_the_real_model_expand_to_plans(name: str, bundled_model: str) -> None:
+    from radpo.config import load_matrix
+    from radpo.matrix.expand import expand
+
+    plan = expand(load_matrix(TESTBED.parent / "study" / f"{name}.yaml"))
+    assert plan.matrix.model == bundled_model
+    assert len(plan.cells) == len(plan.matrix.variants) * len(plan.matrix.seeds)
+    assert {stage.name.partition("/")[0] for stage in plan.stages} >= {"train", "unlearning", "calibration"}
