@@ -152,6 +152,8 @@ def report(run: Path, kept: Path) -> None:
     """The run's report without its examples and with fewer training figures, so that it is small enough to keep."""
     import pandas as pd
 
+    from radpo.report.build import build_report
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for file in run.glob("*"):
@@ -160,9 +162,7 @@ def report(run: Path, kept: Path) -> None:
         pd.read_parquet(run / "examples.parquet").head(0).to_parquet(folder / "examples.parquet", index=False)
         training = pd.read_parquet(run / "training.parquet")
         training[training["metric"].isin(CURVES)].to_parquet(folder / "training.parquet", index=False)
-        command = [sys.executable, "-m", "radpo", "report", str(folder)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        shutil.copyfile(folder / "report.html", kept)
+        shutil.copyfile(build_report(folder), kept)
 
 
 if __name__ == "__main__":
