@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.analysis.statistics import Estimate, mean
 from radpo.report.figures import Look, looks
-from radpo.report.svg import Point, Series, chart
+from radpo.report.svg import INK, Point, Series, chart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,8 @@ class _Study:
         self._values: Mapping[Any, list[float]] = results.groupby(key)["value"].apply(list).to_dict()
         self.variants: list[str] = list(dict.fromkeys(results[results["run"] == "main"]["variant"]))
         self.runs: list[str] = list(dict.fromkeys(results["run"]))
-        self.look: dict[str, Look] = looks(self.variants, "dpo" if "dpo" in self.variants else self.variants[0])
+        trained = [variant for variant in self.variants if variant != "base"]
+        self.look: dict[str, Look] = {"base": Look(INK, "circle"), **looks(trained, "dpo")}
         self._conditioned = conditioned
 
     def estimate(self, variant: str, cell: Cell, run: str = "main") -> Estimate | None:
