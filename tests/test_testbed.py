@@ -285,7 +285,7 @@ def test_a_chart_shows_every_point_and_escapes_names() -> None:
 
 
 def test_the_whole_study_runs_at_toy_size(tmp_path: Path) -> None:
-    command = [sys.executable, str(TESTBED / "study.py"), "--toy", "--jobs", "1", "--out", str(tmp_path)]
+    command = [sys.executable, str(TESTBED / "study.py"), "--toy", "--jobs", "2", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     kept = tmp_path / "study"

@@ -1,6 +1,6 @@
 """The controlled testbed from nothing to a table of claims: a model, its data, five runs of radpo, a page.
 
-Run from the repository's root: python benchmarks/testbed/study.py [--out runs/testbed] [--jobs 2]
+Run from the repository's root: python benchmarks/testbed/study.py [--out runs/testbed] [--jobs N]
 
 All that is made lies in OUT; interrupted, the same command goes on there. OUT/study gets what is worth keeping:
 claims.csv, results.parquet (all runs), study.html, and the main run's report, manifest and matrix.
@@ -22,6 +22,8 @@ import yaml
 from claims import CONDITIONED, EXPERIMENTS
 from pretrain import pretrain
 from task import BEST, draw_pairs, write_pairs, write_questions
+
+from radpo.matrix.machine import cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +70,9 @@ def main() -> None:
     """Make whatever is not there yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/testbed"))
-    parser.add_argument("--jobs", type=int, default=2, help="stages at once; the cores are divided among them")
+    parser.add_argument(
+        "--jobs", type=int, default=cores(), help="stages at once; by default a core each, which gives the figures kept"
+    )
     parser.add_argument("--toy", action="store_true", help="too small to mean anything: whether all of it runs")
     arguments = parser.parse_args()
     size = TOY if arguments.toy else FULL
