@@ -452,7 +452,7 @@ def test_the_headline_of_many_variants_groups_them(tmp_path: Path) -> None:
     values = {"a": 70.0, "b": 52.0, "c": 30.0, "d": 51.0, "e": 49.0, "f": 50.5, "g": 75.0}
     folder = with_results(tmp_path, *({"variant": name, "value": v, "stderr": 4.0} for name, v in values.items()))
     assert headline(load_run(folder), "base", against(folder)) == (
-        "Against base: better: a and g; worse: c; no difference established: 4 of 7."
+        "Against base: better at alpaca-eval: a and g; worse at alpaca-eval: c; no difference established: 4 of 7."
     )
 
 
@@ -478,7 +478,7 @@ def test_the_headline_names_those_and_only_those_whose_adjusted_test_says_so(
     ps = [2 * stats.t.sf(abs(value - 50) / error, 47) for value, error in named.values()]
     adjusted = multipletests(ps, method="holm")[1]
     for name, p in zip(named, adjusted, strict=True):
-        told = re.search(rf"{name} is (better|worse)", words) or re.search(rf"(better|worse):[^;]*{name}", words)
+        told = re.search(rf"{name} is (better|worse)", words) or re.search(rf"(better|worse) at [^:;]*:[^;]*{name}", words)
         assert (told[1] if told else "same") == (
             "same" if p >= 0.05 else "better" if named[name][0] > 50 else "worse"
         ), words

@@ -200,12 +200,18 @@ def headline(run: Run, baseline: str, compared: Compared) -> str:
         sentences = [_sentence(variant, found, baseline, compared) for variant, found in apart.items()]
         rest = f" No difference is established for {_listed(same, '')}." if same else ""
         return " ".join(sentences) + rest
-    parts = [
-        f"{words} {_listed(members, '')}"
-        for words, keys in (("better:", {"better"}), ("worse:", {"worse"}), ("better at some, worse at others:",
-                            {"better", "worse"}), ("different:", {"differs"}))
-        if (members := [v for v, found in apart.items() if {key for key, at in found.items() if at} == keys])
-    ]  # fmt: skip
+    parts = []
+    for words, keys in (("better", {"better"}), ("worse", {"worse"}), ("better at some, worse at others",
+                        {"better", "worse"}), ("different", {"differs"})):  # fmt: skip
+        members = {v: found for v, found in apart.items() if {key for key, at in found.items() if at} == keys}
+        if len(keys) > 1:
+            parts += [f"{words}: {_listed(list(members), '')}"] if members else []
+            continue
+        where: dict[str, list[str]] = {}
+        for variant, found in members.items():
+            at = dict.fromkeys(name.benchmark for names in found.values() for name in names)
+            where.setdefault(_listed(list(at), ""), []).append(variant)
+        parts += [f"{words} at {at}: {_listed(variants, '')}" for at, variants in where.items()]
     mixed = [v for v, found in apart.items() if {k for k, at in found.items() if at} > {"differs"}]
     parts += [f"different in several ways: {_listed(mixed, '')}"] if mixed else []
     parts += [f"no difference established: {len(same)} of {len(tested)}"] if same else []
