@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -138,6 +138,14 @@ def wait_until(page: Any, expression: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"{expression} does not hold after {seconds:g} seconds"
+        page.wait_for_timeout(50)
+
+
+def comes_to(page: Any, found: Callable[[], Any], wanted: Any, seconds: float = 60.0) -> None:
+    """Wait until what is found is what is wanted: pages answer keys and clicks in their own time."""
+    end = time.monotonic() + seconds
+    while (last := found()) != wanted:
+        assert time.monotonic() < end, f"{last!r} is not {wanted!r} after {seconds:g} seconds"
         page.wait_for_timeout(50)
 
 

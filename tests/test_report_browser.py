@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from report_factory import ALL, write_run
-from report_page import Watched, chromium, wait_until
+from report_page import Watched, chromium, comes_to, wait_until
 
 from radpo.report.build import build_report
 
@@ -109,7 +109,7 @@ def test_the_page_works_without_an_error_or_a_request(watched: Watched, run_dir:
     page.locator("#count", has_text=f"{len(lost)} of").wait_for()
     assert page.locator(".row .scores.first").count() > 0
     assert page.locator(".row .scores.second").count() == 0
-    assert page.locator("#example .answer h4 .verdict").all_inner_texts() == ["better", "worse"]
+    comes_to(page, page.locator("#example .answer h4 .verdict").all_inner_texts, ["better", "worse"])
 
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.click("#theme")
@@ -125,8 +125,8 @@ def test_the_page_works_without_an_error_or_a_request(watched: Watched, run_dir:
     assert values == sorted(values, reverse=True)
 
     page.click('#academic .legend button[data-variant="dpo"]')
-    hidden = page.evaluate("document.querySelector('#academic .plot').data.filter((t) => t.visible === false)")
-    assert {trace["meta"] for trace in hidden} == {"dpo"}
+    hidden = "document.querySelector('#academic .plot').data.filter((t) => t.visible === false)"
+    comes_to(page, lambda: {trace["meta"] for trace in page.evaluate(hidden)}, {"dpo"})
     assert watched.trouble == []
 
 
@@ -153,10 +153,11 @@ def test_another_baseline_gives_other_differences_and_words(watched: Watched, ru
     assert others != static
     assert all(not text for text in page.locator("tr[data-variant='dpo'] .change").all_inner_texts())
     assert "dpo" in page.inner_text("#headline-note")
-    assert page.locator("#findings h3").all_inner_texts() == ["base", "ra-dpo"]
+    comes_to(page, page.locator("#findings h3").all_inner_texts, ["base", "ra-dpo"])
     page.select_option("#baseline", "base")
     page.locator("tr.baseline[data-variant='base']").wait_for()
-    assert page.locator("#summary-table .change").all_inner_texts() == static  # the template and the script agree
+    # The template and the script agree.
+    comes_to(page, page.locator("#summary-table .change").all_inner_texts, static)
     assert watched.trouble == []
 
 
@@ -192,26 +193,27 @@ def test_the_summary_is_copied_as_csv_markdown_and_latex(watched: Watched, run_d
 def test_an_examples_link_opens_that_example_and_keys_go_on_from_it(watched: Watched, run_dir: Path) -> None:
     page = watched.open(run_dir / "report.html", "#example=alpaca-eval%2Fslogan%2Fprompt-00004%2F0", examples=False)
     page.locator("#example .prompt", has_text="topic-00004").wait_for()
-    assert page.locator("#example .answer h4 bdi").all_inner_texts() == ["base", "dpo"]
-    assert page.locator("#example .checks li").count() > 0
+    comes_to(page, page.locator("#example .answer h4 bdi").all_inner_texts, ["base", "dpo"])
+    page.locator("#example .checks li").first.wait_for()
     page.click("#example .others summary")
-    assert page.locator("#example .answer h4 bdi").all_inner_texts() == ["base", "dpo", "ra-dpo"]
+    comes_to(page, page.locator("#example .answer h4 bdi").all_inner_texts, ["base", "dpo", "ra-dpo"])
     assert "asked for 10" in page.locator("#example .others .goal").inner_text()
     page.focus("#list")
     page.keyboard.press("ArrowDown")
     page.locator("#example .prompt", has_text="topic-00005").wait_for()
-    assert page.get_attribute("#list", "aria-activedescendant") == page.get_attribute('[aria-selected="true"]', "id")
+    selected = page.get_attribute('[aria-selected="true"]', "id")
+    comes_to(page, lambda: page.get_attribute("#list", "aria-activedescendant"), selected)
     page.keyboard.press("End")
     page.locator("#example h3", has_text="academic/radpo_one_word/59/0").wait_for()
-    assert page.locator('[aria-selected="true"]').is_visible()
+    page.locator('[aria-selected="true"]').wait_for()
     page.keyboard.press("k")
     page.locator("#example h3", has_text="academic/radpo_one_word/58/0").wait_for()
     page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "search"
+    wait_until(page, "document.activeElement.id === 'search'")
     address = page.url
     page.evaluate("location.hash = '#example=&b=mt-bench&c=math&v=dpo&w=ra-dpo'")
     page.locator("#count", has_text="4 of").wait_for()
-    assert page.input_value("#second") == "ra-dpo"
+    comes_to(page, lambda: page.input_value("#second"), "ra-dpo")
     page.goto(address)
     page.locator("#example h3", has_text="academic/radpo_one_word/58/0").wait_for()
     page.evaluate("location.hash = '#example=no-such-thing'")
@@ -227,6 +229,7 @@ def test_marked_words_are_those_that_differ(watched: Watched, tmp_path: Path) ->
     frame.loc[frame["variant"] == "dpo", "output"] = texts["dpo"]
     frame.to_parquet(folder / "examples.parquet", index=False)
     page = watched.open(build_report(folder))
+    page.locator("#example ins").first.wait_for()
     assert "cat" in page.locator("#example del").all_text_contents()
     assert "dog" in page.locator("#example ins").all_text_contents()
     words = {
