@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radpo.config.published import COLUMNS as PUBLISHED
 from radpo.errors import DataError
 from radpo.results import EXAMPLE_DTYPES, RESULT_DTYPES
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 LIKELIHOODS = ("variant", "seed", "pair_id", "response", "goal", "score", "tokens", "logp_policy", "logp_reference")
 TRAINING = ("variant", "seed", "step", "metric", "value")
 TRAJECTORY = ("variant", "seed", "step", "id", "side", "goal", "logp", "tokens")
-PUBLISHED = ("variant", "benchmark", "metric", "subset", "value", "source")
 MANIFEST: Mapping[str, type | tuple[type, ...]] = {
     "name": str, "created": str, "radpo": str, "git_commit": (str, type(None)), "platform": dict, "packages": dict,
     "models": dict, "data": dict, "seeds": list, "baseline": str, "variants": dict, "notes": list, "stages": list,
