@@ -23,7 +23,7 @@ TEMPLATE = (
 )
 # The command in a process of its own, which says at its end how much memory it held at most.
 MEASURED = (
-    "import re, sys; from radpo.cli import app; app(sys.argv[1:], standalone_mode=False); "
+    "import re, sys; from radpo.cli.main import app; app(sys.argv[1:], standalone_mode=False); "
     "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr)"
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from radpo.errors import RadpoError
+from radpo.core.errors import RadpoError
 
 __version__ = version("radpo")
 __all__ = ["RadpoError", "__version__"]

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from radpo.matrix.graph import Function, Stage, Task
-from radpo.matrix.perform import perform
-from radpo.matrix.schedule import Done, Event, run_stages
-from radpo.matrix.store import Store
+from radpo.engine.execute import perform
+from radpo.engine.graph import Function, Stage, Task
+from radpo.engine.schedule import Done, Event, run_stages
+from radpo.engine.store import Store
 
 
 class Watcher:

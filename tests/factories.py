@@ -54,7 +54,7 @@ def scored_pairs(rows: Sequence[tuple[float, float]]) -> Any:
     """A table of scored pairs, one for every (score_chosen, score_rejected), all texts different."""
     import pyarrow as pa
 
-    from radpo.data.preferences import schema
+    from radpo.preferences.preferences import schema
 
     return pa.Table.from_pylist(
         [

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from radpo.results import examples_frame, results_frame
+from radpo.core.results import examples_frame, results_frame
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 TASKS = (("radpo_facts", "acc"), ("radpo_arithmetic", "acc"), ("radpo_one_word", "exact_match"))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from cheap_stages import COUNT, stage
 
-from radpo.matrix.graph import Stage
-from radpo.matrix.local import LocalPool
-from radpo.matrix.schedule import Done, run_stages
-from radpo.matrix.store import Store
+from radpo.engine.graph import Stage
+from radpo.engine.local import LocalPool
+from radpo.engine.schedule import Done, run_stages
+from radpo.engine.store import Store
 
 
 def graph(trace: Path, sleep: float) -> list[Stage]:

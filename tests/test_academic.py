@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from factories import TEMPLATE, write_model
 
-from radpo.errors import ConfigError, DataError, ModelError
-from radpo.harness import academic
-from radpo.harness.academic import AcademicRun, run, scores, write_run
+from radpo.benchmarks import academic
+from radpo.benchmarks.academic import AcademicRun, run, scores, write_run
+from radpo.core.errors import ConfigError, DataError, ModelError
 
 GOAL_TEMPLATE = "{% if goal is not defined %}{% set goal = 10 %}{% endif %}Overall score: {{ goal }}." + TEMPLATE
 
@@ -180,7 +180,7 @@ def test_a_task_may_be_given_as_its_yaml_file(place, outcome):
 
 
 def test_another_goal_is_set_in_the_template(place, tmp_path):
-    from radpo.data.goals import goal_aware_template
+    from radpo.preferences.goals import goal_aware_template
 
     model = write_model(tmp_path / "goal", goal_aware_template(TEMPLATE, best=10.0, placement="system"))
     for goal, shown in (("default", "Overall score: 10."), (7.0, "Overall score: 7."), (None, "")):

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import pytest
 from factories import ALPACA_MODELS, alpaca_leaderboard_row
 
-from radpo.data.questions import Question
-from radpo.errors import DataError
-from radpo.harness.alpaca_eval import annotate, load_annotations, scores, win_rate
-from radpo.harness.base import load_answers
+from radpo.benchmarks.alpaca_eval import annotate, load_annotations, scores, win_rate
+from radpo.benchmarks.answers import load_answers
+from radpo.core.errors import DataError
 from radpo.judges.base import Grade
+from radpo.preferences.questions import Question
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from factories import scored_pairs, write_model
 from scipy import stats
 from typer.testing import CliRunner
 
-from radpo.cli import app
-from radpo.data.preferences import load_preferences
-from radpo.data.writing import write_preferences
-from radpo.errors import ConfigError, DataError
+from radpo.cli.main import app
+from radpo.core.errors import ConfigError, DataError
+from radpo.preferences.preferences import load_preferences
+from radpo.preferences.writing import write_preferences
 
 ROWS = [(9, 3), (7, 6), (10, 1), (6, 5.5), (8, 2), (9, 8), (5, 4), (10, 9)]
 QUESTION = {"category": "a", "constraints": [[{"kind": "min_words", "n": 1}, {"kind": "number"}]]}
@@ -174,7 +174,7 @@ def test_trajectory_and_controllability_read_tables(tmp_path: Path, place: Path)
 
 
 def test_style_without_answers_is_refused(place: Path) -> None:
-    from radpo.config import load_matrix
+    from radpo.matrix.loading import load_matrix
 
     document = {
         "name": "bad", "model": str(place / "model"), "variants": {"base": None},

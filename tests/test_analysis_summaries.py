@@ -11,9 +11,9 @@ from scipy import stats
 from sklearn.feature_extraction.text import CountVectorizer
 from test_contrasts import run
 
-from radpo.analysis import calibration, displacement, reward_kl, style
-from radpo.errors import DataError
-from radpo.results import results_frame
+from radpo.benchmarks import calibration, displacement, reward_kl, style
+from radpo.core.errors import DataError
+from radpo.core.results import results_frame
 
 
 def value(scores, subset: str, metric: str):

@@ -13,16 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radpo.errors import DataError
-from radpo.harness.arena_answers import Answer as StyledAnswer
-from radpo.harness.arena_answers import (
-    ArenaAnswers,
-    load_answer_folder,
-    load_arena_answers,
-    markdown_counts,
-    style_features,
-)
-from radpo.harness.arena_hard import (
+from radpo.benchmarks.arena_hard import (
     Battles,
     bradley_terry,
     load_battles,
@@ -30,6 +21,15 @@ from radpo.harness.arena_hard import (
     score,
     scores,
 )
+from radpo.benchmarks.arena_style import Answer as StyledAnswer
+from radpo.benchmarks.arena_style import (
+    ArenaAnswers,
+    load_answer_folder,
+    load_arena_answers,
+    markdown_counts,
+    style_features,
+)
+from radpo.core.errors import DataError
 
 
 def published(real_data) -> pd.DataFrame:

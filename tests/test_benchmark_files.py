@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from radpo.data.questions import Question
-from radpo.errors import DataError
-from radpo.harness.questions import load_benchmark_questions, load_outputs
+from radpo.benchmarks.questions import load_benchmark_questions, load_outputs
+from radpo.core.errors import DataError
+from radpo.preferences.questions import Question
 
 
 def written(path, rows):

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from radpo.data.preferences import load_preferences
-from radpo.data.questions import Question, load_questions
 from radpo.judges.base import GradeRequest
 from radpo.judges.verifier import Verifier
+from radpo.preferences.preferences import load_preferences
+from radpo.preferences.questions import Question, load_questions
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 BUNDLED, TASKS = BENCHMARKS / "data", BENCHMARKS / "tasks"

@@ -17,10 +17,10 @@ from fault_server import FaultServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radpo.errors import ConfigError, DataError, ServiceError
-from radpo.models.budget import Budget, SpendingLimitError, Usage
-from radpo.models.chat import Chat, ChatRequest
-from radpo.models.endpoint import Endpoint
+from radpo.clients.budget import Budget, SpendingLimitError, Usage
+from radpo.clients.chat import Chat, ChatRequest
+from radpo.clients.endpoint import Endpoint
+from radpo.core.errors import ConfigError, DataError, ServiceError
 
 KEY = "sk-never-to-be-written-0123456789"
 
@@ -86,8 +86,8 @@ def test_what_can_change_an_answer_is_in_the_key_and_what_cannot_is_not(tmp_path
 KILLED = """
 import sys
 from pathlib import Path
-from radpo.models.chat import Chat, ChatRequest
-from radpo.models.endpoint import Endpoint
+from radpo.clients.chat import Chat, ChatRequest
+from radpo.clients.endpoint import Endpoint
 asked = [ChatRequest([{"role": "user", "content": f"q{i}"}], {"max_tokens": 10}) for i in range(400)]
 client = Chat(Endpoint(model="m", base_url=sys.argv[1], concurrency=16), Path(sys.argv[2]))
 print(len({reply.text for reply in client.complete(asked)}))

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from cheap_stages import run_inline
 
-from radpo.files import sha256
-from radpo.matrix.graph import Function, Stage, Task
-from radpo.matrix.schedule import StageError
+from radpo.core.files import sha256
+from radpo.engine.graph import Function, Stage, Task
+from radpo.engine.schedule import StageError
+from radpo.engine.store import Store
 from radpo.matrix.stages.common import kept_between_tries
-from radpo.matrix.store import Store
-from radpo.models.chunked import write_chunks
+from radpo.models.kernels.chunked import write_chunks
 from radpo.training.tracking import is_measured
 
 SCHEMA = pa.schema([("chunk", pa.int64()), ("value", pa.float64())])

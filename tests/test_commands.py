@@ -10,9 +10,9 @@ import pytest
 from factories import scored_pairs, write_model
 from typer.testing import CliRunner
 
-from radpo.cli import app
-from radpo.data.writing import write_preferences
-from radpo.errors import ConfigError
+from radpo.cli.main import app
+from radpo.core.errors import ConfigError
+from radpo.preferences.writing import write_preferences
 
 FAST = ["--set", "batch_size=2", "--set", "micro_batch_size=2", "--set", "learning_rate=0.001", "--set", "beta=0.3"]
 
@@ -51,8 +51,8 @@ def test_train_gives_a_checkpoint_with_its_goal(policy: Path) -> None:
 
 
 def test_analyze_unlearning_is_the_change_of_log_p(place: Path, policy: Path) -> None:
-    from radpo.data.preferences import load_preferences
     from radpo.models.heldout import heldout_log_likelihoods
+    from radpo.preferences.preferences import load_preferences
 
     pairs = place / "pairs.jsonl"
     done = call(

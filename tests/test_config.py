@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from radpo.config import Matrix, load_matrix
-from radpo.config.schema import matrix_schema
-from radpo.errors import ConfigError
+from radpo.core.errors import ConfigError
+from radpo.matrix.loading import load_matrix
+from radpo.matrix.schema import matrix_schema
+from radpo.matrix.settings import Matrix
 
 
 def document(folder: Path) -> dict[str, object]:

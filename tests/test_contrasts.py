@@ -9,10 +9,10 @@ import statsmodels.formula.api as smf
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from radpo.analysis.contrasts import CONTRAST, differences
-from radpo.analysis.models import over_seeds
-from radpo.analysis.trajectory import read_trajectory, trajectory
-from radpo.errors import DataError
+from radpo.benchmarks.trajectory import read_trajectory, trajectory
+from radpo.core.errors import DataError
+from radpo.stats.contrasts import CONTRAST, differences
+from radpo.stats.mixed import over_seeds
 
 GOALS = ("none", "best", "chosen", "rejected")
 

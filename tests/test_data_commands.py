@@ -17,11 +17,12 @@ from factories import scored_pairs, write_model
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from radpo.cli import app
-from radpo.data.writing import write_preferences
-from radpo.errors import ConfigError, DataError, ServiceError
+from radpo.cli.main import app
+from radpo.core.errors import ConfigError, DataError, ServiceError
+from radpo.core.progress import Progress, no_progress
 from radpo.judges import lookup
-from radpo.judges.base import Grade, GradeRequest, Progress, no_progress
+from radpo.judges.base import Grade, GradeRequest
+from radpo.preferences.writing import write_preferences
 
 
 def call(*words: str | Path) -> Any:

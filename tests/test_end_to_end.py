@@ -109,7 +109,7 @@ def test_the_quickstart_reduced_ends_in_a_report_and_survives_a_kill(tmp_path: P
 
 def test_help_answers_without_loading_what_is_heavy() -> None:
     heavy = ("torch", "transformers", "pandas", "pyarrow", "datasets", "lm_eval", "ray", "fsspec")
-    code = f"import sys, radpo.cli; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, radpo.cli.main; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
     for words in ((), ("data",), ("eval",), ("run",), ("plan",), ("schema",), ("store",), ("train",), ("regress",)):
         shown = radpo(*words, "--help")

@@ -19,12 +19,12 @@ import pytest
 from cheap_stages import COUNT, InlinePool, Watcher, run_inline, stage
 from run_cheap import graph
 
-from radpo.errors import ConfigError
-from radpo.matrix.executors import find_executor
-from radpo.matrix.graph import Stage, in_order
-from radpo.matrix.local import LocalPool, gpu_of
-from radpo.matrix.schedule import StageError, run_stages
-from radpo.matrix.store import Store
+from radpo.core.errors import ConfigError
+from radpo.engine.executors import find_executor
+from radpo.engine.graph import Stage, in_order
+from radpo.engine.local import LocalPool, gpu_of
+from radpo.engine.schedule import StageError, run_stages
+from radpo.engine.store import Store
 
 SCRIPT = Path(__file__).with_name("run_cheap.py")
 
@@ -85,7 +85,7 @@ def test_independent_stages_overlap_and_dependent_ones_do_not(tmp_path: Path) ->
 
 
 def test_cores_are_divided_among_jobs(tmp_path: Path) -> None:
-    from radpo.matrix.machine import cores
+    from radpo.engine.machine import cores
 
     store, one = Store(tmp_path), stage("one", 1)
     run_local(store, one, jobs=2)
@@ -243,12 +243,12 @@ def test_an_executor_that_is_none_is_named_with_those_there_are() -> None:
 
 def test_an_executor_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = EntryPoint("inline", "cheap_stages:InlinePool", "radpo.executors")
-    monkeypatch.setattr("radpo.matrix.executors.entry_points", lambda group: [theirs] if group == theirs.group else [])
+    monkeypatch.setattr("radpo.engine.executors.entry_points", lambda group: [theirs] if group == theirs.group else [])
     assert find_executor("inline") is InlinePool
 
 
 def test_a_stage_that_no_node_could_hold_is_refused_instead_of_waited_for() -> None:
-    from radpo.matrix.ray_pool import _Cluster
+    from radpo.engine.ray_pool import _Cluster
 
     machine = _Cluster(None, None, [{"CPU": 1.0, "memory": 2e9}, {"CPU": 2.0}])
     machine.demand(stage("modest", "m"), {"CPU": 2, "GPU": 0, "memory": 1e9})
@@ -270,7 +270,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_a_matrix_on_a_ray_cluster_survives_the_death_of_a_node(tmp_path: Path, cluster: Any) -> None:
-    from radpo.matrix.ray_pool import RayPool
+    from radpo.engine.ray_pool import RayPool
 
     node = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from radpo.data.pairing import RULES
-from radpo.data.preferences import PreferenceReader, Reading
-from radpo.data.prompts import load_prompts
-from radpo.errors import RadpoError
+from radpo.core.errors import RadpoError
+from radpo.preferences.pairing import RULES
+from radpo.preferences.preferences import PreferenceReader, Reading
+from radpo.preferences.prompts import load_prompts
 
 EXAMPLES = int(os.environ.get("RADPO_FUZZ_EXAMPLES", "250"))
 SECONDS = 20

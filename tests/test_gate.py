@@ -12,7 +12,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower, normal_sample_size_one_tail
 
-from radpo.regress.gate import Finding, Sample, decide, detectable
+from radpo.gate.gate import Finding, Sample, decide, detectable
 
 SIMULATIONS = 500
 ALPHA = 0.05

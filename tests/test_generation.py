@@ -12,14 +12,14 @@ import pytest
 from factories import TEMPLATE, write_model
 from fault_server import FaultServer
 
-from radpo.data.questions import Question
-from radpo.errors import ConfigError, DataError, ModelError, ServiceError
+from radpo.clients.chat import Chat
+from radpo.clients.endpoint import Endpoint
+from radpo.core.errors import ConfigError, DataError, ModelError, ServiceError
 from radpo.models.answers import answer_questions
 from radpo.models.backends import with_endpoint, with_transformers, with_vllm
-from radpo.models.chat import Chat
-from radpo.models.endpoint import Endpoint
 from radpo.models.generation import Sampling, answer, generate
 from radpo.models.loading import load_model, load_tokenizer
+from radpo.preferences.questions import Question
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_an_answer_that_the_disk_hurt_is_had_anew(tmp_path):
 
 @pytest.fixture
 def goal_folder(tmp_path) -> Path:
-    from radpo.data.goals import goal_aware_template
+    from radpo.preferences.goals import goal_aware_template
 
     return write_model(tmp_path / "goal", goal_aware_template(TEMPLATE, best=10.0, placement="system"))
 

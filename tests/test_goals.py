@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from radpo.data.goals import (
+from radpo.preferences.goals import (
     condition,
     detect_placement,
     format_goal,

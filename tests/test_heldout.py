@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from factories import scored_pairs, write_model
 
-from radpo.errors import DataError
+from radpo.core.errors import DataError
 from radpo.models import heldout
 from radpo.models.heldout import heldout_log_likelihoods, side_by_side, write_heldout
 
@@ -139,9 +139,9 @@ def test_no_pairs_are_an_error(model: Path, tmp_path: Path) -> None:
 def test_streamed_pairs_are_the_file_read_again_and_again(tmp_path: Path) -> None:
     import pyarrow as pa
 
-    from radpo.data.preferences import load_preferences
-    from radpo.data.streamed import stream_pairs
-    from radpo.data.writing import write_preferences
+    from radpo.preferences.preferences import load_preferences
+    from radpo.preferences.streamed import stream_pairs
+    from radpo.preferences.writing import write_preferences
 
     write_preferences(PAIRS, tmp_path / "p.jsonl")
     whole = load_preferences(tmp_path / "p.jsonl").table

@@ -9,8 +9,8 @@ from scipy import stats
 from sklearn.calibration import calibration_curve
 from test_contrasts import run
 
-from radpo.analysis.implicit_reward import agreement, calibration_error, margins, summarise
-from radpo.errors import DataError
+from radpo.benchmarks.implicit_reward import agreement, calibration_error, margins, summarise
+from radpo.core.errors import DataError
 
 
 def value(scores, subset: str, metric: str):

@@ -13,8 +13,9 @@ import pytest
 from factories import TEMPLATE, write_model
 from fault_server import FaultServer
 
-from radpo.data.questions import load_questions
-from radpo.errors import ConfigError, DataError, ModelError
+from radpo.clients.chat import Chat
+from radpo.clients.endpoint import Endpoint
+from radpo.core.errors import ConfigError, DataError, ModelError
 from radpo.judges import lookup
 from radpo.judges.annotator import annotate_pairs
 from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, compare
@@ -24,8 +25,7 @@ from radpo.judges.openai import OpenAIJudge, OpenAISettings
 from radpo.judges.quality import agreement, bias, both_orders, spearman, turned_back, verdict
 from radpo.judges.reward_model import RewardModelJudge, RewardModelSettings
 from radpo.judges.verifier import Verifier
-from radpo.models.chat import Chat
-from radpo.models.endpoint import Endpoint
+from radpo.preferences.questions import load_questions
 
 
 def rows(path: Path) -> list[dict]:

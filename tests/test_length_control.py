@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from factories import ALPACA_MODELS, alpaca_leaderboard_row
 
-from radpo.errors import DataError
-from radpo.harness.alpaca_eval import load_annotations, scores, win_rate
-from radpo.harness.length_control import from_weights, length_controlled, minimal
+from radpo.benchmarks.alpaca_eval import load_annotations, scores, win_rate
+from radpo.benchmarks.length_control import from_weights, length_controlled, minimal
+from radpo.core.errors import DataError
 
 
 def annotations_of(real_data: Path, model: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from factories import write_model
 
-from radpo.errors import ModelError
+from radpo.core.errors import ModelError
 from radpo.models import loading
 from radpo.models.loading import load_tokenizer, model_fingerprint, resolve_model
 

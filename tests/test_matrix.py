@@ -9,9 +9,9 @@ import pytest
 from cheap_stages import WRITE, stage, write_text
 from cheap_stages import run_inline as run
 
-from radpo.matrix.graph import Function, Source, Stage, Task, in_order
-from radpo.matrix.schedule import StageError
-from radpo.matrix.store import Store
+from radpo.engine.graph import Function, Source, Stage, Task, in_order
+from radpo.engine.schedule import StageError
+from radpo.engine.store import Store
 
 
 def test_inputs_are_computed_first_and_a_shared_stage_once(tmp_path: Path) -> None:

@@ -9,17 +9,17 @@ import pytest
 import yaml
 from factories import scored_pairs, write_model
 
-from radpo.config import load_matrix
-from radpo.config.schema import matrix_schema
-from radpo.data.writing import write_preferences
-from radpo.errors import ConfigError, ModelError
+from radpo.core.errors import ConfigError, ModelError
+from radpo.engine.store import Store
 from radpo.matrix.estimate import estimate
 from radpo.matrix.expand import expand
+from radpo.matrix.loading import load_matrix
+from radpo.matrix.machines import KNOWN, find_machine, seconds
 from radpo.matrix.manifest import resolved
 from radpo.matrix.plan_text import plan_json, plan_text
-from radpo.matrix.speed import KNOWN, find_machine, seconds
-from radpo.matrix.store import Store
+from radpo.matrix.schema import matrix_schema
 from radpo.matrix.work import Estimator, Work
+from radpo.preferences.writing import write_preferences
 
 BASE = """
 name: base

@@ -15,11 +15,11 @@ import pytest
 import yaml
 from factories import scored_pairs, write_model
 
-from radpo.config import load_matrix
-from radpo.data.writing import write_preferences
-from radpo.errors import ConfigError
+from radpo.core.errors import ConfigError
+from radpo.engine.store import Store
 from radpo.matrix.expand import Plan, expand
-from radpo.matrix.store import Store
+from radpo.matrix.loading import load_matrix
+from radpo.preferences.writing import write_preferences
 from radpo.training.settings import TrainingSettings
 from radpo.training.variants import BUILT_IN, find_variant
 

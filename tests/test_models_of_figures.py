@@ -8,8 +8,8 @@ import pytest
 import statsmodels.api as sm
 import statsmodels.formula.api as smf
 
-from radpo.analysis.models import linear, over_seeds
-from radpo.errors import DataError
+from radpo.core.errors import DataError
+from radpo.stats.mixed import linear, over_seeds
 
 
 def crossed(seeds: int, prompts: int, rng: np.random.Generator, sd=(0.8, 1.5, 1.0)) -> pd.DataFrame:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from radpo.analysis.statistics import mean
-from radpo.data.questions import Question
-from radpo.errors import DataError
-from radpo.harness.mt_bench import Judgment, grade, load_judgments, score, scores
+from radpo.benchmarks.mt_bench import Judgment, grade, load_judgments, score, scores
+from radpo.core.errors import DataError
 from radpo.judges.base import Grade
+from radpo.preferences.questions import Question
+from radpo.stats.estimates import mean
 
 
 @dataclass(frozen=True)

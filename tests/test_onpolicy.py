@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from radpo.data.onpolicy import pair, sample, score
-from radpo.data.prompts import Prompt
-from radpo.data.questions import load_questions
-from radpo.errors import DataError
+from radpo.core.errors import DataError
 from radpo.judges.verifier import Verifier
+from radpo.preferences.onpolicy import pair, sample, score
+from radpo.preferences.prompts import Prompt
+from radpo.preferences.questions import load_questions
 
 CONSTRAINTS = ({"kind": "no_commas"}, {"kind": "number"})
 QUESTIONS = [Prompt(f"q{n}", [{"role": "user", "content": f"Ask {n}"}], CONSTRAINTS) for n in range(5)]

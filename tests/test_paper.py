@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from radpo.cli import app
-from radpo.config import Matrix, load_matrix
-from radpo.config.published import read_published
-from radpo.data.preferences import load_preferences
-from radpo.matrix import speed
+from radpo.cli.main import app
+from radpo.core.published import read_published
+from radpo.matrix import machines
 from radpo.matrix.expand import expand
+from radpo.matrix.loading import load_matrix
+from radpo.matrix.settings import Matrix
+from radpo.preferences.preferences import load_preferences
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "paper"
 MODELS = {
@@ -48,7 +49,7 @@ METRICS = {"alpaca-eval": "length_controlled_winrate", "mt-bench": "score", "are
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(
-        speed, "_measure", lambda threads: speed.NOMINAL
+        machines, "_measure", lambda threads: machines.NOMINAL
     )  # two seconds, which tests/test_plan.py spends
 
 

@@ -14,14 +14,14 @@ from factories import scored_pairs, write_model
 from fault_server import FaultServer
 from typer.testing import CliRunner
 
-from radpo.cli import app
-from radpo.config import load_matrix
-from radpo.errors import ConfigError, DataError, RadpoError
-from radpo.harness.judge_quality import load_verdicts, measure
-from radpo.harness.pipeline import Answering, alpaca_eval, arena_hard, mt_bench
+from radpo.benchmarks.pipeline import Answering, alpaca_eval, arena_hard, mt_bench
+from radpo.cli.main import app
+from radpo.clients.endpoint import Endpoint
+from radpo.core.errors import ConfigError, DataError, RadpoError
+from radpo.judges.agreement import load_verdicts, measure
 from radpo.judges.lookup import find_judge
 from radpo.judges.verifier import Verifier
-from radpo.models.endpoint import Endpoint
+from radpo.matrix.loading import load_matrix
 
 ARENA_CONFIG = """
 judge_model: any
@@ -125,7 +125,7 @@ def test_mt_bench_from_question_to_score_with_fastchats_prompts_and_temperatures
     assert {body["temperature"] for body in asked} == {0.7, 0.0}
     judged = [body["messages"][1]["content"] for body in server.asked if body["model"] == "judge"]
     assert any("[The Start of Reference Answer]" in text for text in judged)
-    from radpo.harness.mt_bench import load_judgments, score
+    from radpo.benchmarks.mt_bench import load_judgments, score
 
     written = load_judgments(tmp_path / "out" / "judgments.jsonl", folder / "question.jsonl")
     assert all("[[" in judgment.reason for judgment in written)
@@ -146,7 +146,7 @@ def test_mt_bench_pairwise_judges_both_orders(real_data, tmp_path, server):
     assert (of["win"] + of["loss"] + of["tie"], found["n"]) == (24, 24)
     assert of["tie"] >= 12  # second turns, which this judge calls even
     assert found["judge"]["swap_agreement"] == 1.0
-    from radpo.harness.mt_bench_pairs import load_pair_judgments, score_pairs
+    from radpo.benchmarks.mt_bench_pairs import load_pair_judgments, score_pairs
 
     written = load_pair_judgments(tmp_path / "out" / "judgments.jsonl")
     assert score_pairs(written, "llama-13b").models[name].win == of["win"]
@@ -284,8 +284,8 @@ def _matrix(folder: Path, server: FaultServer) -> Path:
 
 
 def test_a_matrix_runs_all_three_benchmarks_with_a_judge_behind_an_endpoint(tmp_path, server):
+    from radpo.engine.store import Store
     from radpo.matrix.expand import expand
-    from radpo.matrix.store import Store
 
     matrix = _matrix(tmp_path, server)
     plan = expand(load_matrix(matrix))

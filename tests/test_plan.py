@@ -13,17 +13,17 @@ from cheap_stages import run_inline, stage
 from factories import scored_pairs, write_model
 from typer.testing import CliRunner
 
-from radpo.cli import app
-from radpo.config import load_matrix
-from radpo.data.writing import write_preferences
-from radpo.errors import ConfigError
+from radpo.cli.main import app
+from radpo.core.errors import ConfigError
+from radpo.engine.machine import describe_machine
+from radpo.engine.store import Store
 from radpo.matrix.estimate import wall_seconds
 from radpo.matrix.expand import Plan, expand
-from radpo.matrix.machine import describe_machine
+from radpo.matrix.loading import load_matrix
+from radpo.matrix.machines import Machine, corrections, find_machine, seconds
 from radpo.matrix.plan_text import plan_json, plan_text
-from radpo.matrix.speed import Machine, corrections, find_machine, seconds
-from radpo.matrix.store import Store
 from radpo.matrix.work import WORK, Estimator, Work
+from radpo.preferences.writing import write_preferences
 
 HERE = Machine("here", 1e11, 2e11, 1e10, 1e-3, threads=1, this=True)
 

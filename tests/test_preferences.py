@@ -12,9 +12,9 @@ from factories import scored_pairs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from radpo.data.preferences import Reading, load_preferences
-from radpo.data.writing import write_preferences
-from radpo.errors import DataError
+from radpo.core.errors import DataError
+from radpo.preferences.preferences import Reading, load_preferences
+from radpo.preferences.writing import write_preferences
 
 GOOD = {"id": "a", "prompt": "Hello", "chosen": "Hi there", "rejected": "No", "score_chosen": 8, "score_rejected": 3.5}
 MISSING = object()

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from statsmodels.stats.proportion import proportion_confint
 
-from radpo.data.overlap import (
+from radpo.core.errors import DataError
+from radpo.preferences.overlap import (
     COVERED,
     NGRAM,
     EvaluationPrompts,
@@ -24,10 +25,9 @@ from radpo.data.overlap import (
     load_evaluation_prompts,
     words,
 )
-from radpo.data.preferences import Reading, load_preferences, schema
-from radpo.data.profile import Share
-from radpo.data.profiling import profile
-from radpo.errors import DataError
+from radpo.preferences.preferences import Reading, load_preferences, schema
+from radpo.preferences.profile import Share
+from radpo.preferences.profiling import profile
 
 
 def table_of(rows: list[dict[str, Any]]) -> pa.Table:
@@ -114,7 +114,7 @@ def test_tokens_are_the_tokenizers(tmp_path: Path) -> None:
     from factories import write_model
     from transformers import AutoTokenizer
 
-    from radpo.data.profiling import token_counter
+    from radpo.preferences.profiling import token_counter
 
     tokenizer = AutoTokenizer.from_pretrained(write_model(tmp_path))
     found = profile([table_of([{"chosen": "épée"}, {"chosen": "ab"}])], count_tokens=token_counter(tokenizer))

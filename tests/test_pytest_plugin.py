@@ -18,15 +18,15 @@ import yaml
 from factories import scored_pairs, write_model
 from typer.main import get_command
 
-from radpo.cli import app
-from radpo.config import load_matrix
-from radpo.data.writing import write_preferences
-from radpo.errors import ConfigError
-from radpo.regress.baselines import save_baseline
-from radpo.regress.cell import _narrowed, run_cell
+from radpo.cli.main import app
+from radpo.core.errors import ConfigError
+from radpo.gate.baselines import save_baseline
+from radpo.gate.cell import _narrowed, run_cell
+from radpo.matrix.loading import load_matrix
+from radpo.preferences.writing import write_preferences
 
 pytest_plugins = ["pytester"]
-PLUGIN = ("-p", "no:radpo", "-p", "radpo.pytest_plugin")
+PLUGIN = ("-p", "no:radpo", "-p", "radpo.gate.pytest_plugin")
 """Where radpo is installed its entry point brings the plugin; here it comes by name, installed or not."""
 
 
@@ -159,4 +159,4 @@ def test_the_entry_point_is_declared_and_loads_nothing_heavy() -> None:
     assert import_module(module).radpo_gate is not None
     code = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert not {"torch", "pandas", "numpy", "pydantic", "typer", "yaml", "radpo.regress"} & set(json.loads(loaded))
+    assert not {"torch", "pandas", "numpy", "pydantic", "typer", "yaml", "radpo.gate"} & set(json.loads(loaded))

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from factories import TEMPLATE, write_model
 
-from radpo.data.goals import goal_aware_template
+from radpo.clients.chat import Chat
+from radpo.clients.endpoint import Endpoint
 from radpo.judges.base import GradeRequest
 from radpo.judges.openai import OpenAIJudge, OpenAISettings
 from radpo.models.backends import with_endpoint
-from radpo.models.chat import Chat
-from radpo.models.endpoint import Endpoint
 from radpo.models.generation import Sampling, generate
+from radpo.preferences.goals import goal_aware_template
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn")),

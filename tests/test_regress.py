@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from radpo.cli import app
-from radpo.errors import ConfigError, DataError
-from radpo.regress import Verdict, compare
-from radpo.regress.baselines import find_baseline, save_baseline
-from radpo.regress.documents import to_junit, to_markdown, to_table
-from radpo.regress.margins import DEFAULTS, find_margin, parse_margins
-from radpo.results import examples_frame, results_frame
+from radpo.cli.main import app
+from radpo.core.errors import ConfigError, DataError
+from radpo.core.results import examples_frame, results_frame
+from radpo.gate import Verdict, compare
+from radpo.gate.baselines import find_baseline, save_baseline
+from radpo.gate.documents import to_junit, to_markdown, to_table
+from radpo.gate.margins import DEFAULTS, find_margin, parse_margins
 
 SEEDS = (0, 1)
 NO_MARGIN = {"*": 0.0}

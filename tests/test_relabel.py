@@ -9,9 +9,9 @@ from factories import scored_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radpo.data.goals import Placement, goal_text
-from radpo.data.preferences import COLUMNS
-from radpo.data.relabel import relabel, to_trl
+from radpo.preferences.goals import Placement, goal_text
+from radpo.preferences.preferences import COLUMNS
+from radpo.preferences.relabel import relabel, to_trl
 
 score = st.floats(1, 10).map(lambda value: round(value, 1))
 scores = st.lists(st.tuples(score, score).map(lambda pair: (max(pair), min(pair))), max_size=12)

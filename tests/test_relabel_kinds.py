@@ -17,16 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from radpo.data.conditioning import condition_prompts
-from radpo.data.goals import attribute_goals, attributes_text, goal_aware_template, goal_text, join_goal_text
-from radpo.data.implicit import implicit_reward, rescaled
-from radpo.data.plan import Relabeling
-from radpo.data.preferences import PreferenceReader, Reading, schema
-from radpo.data.relabel import KINDS, Kind, relabel, to_trl
-from radpo.data.rows import LOG_LIKELIHOODS
-from radpo.data.streaming import relabel_to
-from radpo.data.writing import write_preferences
-from radpo.errors import DataError
+from radpo.core.errors import DataError
+from radpo.preferences.conditioning import condition_prompts
+from radpo.preferences.goals import attribute_goals, attributes_text, goal_aware_template, goal_text, join_goal_text
+from radpo.preferences.implicit import implicit_reward, rescaled
+from radpo.preferences.plan import Relabeling
+from radpo.preferences.preferences import PreferenceReader, Reading, schema
+from radpo.preferences.relabel import KINDS, Kind, relabel, to_trl
+from radpo.preferences.rows import LOG_LIKELIHOODS
+from radpo.preferences.streaming import relabel_to
+from radpo.preferences.writing import write_preferences
 
 RATED = ("helpfulness", "instruction_following")
 
@@ -257,9 +257,9 @@ def test_every_order_is_as_likely_as_any_other() -> None:
 def test_batch_by_batch_gives_what_a_table_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, shuffle: bool
 ) -> None:
-    monkeypatch.setattr("radpo.data.sources.CHUNK_ROWS", 7)
-    monkeypatch.setattr("radpo.data.preferences.CHUNK_ROWS", 7)
-    monkeypatch.setattr("radpo.data.streaming.BUCKET_ROWS", 11)
+    monkeypatch.setattr("radpo.preferences.sources.CHUNK_ROWS", 7)
+    monkeypatch.setattr("radpo.preferences.preferences.CHUNK_ROWS", 7)
+    monkeypatch.setattr("radpo.preferences.streaming.BUCKET_ROWS", 11)
     pairs = rich_pairs(100, seed=2, prompts=60)
     for source in ("pairs.parquet", "pairs.jsonl"):
         write_preferences(pairs, tmp_path / source)
@@ -312,7 +312,7 @@ def test_a_failure_leaves_no_file_and_the_input_as_it_was(tmp_path: Path) -> Non
 def test_long_responses_are_relabeled_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = rich_pairs(40)
     expected = relabel(pairs, "ra").table
-    monkeypatch.setattr("radpo.data.relabel.PIECE_BYTES", 500)
+    monkeypatch.setattr("radpo.preferences.relabel.PIECE_BYTES", 500)
     assert relabel(pairs, "ra").table.equals(expected)
 
 

@@ -21,17 +21,17 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from typer.testing import CliRunner
 
-from radpo.analysis.statistics import mean
-from radpo.errors import DataError
+from radpo.core.errors import DataError
+from radpo.core.results import results_frame
+from radpo.core.run import JUDGE, load_run, load_runs
+from radpo.figures import figures, unlearning_figures
+from radpo.figures.embed import script_json
 from radpo.report import examples as browser
-from radpo.report import figures, unlearning_figures
 from radpo.report.build import build_comparison, build_report
-from radpo.report.compare import Compared, compare_all, leaders
-from radpo.report.embed import script_json
-from radpo.report.load import JUDGE, load_run, load_runs
-from radpo.report.quantities import Name, bounds, measure, number, primary_names
 from radpo.report.summary import caveats, findings, headline, views
-from radpo.results import results_frame
+from radpo.stats.comparison import Compared, compare_all, leaders
+from radpo.stats.estimates import mean
+from radpo.stats.quantities import Name, bounds, measure, number, primary_names
 
 WIN_RATE = Name("alpaca-eval", "all", "win_rate")
 TRACED = {"summary", "all", "all results", "published"}
@@ -280,7 +280,7 @@ def test_p_values_are_adjusted_over_all_tests_against_one_baseline(run_dir: Path
 
 
 def test_several_seeds_are_taken_for_random(tmp_path: Path) -> None:
-    from radpo.analysis.models import over_seeds
+    from radpo.stats.mixed import over_seeds
 
     folder = write_run(tmp_path, only=("academic",), seeds=(0, 1, 2))
     name = Name("academic", "radpo_facts", "acc")
@@ -293,7 +293,7 @@ def test_several_seeds_are_taken_for_random(tmp_path: Path) -> None:
 
 
 def test_several_seeds_of_a_win_rate_are_taken_for_random(tmp_path: Path) -> None:
-    from radpo.analysis.models import over_seeds
+    from radpo.stats.mixed import over_seeds
 
     folder = write_run(tmp_path, only=("alpaca-eval",), seeds=(0, 1, 2))
     found = against(folder)["dpo", WIN_RATE]
@@ -415,7 +415,7 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> Non
 
 
 def test_the_command_writes_one_report_or_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from radpo.cli import app
+    from radpo.cli.main import app
 
     first, second = (write_run(tmp_path / name, only=("mt-bench",)) for name in ("a", "b"))
     monkeypatch.chdir(tmp_path)

@@ -14,13 +14,13 @@ from cheap_stages import InlinePool, stage
 from factories import scored_pairs, write_model
 from typer.testing import CliRunner
 
-from radpo.cli import app
-from radpo.console import MatrixView
-from radpo.data.writing import write_preferences
-from radpo.errors import ServiceError
-from radpo.matrix.graph import Function, Task
-from radpo.matrix.schedule import StageError, run_stages
-from radpo.matrix.store import Store
+from radpo.cli.console import MatrixView
+from radpo.cli.main import app
+from radpo.core.errors import ServiceError
+from radpo.engine.graph import Function, Task
+from radpo.engine.schedule import StageError, run_stages
+from radpo.engine.store import Store
+from radpo.preferences.writing import write_preferences
 
 TABLES = ("results.parquet", "examples.parquet", "likelihoods.parquet", "training.parquet")
 

@@ -11,12 +11,12 @@ import torch
 from factories import scored_pairs, write_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from radpo.analysis.reward_kl import summarise
-from radpo.data.questions import Question
+from radpo.benchmarks.reward_kl import summarise
 from radpo.judges.verifier import Verifier
 from radpo.models import samples as module
 from radpo.models.ches import write_ches
 from radpo.models.samples import Drawing, scored, write_samples
+from radpo.preferences.questions import Question
 
 KEYWORD = ({"kind": "min_words", "n": 1},)
 QUESTIONS = [
@@ -80,7 +80,7 @@ def test_log_likelihoods_are_of_the_very_tokens_drawn(
 
 
 def test_the_default_goal_is_what_the_checkpoints_template_asks_for(reference: Path, tmp_path: Path) -> None:
-    from radpo.data.goals import goal_aware_template
+    from radpo.preferences.goals import goal_aware_template
 
     conditioned, tokenizer = tmp_path / "conditioned", AutoTokenizer.from_pretrained(reference)
     AutoModelForCausalLM.from_pretrained(reference).save_pretrained(conditioned)

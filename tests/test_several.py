@@ -13,14 +13,14 @@ import yaml
 from cheap_stages import run_inline
 from factories import scored_pairs, write_model
 
-from radpo.config import load_matrix
-from radpo.data.writing import write_preferences
-from radpo.errors import ConfigError, ServiceError
+from radpo.core.errors import ConfigError, ServiceError
+from radpo.engine.distributed import _described, _failure, _task, run_on_several, take_part
+from radpo.engine.graph import Function, Stage, Task
+from radpo.engine.store import Store
 from radpo.matrix.expand import expand
-from radpo.matrix.graph import Function, Stage, Task
-from radpo.matrix.several import _described, _failure, _task, run_on_several, take_part
+from radpo.matrix.loading import load_matrix
 from radpo.matrix.stages import FUNCTIONS
-from radpo.matrix.store import Store
+from radpo.preferences.writing import write_preferences
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from trl import DPOConfig, DPOTrainer
 from trl.kernels import ChunkedLogProbFunction
 
-from radpo.errors import DataError, RadpoError
-from radpo.models.branch_attention import reading
-from radpo.models.head import TokenLogProbs
+from radpo.core.errors import DataError, RadpoError
+from radpo.models.kernels.branch_attention import reading
+from radpo.models.kernels.head import TokenLogProbs
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
 from radpo.models.loading import load_tokenizer
 from radpo.models.shared_prefix import attention_mask, model_inputs, shared_rows, why_not
@@ -337,8 +337,8 @@ def test_the_processors_head_is_trls(
     softcap: float | None, scale: float, temperature: float, bias: bool, dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("radpo.models.head.TILE_NUMBERS", 5000 * 7)  # several tiles, several blocks
-    monkeypatch.setattr("radpo.models.head.GRADIENT_NUMBERS", 5000 * 30)
+    monkeypatch.setattr("radpo.models.kernels.head.TILE_NUMBERS", 5000 * 7)  # several tiles, several blocks
+    monkeypatch.setattr("radpo.models.kernels.head.GRADIENT_NUMBERS", 5000 * 30)
     torch.manual_seed(0)
     hidden, weight, targets = torch.randn(101, 24), torch.randn(5000, 24), torch.randint(0, 5000, (101,))
     offset, upstream = torch.randn(5000), torch.randn(101)
@@ -444,7 +444,7 @@ def test_rows_are_read_on_a_processor_without_the_scores_that_are_masked(
     model = transformers.AutoModelForCausalLM.from_config(ARCHITECTURES[kind]).eval()
     config = model.config.get_text_config()
     rows = shared_rows([[5, 6, 7], [8], [9] * 6], [[[1, 2, 3], [4], [2, 2]], [[9], []], [[3] * 9, [4] * 7]])
-    monkeypatch.setattr("radpo.models.branch_attention.MOST_TOKENS", most)
+    monkeypatch.setattr("radpo.models.kernels.branch_attention.MOST_TOKENS", most)
     windowed = kind == "gemma3"
     with torch.no_grad():
         masked = model(**model_inputs(rows, config, model.dtype)).logits[rows.branch >= 0]

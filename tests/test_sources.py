@@ -18,12 +18,12 @@ from factories import scored_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radpo.data.columns import good_rows
-from radpo.data.pairing import RULES
-from radpo.data.preferences import PreferenceReader, Reading, load_preferences, schema
-from radpo.data.rows import LOG_LIKELIHOODS, Rules, check_row
-from radpo.data.writing import write_preferences
-from radpo.errors import DataError, ServiceError
+from radpo.core.errors import DataError, ServiceError
+from radpo.preferences.columns import good_rows
+from radpo.preferences.pairing import RULES
+from radpo.preferences.preferences import PreferenceReader, Reading, load_preferences, schema
+from radpo.preferences.rows import LOG_LIKELIHOODS, Rules, check_row
+from radpo.preferences.writing import write_preferences
 
 SKIP = Reading(on_error="skip")
 GOOD = {"id": "a", "prompt": "Hello", "chosen": "Hi there", "rejected": "No", "score_chosen": 8, "score_rejected": 3.5}
@@ -96,7 +96,7 @@ def test_the_pairing_rules_pair_what_they_say(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 5)), min_size=1, max_size=7), st.integers(0, 9))
 def test_pairs_of_all_rules_are_ordered_and_all_has_every_one(responses: list[tuple[str, int]], seed: int) -> None:
-    from radpo.data.pairing import ScoredResponse, pair_up
+    from radpo.preferences.pairing import ScoredResponse, pair_up
 
     scored = [ScoredResponse(text, score) for text, score in responses]
     every = {
@@ -253,7 +253,7 @@ def test_what_cannot_be_reached_says_so_without_the_password(tmp_path: Path) -> 
 
 
 def test_multi_turn_prompts_and_system_messages_stay_whole(tmp_path: Path) -> None:
-    from radpo.data.relabel import relabel
+    from radpo.preferences.relabel import relabel
 
     start = [
         {"role": "system", "content": "Be brief."},
@@ -411,8 +411,8 @@ def test_one_bad_row_in_the_middle_is_named_or_counted(tmp_path: Path, row: Any,
 
 
 def test_responses_of_ten_megabytes_are_read_and_relabeled(tmp_path: Path) -> None:
-    from radpo.data.plan import Relabeling
-    from radpo.data.streaming import relabel_to
+    from radpo.preferences.plan import Relabeling
+    from radpo.preferences.streaming import relabel_to
 
     rows = [{**GOOD, "id": str(n), "chosen": f"{n} " + "long " * 2_000_000} for n in range(3)]
     write_lines(tmp_path / "p.jsonl", *rows)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from radpo.analysis.permutation import shuffle_test, sign_flip_test
-from radpo.analysis.statistics import (
+from radpo.core.errors import DataError
+from radpo.stats.estimates import (
     bootstrap,
     holm,
     mean,
@@ -20,7 +20,7 @@ from radpo.analysis.statistics import (
     weighted_mean,
     weighted_slope,
 )
-from radpo.errors import DataError
+from radpo.stats.permutation import shuffle_test, sign_flip_test
 
 NUMBERS = st.lists(st.floats(-100, 100, allow_nan=False), min_size=2, max_size=30)
 
@@ -179,7 +179,7 @@ def test_same_generator_state_same_interval():
 
 
 def test_resamples_in_many_blocks_are_all_drawn(monkeypatch):
-    monkeypatch.setattr("radpo.analysis.statistics._BLOCK", 100)
+    monkeypatch.setattr("radpo.stats.estimates._BLOCK", 100)
     estimate = paired_bootstrap(sample(50), resamples=999, rng=np.random.default_rng(0))
     assert estimate.stderr == pytest.approx(mean(sample(50)).stderr, rel=0.15)
 

@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from radpo.cli import app
-from radpo.errors import ConfigError, DataError
-from radpo.matrix.graph import Function, Stage
-from radpo.matrix.perform import perform
-from radpo.matrix.schedule import StageError
-from radpo.matrix.shared import SharedStore, open_store
-from radpo.matrix.store import BusyError, Store
-from radpo.matrix.upkeep import collect, entries, export_stages, import_stages
+from radpo.cli.main import app
+from radpo.core.errors import ConfigError, DataError
+from radpo.engine.execute import perform
+from radpo.engine.gc import collect, entries, export_stages, import_stages
+from radpo.engine.graph import Function, Stage
+from radpo.engine.schedule import StageError
+from radpo.engine.shared import SharedStore, open_store
+from radpo.engine.store import BusyError, Store
 
 FLIPPED = "it counts as whole although a bit of it was flipped"
 
@@ -304,7 +304,7 @@ def test_a_lease_keeps_other_machines_off_and_runs_out(
     here, there, base = open_store(url), elsewhere(url, tmp_path / "there"), stage("base", "a")
     with here.lock(base.key):
         assert perform(base, there, {}, lambda done, total: None).status == "busy"
-        monkeypatch.setattr("radpo.matrix.shared.LEASE_SECONDS", 0.0)  # as if its owner had died long ago
+        monkeypatch.setattr("radpo.engine.shared.LEASE_SECONDS", 0.0)  # as if its owner had died long ago
         assert perform(base, there, {}, lambda done, total: None).status == "computed"
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from radpo.analysis.bandit import augmented, converged, plain, policy, random_bandit, sample_wins, sigmoid
-from radpo.analysis.theory import QUANTITIES, exponent, gaps, near_best, rates, unlearning
+from radpo.theory.bandit import augmented, converged, plain, policy, random_bandit, sample_wins, sigmoid
+from radpo.theory.rates import QUANTITIES, exponent, gaps, near_best, rates, unlearning
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from factories import TEMPLATE, scored_pairs, write_model
 
-from radpo.data.goals import condition, goal_aware_template
-from radpo.data.relabel import relabel, to_trl
-from radpo.errors import ConfigError, DataError, ModelError, RadpoError
+from radpo.core.errors import ConfigError, DataError, ModelError, RadpoError
 from radpo.models.heldout import heldout_log_likelihoods, heldout_reference
 from radpo.models.likelihood import log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer
+from radpo.preferences.goals import condition, goal_aware_template
+from radpo.preferences.relabel import relabel, to_trl
 from radpo.training.checkpoint import last_complete, mark_complete
 from radpo.training.reference import known_log_likelihoods, reference_log_likelihoods
 from radpo.training.run import train
@@ -280,7 +280,7 @@ def test_two_processes_give_the_parameters_of_one(model: Path, tmp_path: Path) -
     import subprocess
     import sys
 
-    from radpo.data.writing import write_preferences
+    from radpo.preferences.writing import write_preferences
     from radpo.training.alone import train_alone
 
     write_preferences(scored_pairs(SCORES), tmp_path / "pairs.parquet")
@@ -308,7 +308,7 @@ def test_two_processes_give_the_parameters_of_one(model: Path, tmp_path: Path) -
 
 
 def test_another_pairs_file_is_not_taken_up(model: Path, tmp_path: Path) -> None:
-    from radpo.data.writing import write_preferences
+    from radpo.preferences.writing import write_preferences
     from radpo.training.alone import train_alone
 
     def run(scores: list[tuple[float, float]]) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from radpo.analysis.unlearning import summarise
-from radpo.errors import DataError
+from radpo.benchmarks.unlearning import summarise
+from radpo.core.errors import DataError
 
 GOALS = ("none", "best", "chosen", "rejected")
 

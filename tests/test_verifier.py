@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from radpo.errors import DataError
+from radpo.core.errors import DataError
 from radpo.judges.base import GradeRequest
 from radpo.judges.verifier import KINDS, Verifier, describe, met
 

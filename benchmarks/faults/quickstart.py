@@ -27,10 +27,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from radpo.config import load_matrix
+from radpo.engine.graph import Stage
+from radpo.engine.store import Store
 from radpo.matrix.expand import expand
-from radpo.matrix.graph import Stage
-from radpo.matrix.store import Store
+from radpo.matrix.loading import load_matrix
 
 QUICKSTART = Path(__file__).parents[1] / "quickstart.yaml"
 TABLES = ("results.parquet", "examples.parquet", "likelihoods.parquet", "training.parquet")

@@ -61,7 +61,7 @@ def prepare(folder: Path) -> None:
     """A model and scored pairs."""
     from factories import scored_pairs, write_model
 
-    from radpo.data.writing import write_preferences
+    from radpo.preferences.writing import write_preferences
 
     write_model(folder / "model")
     scores = [(9.0 - n % 4, 4.0 - n % 3) for n in range(PAIRS)]

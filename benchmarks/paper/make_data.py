@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from radpo.data.preferences import PreferenceReader, Reading
-from radpo.data.writing import write_preferences
+from radpo.preferences.preferences import PreferenceReader, Reading
+from radpo.preferences.writing import write_preferences
 
 ULTRAFEEDBACK = "hub:openbmb/UltraFeedback:train"
 SEED = 42

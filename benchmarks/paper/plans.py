@@ -13,12 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from radpo.config import load_matrix
+from radpo.engine.store import Store
 from radpo.matrix.estimate import Estimate, estimate
 from radpo.matrix.expand import Plan, expand
+from radpo.matrix.loading import load_matrix
+from radpo.matrix.machines import find_machine
 from radpo.matrix.plan_text import plan_text
-from radpo.matrix.speed import find_machine
-from radpo.matrix.store import Store
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"

@@ -43,9 +43,9 @@ def overhead(folder: Path) -> dict[str, Any]:
     import joblib
     from cheap_stages import Watcher, stage
 
-    from radpo.matrix.local import LocalPool
-    from radpo.matrix.schedule import run_stages
-    from radpo.matrix.store import Store
+    from radpo.engine.local import LocalPool
+    from radpo.engine.schedule import run_stages
+    from radpo.engine.store import Store
 
     taken: dict[str, list[float]] = {"ours": [], "peer": []}
     for number in range(ROUNDS):
@@ -106,7 +106,7 @@ def write_matrix(folder: Path) -> Path:
     """48 cells of a small model, which make a little over 200 stages with what they share."""
     from factories import scored_pairs, write_model
 
-    from radpo.data.writing import write_preferences
+    from radpo.preferences.writing import write_preferences
 
     write_model(folder / "model")
     write_preferences(scored_pairs([(9, 3), (7, 6), (10, 1), (6, 5)]), folder / "pairs.jsonl")

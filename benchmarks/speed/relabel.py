@@ -24,9 +24,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from radpo.data.goals import condition
-from radpo.data.preferences import schema
-from radpo.data.relabel import relabel
+from radpo.preferences.goals import condition
+from radpo.preferences.preferences import schema
+from radpo.preferences.relabel import relabel
 
 PAIRS, MANY, ROUNDS, PIECE = 61_000, 1_000_000, 5, 20_000
 PEAK = """

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from radpo.core.results import examples_frame, results_frame
 from radpo.report.build import build_report
-from radpo.results import examples_frame, results_frame
 
 VARIANTS, EXAMPLES, ROUNDS = 20, 1_000, 5
 BENCHMARKS = ("alpaca-eval", "arena-hard", "mt-bench", "academic/gsm8k", "academic/arc", "academic/truthfulqa")

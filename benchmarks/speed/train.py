@@ -103,9 +103,9 @@ def measure(arm: str, model: str, count: int) -> dict[str, float]:
     import torch
     from trl import DPOConfig, DPOTrainer
 
-    from radpo.data.relabel import to_trl
     from radpo.models.likelihood import log_likelihoods
     from radpo.models.loading import bf16_supported, load_model, load_tokenizer, resolve_model
+    from radpo.preferences.relabel import to_trl
     from radpo.training.dataset import training_dataset
     from radpo.training.reference import reference_log_likelihoods
     from radpo.training.trainer import SharedPrefixDPOTrainer
@@ -167,8 +167,8 @@ def preference_pairs(count: int, tokenizer: Any) -> Any:
     """Plain training pairs whose prompts leave room for a response, which TRL drops otherwise: messages and text."""
     import pyarrow as pa
 
-    from radpo.data.preferences import schema
-    from radpo.data.relabel import relabel
+    from radpo.preferences.preferences import schema
+    from radpo.preferences.relabel import relabel
 
     rows = [row for row in (_real() if UF.is_file() else _synthetic()) if row["score_chosen"] > row["score_rejected"]]
     random.Random(SEED).shuffle(rows)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from radpo.data.goals import Placement
-from radpo.data.relabel import relabel
+from radpo.preferences.goals import Placement
+from radpo.preferences.relabel import relabel
 from radpo.training.variants import Variant
 
 if TYPE_CHECKING:

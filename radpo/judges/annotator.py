@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from radpo.errors import ConfigError, DataError
-from radpo.judges.base import CompareRequest, Comparison, Progress, no_progress
-from radpo.models.chat import Chat, ChatRequest
+from radpo.clients.chat import Chat, ChatRequest
+from radpo.core.errors import ConfigError, DataError
+from radpo.core.progress import Progress, no_progress
+from radpo.judges.base import CompareRequest, Comparison
 
 # What an annotator may ask of its client that goes into a chat request's body; the rest is for the package's client.
 _BODY = frozenset(

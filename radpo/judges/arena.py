@@ -13,9 +13,10 @@ from pathlib import Path
 
 import yaml
 
-from radpo.errors import ConfigError, DataError
-from radpo.judges.base import CompareRequest, Comparison, Progress, no_progress
-from radpo.models.chat import Chat, ChatRequest
+from radpo.clients.chat import Chat, ChatRequest
+from radpo.core.errors import ConfigError, DataError
+from radpo.core.progress import Progress, no_progress
+from radpo.judges.base import CompareRequest, Comparison
 
 # Verdicts on alpaca-eval's scale; judges also write the labels the other way round.
 PREFERENCES: Mapping[str, float] = {

@@ -6,15 +6,10 @@ A package adds a judge of its own through the entry point group `radpo.judges`; 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total) while long work runs; library functions print nothing themselves."""
-
-
-def no_progress(done: int, total: int) -> None:
-    """The callback of a caller who does not want to watch."""
+from radpo.core.progress import Progress, no_progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +78,8 @@ class Judge(Protocol):
         """Grade every response, in order.
 
         Raises:
-            radpo.errors.DataError: a request lacks what this judge needs.
-            radpo.errors.ServiceError: the judge could not be reached after its retries.
+            radpo.core.errors.DataError: a request lacks what this judge needs.
+            radpo.core.errors.ServiceError: the judge could not be reached after its retries.
         """
         ...
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from radpo.data.json_rows import read_rows
-from radpo.errors import DataError
+from radpo.core.errors import DataError
+from radpo.core.json_rows import read_rows
 from radpo.judges.base import CompareRequest, GradeRequest
 
 FILE = "judge_prompts.jsonl"

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from radpo.errors import ConfigError
+from radpo.core.errors import ConfigError
 from radpo.judges.base import Judge
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from pydantic import Field
 
-from radpo.errors import ConfigError
+from radpo.clients.chat import Chat, ChatRequest
+from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
+from radpo.core.errors import ConfigError
+from radpo.core.progress import Progress, no_progress
 from radpo.judges.annotator import annotate_pairs
 from radpo.judges.arena import arena_compare, load_arena_config
-from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, Progress, no_progress
+from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest
 from radpo.judges.fastchat import OPTIONS, Prompt, grading, load_prompts, pairing, rating, winner
-from radpo.models.chat import Chat, ChatRequest
-from radpo.models.endpoint import RESULT_FIELDS, Endpoint
 from radpo.models.loading import cache_folder
 
 

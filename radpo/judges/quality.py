@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from radpo.judges.base import CompareRequest, Comparison, Judge, Progress, compare, no_progress
-from radpo.results import Result
+from radpo.core.progress import Progress, no_progress
+from radpo.core.results import Result
+from radpo.judges.base import CompareRequest, Comparison, Judge, compare
 
 
 @dataclass(frozen=True)

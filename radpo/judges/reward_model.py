@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from radpo.errors import ConfigError, ModelError
-from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, Progress, no_progress
+from radpo.core.errors import ConfigError, ModelError
+from radpo.core.progress import Progress, no_progress
+from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest
 
 
 class RewardModelSettings(BaseModel):

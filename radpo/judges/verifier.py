@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from radpo.errors import DataError
-from radpo.judges.base import Grade, GradeRequest, Progress, no_progress
+from radpo.core.errors import DataError
+from radpo.core.progress import Progress, no_progress
+from radpo.judges.base import Grade, GradeRequest
 
 Constraint = Mapping[str, Any]
 

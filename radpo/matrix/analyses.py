@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from radpo.config.benchmarks import Calibration, Displacement, ImplicitReward, RewardKL
-from radpo.matrix.builder import Builder, Checkpoint
-from radpo.matrix.graph import Stage
-from radpo.matrix.training import heldout_likelihoods
+from radpo.benchmarks.builder import Builder, Checkpoint
+from radpo.benchmarks.sections import Calibration, Displacement, ImplicitReward, RewardKL
+from radpo.engine.graph import Stage
+from radpo.matrix.checkpoints import heldout_likelihoods
 from radpo.models.generation import Goal
 
 

@@ -1,8 +1,8 @@
 """How a checkpoint is scored: for every benchmark section of a matrix file, the function that builds its stages.
 
 A benchmark's function gets its section and the checkpoint, and returns the one stage whose folder holds
-`results.parquet`, `examples.parquet` and `notes.json` (`radpo.results.write_scores`), or None where there is nothing to
-score, as when the baseline would be compared with itself.
+`results.parquet`, `examples.parquet` and `notes.json` (`radpo.core.results.write_scores`), or None where there is
+nothing to score, as when the baseline would be compared with itself.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radpo.config.benchmarks import Academic, AlpacaEval, ArenaHard, MTBench, Style, Unlearning
-from radpo.config.judging import JudgeSettings, SamplingSettings
-from radpo.config.section import DataFile
-from radpo.harness.mt_bench import OTHER_TEMPERATURE, TEMPERATURES
-from radpo.harness.questions import hub_baseline
+from radpo.benchmarks.builder import Builder, Checkpoint
+from radpo.benchmarks.mt_bench import OTHER_TEMPERATURE, TEMPERATURES
+from radpo.benchmarks.questions import hub_baseline
+from radpo.benchmarks.section import DataFile
+from radpo.benchmarks.sections import Academic, AlpacaEval, ArenaHard, MTBench, Style, Unlearning
+from radpo.benchmarks.settings import JudgeSettings, SamplingSettings
+from radpo.engine.graph import Source, Stage
 from radpo.matrix.analyses import ANALYSES
-from radpo.matrix.builder import Builder, Checkpoint
-from radpo.matrix.graph import Source, Stage
-from radpo.matrix.training import checkpoint, heldout_likelihoods
+from radpo.matrix.checkpoints import checkpoint, heldout_likelihoods
 from radpo.models.loading import model_fingerprint
 
 

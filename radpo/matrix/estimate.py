@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from radpo.config.stated import Stated
-from radpo.matrix.graph import Stage
-from radpo.matrix.speed import Machine, corrections, seconds
-from radpo.matrix.store import Store
+from radpo.engine.graph import Stage
+from radpo.engine.store import Store
+from radpo.matrix.machines import Machine, corrections, seconds
+from radpo.matrix.size_hints import Stated
 from radpo.matrix.work import Estimator, Work
 
 ON_SEVERAL_GPUS = ("train",)
-"""The stages that can use more than one GPU (`radpo.matrix.several`)."""
+"""The stages that can use more than one GPU (`radpo.engine.distributed`)."""
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from radpo.config import Matrix
-from radpo.config.words import did_you_mean
-from radpo.errors import ConfigError, ModelError
+from radpo.benchmarks.builder import Builder, Checkpoint
+from radpo.core.errors import ConfigError, ModelError
+from radpo.core.suggestions import did_you_mean
+from radpo.engine.graph import ABSENT, Source, Stage, in_order
 from radpo.matrix.benchmarks import BENCHMARKS
-from radpo.matrix.builder import Builder, Checkpoint
-from radpo.matrix.graph import ABSENT, Source, Stage, in_order
+from radpo.matrix.checkpoints import checkpoint
+from radpo.matrix.settings import Matrix
 from radpo.matrix.stages import FUNCTIONS
-from radpo.matrix.training import checkpoint
 from radpo.models.loading import model_fingerprint
 
 

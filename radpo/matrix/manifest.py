@@ -11,11 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from radpo.engine.graph import Source, Stage, in_order
+from radpo.engine.machine import describe_machine
+from radpo.engine.schedule import Done
+from radpo.engine.store import Store
 from radpo.matrix.expand import Cell, Plan
-from radpo.matrix.graph import Source, Stage, in_order
-from radpo.matrix.machine import describe_machine
-from radpo.matrix.schedule import Done
-from radpo.matrix.store import Store
 
 PACKAGES = (
     "radpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "lm-eval", "alpaca-eval",

@@ -14,12 +14,12 @@ from typing import Any
 
 import yaml
 
-from radpo.files import replace_file, replace_json, sha256
+from radpo.core.files import replace_file, replace_json, sha256
+from radpo.engine.graph import Source
+from radpo.engine.schedule import Done, Observer, Pool, run_stages
+from radpo.engine.store import Store
 from radpo.matrix.expand import Plan
-from radpo.matrix.graph import Source
 from radpo.matrix.manifest import PUBLISHED, manifest, resolved
-from radpo.matrix.schedule import Done, Observer, Pool, run_stages
-from radpo.matrix.store import Store
 from radpo.matrix.tables import gather
 
 MANIFEST = "manifest.json"
@@ -51,7 +51,7 @@ def run_matrix(
             training.parquet, manifest.json and report.html. A matrix of several models gets a run directory for each
             within it, because variants are compared with the baseline of their own model.
         make_pool: called once there is something to compute.
-        keep_going, weights, notes: as `radpo.matrix.schedule.run_stages` takes them.
+        keep_going, weights, notes: as `radpo.engine.schedule.run_stages` takes them.
 
     Raises:
         StageError: a stage failed.

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.config.stated import Stated
-from radpo.errors import ConfigError
-from radpo.matrix.graph import Source, Stage
+from radpo.core.errors import ConfigError
+from radpo.engine.graph import Source, Stage
+from radpo.matrix.size_hints import Stated
 
 if TYPE_CHECKING:
-    from radpo.data.questions import Question
+    from radpo.preferences.questions import Question
 
 SAMPLE = 256
 """Rows of a data set whose tokens are counted; the rest is taken to be like them."""
@@ -90,8 +90,8 @@ class Sizes:
 
     def questions(self, settings: Mapping[str, Any]) -> list[Question]:
         """The questions that a stage's settings name."""
-        from radpo.data.questions import Question
-        from radpo.harness.questions import load_benchmark_questions
+        from radpo.benchmarks.questions import load_benchmark_questions
+        from radpo.preferences.questions import Question
 
         source: Source = settings["questions"]
         if not source.absent:
@@ -130,7 +130,7 @@ def _not_stated(source: Source, key: str) -> ConfigError:
 
 
 def _read_pairs(source: Source, settings: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
-    from radpo.data.preferences import Reading, load_preferences
+    from radpo.preferences.preferences import Reading, load_preferences
 
     low, high = settings["scale"]
     table = load_preferences(Path(source.location), Reading((low, high))).table.slice(0, settings["limit"])

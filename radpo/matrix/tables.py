@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from radpo.engine.store import Store
 from radpo.matrix.expand import Cell
-from radpo.matrix.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,7 @@ def gather(cells: Sequence[Cell], store: Store) -> dict[str, pd.DataFrame]:
     """The run directory's tables, put together from the stages' folders."""
     import pandas as pd
 
-    from radpo.results import examples_frame, results_frame
+    from radpo.core.results import examples_frame, results_frame
 
     results: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []

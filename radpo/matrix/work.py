@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from radpo.matrix.graph import Stage
+from radpo.engine.graph import Stage
 from radpo.matrix.sizes import Sizes
 
 PROGRAMS = ("verifier", "reward-model")
@@ -214,7 +214,7 @@ def _judged_samples(estimator: Estimator, stage: Stage) -> Work:
 
 def _stated_tasks(estimator: Estimator, stage: Stage) -> Work | None:
     """What the matrix states of lm-eval's own tasks; None unless it does of all."""
-    from radpo.harness.academic import NAMED
+    from radpo.benchmarks.academic import NAMED
 
     settings, stated = stage.settings, estimator.stated.tasks
     names = [member for name in settings["tasks"] for member in NAMED.get(name, (name,))]

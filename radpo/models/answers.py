@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.errors import DataError
-from radpo.judges.base import Progress, no_progress
+from radpo.core.errors import DataError
+from radpo.core.progress import Progress, no_progress
 from radpo.models.generation import Sampling
 
 if TYPE_CHECKING:
-    from radpo.data.questions import Question
     from radpo.models.backends import Backend
+    from radpo.preferences.questions import Question
 
 ANSWERS, TURNS = "answers.jsonl", "turns.jsonl"
 

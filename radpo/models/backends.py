@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from radpo.errors import ConfigError, ServiceError
-from radpo.judges.base import Progress
-from radpo.models.chat import Chat, ChatRequest
+from radpo.clients.chat import Chat, ChatRequest
+from radpo.core.errors import ConfigError, ServiceError
+from radpo.core.progress import Progress
 from radpo.models.generation import Conversation, Goal, Keep, Sampling, answer, render
 from radpo.models.loading import Precision, load_model, load_tokenizer
 

@@ -16,13 +16,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.data.goals import original_template
-from radpo.errors import DataError
-from radpo.judges.base import Progress, no_progress
-from radpo.models.chunked import write_chunks
+from radpo.core.errors import DataError
+from radpo.core.progress import Progress, no_progress
 from radpo.models.heldout import in_chunks, prompt_id
+from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedResponse, responses, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer
+from radpo.preferences.goals import original_template
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from radpo.data.goals import is_goal_aware
-from radpo.errors import ModelError
-from radpo.judges.base import Progress, no_progress
+from radpo.core.errors import ModelError
+from radpo.core.progress import Progress, no_progress
 from radpo.models.loading import Precision, load_model, load_tokenizer
+from radpo.preferences.goals import is_goal_aware
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

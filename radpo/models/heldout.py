@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.data.goals import Placement, condition, detect_placement, original_template
-from radpo.errors import DataError
-from radpo.judges.base import Progress, no_progress
-from radpo.models.chunked import write_chunks
+from radpo.core.errors import DataError
+from radpo.core.progress import Progress, no_progress
+from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import Precision, load_model, load_tokenizer, torch_dtype
+from radpo.preferences.goals import Placement, condition, detect_placement, original_template
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def heldout_log_likelihoods(
     """log p(response | prompt, goal) for both responses of every pair and every goal of `GOALS`, in memory.
 
     Args:
-        pairs: scored preferences (`radpo.data.preferences`).
+        pairs: scored preferences (`radpo.preferences.preferences`).
         best: the highest score of the scale.
 
     Returns:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from radpo.judges.base import Progress, no_progress
-from radpo.models.branch_attention import reading
-from radpo.models.head import target_log_probs
+from radpo.core.progress import Progress, no_progress
+from radpo.models.kernels.branch_attention import reading
+from radpo.models.kernels.head import target_log_probs
 from radpo.models.shared_prefix import IGNORED, shared_rows, why_not
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from radpo.errors import ModelError
+from radpo.core.errors import ModelError
 
 if TYPE_CHECKING:
     import torch

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.data.goals import condition, detect_placement, original_template
-from radpo.judges.base import GradeRequest, Judge, Progress, no_progress
-from radpo.models.chunked import write_chunks
+from radpo.core.progress import Progress, no_progress
+from radpo.judges.base import GradeRequest, Judge
 from radpo.models.generation import Goal
+from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
 from radpo.models.loading import load_model, load_tokenizer
+from radpo.preferences.goals import condition, detect_placement, original_template
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from radpo.data.questions import Question
+    from radpo.preferences.questions import Question
 
 COLUMNS = ("prompt_id", "goal", "sample", "text", "tokens", "ended", "logp_policy", "logp_reference")
 

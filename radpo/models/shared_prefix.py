@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from radpo.errors import DataError
+from radpo.core.errors import DataError
 
 if TYPE_CHECKING:
     import torch

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from radpo.report import figures, unlearning_figures
-from radpo.report.analysis_figures import goal_curve, over_training, reward_kl
-from radpo.report.figures import Look
-from radpo.report.load import Run
-from radpo.report.panels import SIDE_BY_SIDE, Panel, Section, figure_json, points, shown_in, sizes, span_of, told
-from radpo.report.quantities import Name, of, subsets
+from radpo.core.run import Run
+from radpo.figures import figures, unlearning_figures
+from radpo.figures.analysis_figures import goal_curve, over_training, reward_kl
+from radpo.figures.figures import Look
+from radpo.figures.panels import SIDE_BY_SIDE, Panel, Section, figure_json, points, shown_in, sizes, span_of, told
+from radpo.stats.quantities import Name, of, subsets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +87,7 @@ def _unlearning_numbers(run: Run) -> list[Any]:
 
 
 def _contrasts(run: Run, looks: Mapping[str, Look]) -> Section:
-    from radpo.analysis.contrasts import differences
+    from radpo.stats.contrasts import differences
 
     title = "Unlearning against the baseline"
     variants = set() if run.likelihoods is None else set(run.likelihoods["variant"])
@@ -129,7 +129,7 @@ def _contrast(part: pd.DataFrame, looks: Mapping[str, Look]) -> Figure:
 def _trajectory(run: Run, looks: Mapping[str, Look]) -> Section:
     import pandas as pd
 
-    from radpo.analysis.trajectory import trajectory
+    from radpo.benchmarks.trajectory import trajectory
 
     heading = "Unlearning over training"
     if run.trajectory is None or run.likelihoods is None:
@@ -197,8 +197,8 @@ def _implicit_reward(run: Run, looks: Mapping[str, Look]) -> Section:
 
 
 def _reward_kl(run: Run, looks: Mapping[str, Look]) -> Section:
-    from radpo.analysis.reward_kl import frontier
-    from radpo.analysis.reward_kl import points as on_plane
+    from radpo.benchmarks.reward_kl import frontier
+    from radpo.benchmarks.reward_kl import points as on_plane
 
     heading, rows = "Reward against KL", of(run.results, benchmark="reward-kl")
     if rows.empty or not (rows["metric"] == "score").any():

@@ -11,15 +11,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from radpo.files import replace_file
-from radpo.report import figures, run_sections, summary
+from radpo.core.files import replace_file
+from radpo.core.run import JUDGE, Run, load_run, load_runs
+from radpo.figures import figures
+from radpo.figures.embed import TEMPLATES, packed_json, plotly, policy, script, source_hash, style
+from radpo.report import run_sections, summary
 from radpo.report.analysis_sections import analysis_sections
-from radpo.report.compare import compare_all
-from radpo.report.embed import TEMPLATES, packed_json, plotly, policy, script, source_hash, style
 from radpo.report.examples import pack
-from radpo.report.load import JUDGE, Run, load_run, load_runs
-from radpo.report.quantities import primary_names
 from radpo.report.sections import sections
+from radpo.stats.comparison import compare_all
+from radpo.stats.quantities import primary_names
 
 
 def build_report(run_dir: Path) -> Path:

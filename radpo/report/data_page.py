@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.data.profile import Histogram, Lengths, Profile, Share
-from radpo.errors import DataError
-from radpo.report.embed import TEMPLATES, plotly, policy, script, script_json, source_hash, style
-from radpo.report.figures import FONT, PALETTE
+from radpo.core.errors import DataError
+from radpo.figures.embed import TEMPLATES, plotly, policy, script, script_json, source_hash, style
+from radpo.figures.figures import FONT, PALETTE
+from radpo.preferences.profile import Histogram, Lengths, Profile, Share
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from radpo.report.embed import packed, packed_json
+from radpo.figures.embed import packed, packed_json
 
 if TYPE_CHECKING:
-    from radpo.report.load import Run
+    from radpo.core.run import Run
 
 ROOM = 10_500_000
 """Characters that all blocks together may take, so that a report of any size stays below 15 MB."""

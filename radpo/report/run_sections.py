@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from radpo.report import figures, spread_figures
-from radpo.report.figures import Look
-from radpo.report.load import Run
-from radpo.report.panels import Panel, Section, figure_json, shown_in, span_of
-from radpo.report.quantities import Name, measure, number, of
+from radpo.core.run import Run
+from radpo.figures import figures, spread_figures
+from radpo.figures.figures import Look
+from radpo.figures.panels import Panel, Section, figure_json, shown_in, span_of
 from radpo.report.summary import spoken
+from radpo.stats.quantities import Name, measure, number, of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from radpo.report import figures, spread_figures
-from radpo.report.compare import Compared
-from radpo.report.figures import Look
-from radpo.report.load import Run
-from radpo.report.panels import (
+from radpo.core.run import Run
+from radpo.figures import figures, spread_figures
+from radpo.figures.figures import Look
+from radpo.figures.panels import (
     SIDE_BY_SIDE,
     Panel,
     Section,
@@ -24,8 +23,9 @@ from radpo.report.panels import (
     span_of,
     told,
 )
-from radpo.report.quantities import Name, is_true, names_of, of, subsets, unit
 from radpo.report.summary import spoken
+from radpo.stats.comparison import Compared
+from radpo.stats.quantities import Name, is_true, names_of, of, subsets, unit
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from radpo.report.compare import ALPHA, Compared, Difference, leaders
-from radpo.report.load import differing_data
-from radpo.report.quantities import (
+from radpo.core.run import differing_data
+from radpo.stats.comparison import ALPHA, Compared, Difference, leaders
+from radpo.stats.quantities import (
     Name,
     Quantity,
     is_duel,
@@ -27,7 +27,7 @@ from radpo.report.quantities import (
 )
 
 if TYPE_CHECKING:
-    from radpo.report.load import Run
+    from radpo.core.run import Run
 
 SMALL_SAMPLE = 200
 """Fewer examples than this behind a primary figure, and the report calls itself toy scale."""

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from radpo.data.goals import detect_placement, original_template
-from radpo.data.preferences import Reading, load_preferences
-from radpo.data.relabel import relabel
-from radpo.errors import ConfigError
-from radpo.judges.base import Progress, no_progress
+from radpo.core.errors import ConfigError
+from radpo.core.progress import Progress, no_progress
 from radpo.models.loading import load_tokenizer, resolve_model
+from radpo.preferences.goals import detect_placement, original_template
+from radpo.preferences.preferences import Reading, load_preferences
+from radpo.preferences.relabel import relabel
 from radpo.training.reference import reference_log_likelihoods, with_log_likelihoods
 from radpo.training.settings import TrainingSettings
 from radpo.training.variants import Variant, find_variant, variant_code

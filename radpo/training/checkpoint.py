@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.files import broken_seal, replace_json, seal
+from radpo.core.files import broken_seal, replace_json, seal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

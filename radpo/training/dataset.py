@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from radpo.errors import DataError
+from radpo.core.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,7 +17,7 @@ def training_dataset(pairs: pa.Table, reference: pa.Table) -> Dataset:
     """id, token ids and reference log-likelihoods of every pair, as TRL's `DPOTrainer` names them.
 
     Args:
-        pairs: a relabeled table (`radpo.data.relabel`).
+        pairs: a relabeled table (`radpo.preferences.relabel`).
         reference: `radpo.training.reference.reference_log_likelihoods` of the same pairs, row for row.
 
     Raises:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radpo.data.goals import original_template
-from radpo.judges.base import Progress, no_progress
+from radpo.core.progress import Progress, no_progress
 from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import Precision, load_model, load_tokenizer, torch_dtype
+from radpo.preferences.goals import original_template
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +30,7 @@ def reference_log_likelihoods(
 
     Args:
         pairs: id, prompt (messages, with goals if any), chosen and rejected, as in a relabeled table
-            (`radpo.data.relabel`).
+            (`radpo.preferences.relabel`).
         precision: as training's, so that policy and reference agree before the first step.
 
     Returns:
@@ -79,10 +79,10 @@ def with_log_likelihoods(
     precision: Precision,
     progress: Progress = no_progress,
 ) -> pa.Table:
-    """Scored pairs with what implicit rewards are made of: the columns of `radpo.data.rows.LOG_LIKELIHOODS`, in nats.
+    """Scored pairs with what implicit rewards are made of: `radpo.preferences.rows.LOG_LIKELIHOODS`, in nats.
 
     Args:
-        scored: scored pairs (`radpo.data.preferences`); asked without a goal.
+        scored: scored pairs (`radpo.preferences.preferences`); asked without a goal.
     """
     for number, (who, folder) in enumerate({"policy": policy_folder, "reference": reference_folder}.items()):
         found = reference_log_likelihoods(

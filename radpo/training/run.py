@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.data.goals import (
+from radpo.core.errors import ConfigError, DataError
+from radpo.core.progress import Progress, no_progress
+from radpo.models.loading import load_model, load_tokenizer, torch_dtype
+from radpo.preferences.goals import (
     attribute_goals,
     attributes_text,
     detect_placement,
     goal_aware_template,
     original_template,
 )
-from radpo.errors import ConfigError, DataError
-from radpo.judges.base import Progress, no_progress
-from radpo.models.loading import load_model, load_tokenizer, torch_dtype
 from radpo.training.checkpoint import last_complete, mark_complete, save_policy
 from radpo.training.dataset import training_dataset
 from radpo.training.settings import TrainingSettings, loss_arguments
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ATTRIBUTE_SCALE = (1.0, 5.0)
-"""The scale of attribute scores, as UltraFeedback rates them and as `radpo.data.relabel` states it in goals."""
+"""The scale of attribute scores, as UltraFeedback rates them and as `radpo.preferences.relabel` states it in goals."""
 
 # Figures of TRL's log that describe the run and not the model: they differ between machines and after a resumption.
 NOT_METRICS = {
@@ -56,7 +56,7 @@ class Tracked:
     """Held-out log-likelihoods to measure along training.
 
     Args:
-        scored: scored pairs (`radpo.data.preferences`).
+        scored: scored pairs (`radpo.preferences.preferences`).
         best: the highest score of their scale.
         every: optimiser steps from one measurement to the next.
     """
@@ -88,7 +88,7 @@ def train(
 
     Args:
         model_folder: the model to start from, which is also the reference.
-        pairs: a relabeled table (`radpo.data.relabel`).
+        pairs: a relabeled table (`radpo.preferences.relabel`).
         reference: `reference_log_likelihoods` of the same pairs under the same model, row for row.
         out: gets `policy/` (the checkpoint), `training.parquet` (step, metric, value), `adapter/` where LoRA is
             trained, `notes.json` (sentences on what was left out), and where asked for `heldout.json` (n, metrics)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.data.goals import detect_placement
-from radpo.files import sha256
+from radpo.core.files import sha256
 from radpo.models.heldout import asked_with_goals
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods, responses
+from radpo.preferences.goals import detect_placement
 
 if TYPE_CHECKING:
     import pandas as pd

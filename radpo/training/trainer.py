@@ -16,9 +16,9 @@ from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput
 
-from radpo.errors import RadpoError
-from radpo.models.branch_attention import reading
-from radpo.models.head import processor_head
+from radpo.core.errors import RadpoError
+from radpo.models.kernels.branch_attention import reading
+from radpo.models.kernels.head import processor_head
 from radpo.models.shared_prefix import IGNORED, SharedRows, why_not
 from radpo.training.collator import SharedPrefixCollator, StepGroupedSampler, take_rows
 

@@ -14,9 +14,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.data.goals import Placement
-from radpo.data.relabel import Kind
-from radpo.errors import ConfigError
+from radpo.core.errors import ConfigError
+from radpo.preferences.goals import Placement
+from radpo.preferences.relabel import Kind
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from radpo.training.trainer import PairLoss
 
 MakePairs = Callable[["pa.Table", Placement], "pa.Table"]
-"""Scored pairs and where a goal goes come in; training pairs (`radpo.data.relabel.training_schema`) go out."""
+"""Scored pairs and where a goal goes come in; training pairs (`radpo.preferences.relabel.training_schema`) go out."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Variant:
     """One way to align a model.
 
     Args:
-        data: how scored pairs become training pairs: a kind of `radpo.data.relabel`, or a function of one's own; None
-            where nothing is trained.
+        data: how scored pairs become training pairs: a kind of `radpo.preferences.relabel`, or a function of one's own;
+            None where nothing is trained.
         conditioned: whether the checkpoint is asked for a goal score, so that its chat template carries one.
         training: training settings that make the method; a matrix file's settings for the variant go over them.
         loss: a loss of one's own (`radpo.training.trainer.PairLoss`) instead of one of TRL's.

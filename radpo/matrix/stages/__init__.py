@@ -4,7 +4,7 @@ A stage's function is module-level, so that another process can find it, and is 
 plans and logs know it by. Raise its version when a change to it, or to what it calls, changes what it writes.
 """
 
-from radpo.matrix.graph import Function
+from radpo.engine.graph import Function
 from radpo.matrix.stages.analysis import ANALYSIS
 from radpo.matrix.stages.scoring import SCORING
 from radpo.matrix.stages.training import TRAINING

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from radpo.matrix.graph import Function, Task
+from radpo.engine.graph import Function, Task
 from radpo.matrix.stages.common import NUMERICS, kept_between_tries, path_of, policy_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from radpo.data.questions import Question
+    from radpo.preferences.questions import Question
 
 
 def _implicit_reward(task: Task) -> None:
     """Log-likelihoods under policy and reference -> results about the implicit reward."""
-    from radpo.analysis.implicit_reward import summarise
-    from radpo.results import write_scores
+    from radpo.benchmarks.implicit_reward import summarise
+    from radpo.core.results import write_scores
 
     write_scores(summarise(_joined(task), beta=task.stage.settings["beta"]), task.out)
 
 
 def _ches(task: Task) -> None:
     """The model that training starts from and held-out pairs -> CHES scores (`ches.parquet`)."""
-    from radpo.data.preferences import Reading
-    from radpo.data.streamed import stream_pairs
     from radpo.models.ches import write_ches
+    from radpo.preferences.preferences import Reading
+    from radpo.preferences.streamed import stream_pairs
 
     settings = task.stage.settings
     low, high = settings["scale"]
@@ -46,8 +46,8 @@ def _displacement(task: Task) -> None:
     """Log-likelihoods under policy and reference, and CHES scores -> results about displacement."""
     import pandas as pd
 
-    from radpo.analysis.displacement import summarise
-    from radpo.results import write_scores
+    from radpo.benchmarks.displacement import summarise
+    from radpo.core.results import write_scores
 
     write_scores(summarise(_joined(task), pd.read_parquet(task.inputs["ches"] / "ches.parquet")), task.out)
 
@@ -80,16 +80,16 @@ def _samples(task: Task) -> None:
 
 def _reward_kl(task: Task) -> None:
     """Samples -> results about KL, entropy and score, and the scored samples as examples."""
-    from radpo.analysis.reward_kl import summarise
-    from radpo.results import write_scores
+    from radpo.benchmarks.reward_kl import summarise
+    from radpo.core.results import write_scores
 
     write_scores(summarise(_scored(task)), task.out)
 
 
 def _calibration(task: Task) -> None:
     """Samples with goals -> results about goal and score."""
-    from radpo.analysis.calibration import summarise
-    from radpo.results import write_scores
+    from radpo.benchmarks.calibration import summarise
+    from radpo.core.results import write_scores
 
     write_scores(summarise(_scored(task), best_seen=task.stage.settings["best_seen"]), task.out)
 
@@ -98,8 +98,8 @@ def _style(task: Task) -> None:
     """The answers that AlpacaEval compared -> results about their length and style."""
     import pandas as pd
 
-    from radpo.analysis.style import from_examples, summarise
-    from radpo.results import write_scores
+    from radpo.benchmarks.style import from_examples, summarise
+    from radpo.core.results import write_scores
 
     judged = pd.read_parquet(task.inputs["judged"] / "examples.parquet")
     write_scores(summarise(from_examples(judged)), task.out)
@@ -116,7 +116,7 @@ def _joined(task: Task) -> pd.DataFrame:
 
 
 def _questions(task: Task) -> list[Question]:
-    from radpo.data.questions import load_questions
+    from radpo.preferences.questions import load_questions
 
     return load_questions(path_of(task.stage.settings["questions"]))[: task.stage.settings["limit"]]
 

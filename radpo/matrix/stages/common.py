@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from radpo.matrix.graph import Source, Task
-from radpo.matrix.store import WORK
+from radpo.engine.graph import Source, Task
+from radpo.engine.store import WORK
 
 NUMERICS = ("torch", "transformers")
 """The packages whose versions change what a model computes."""

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from radpo.matrix.graph import Function, Source, Task
+from radpo.engine.graph import Function, Source, Task
 from radpo.matrix.stages.common import NUMERICS, kept_between_tries, path_of, policy_folder, write_json
 
 if TYPE_CHECKING:
-    from radpo.data.questions import Question
-    from radpo.harness.base import Answers
+    from radpo.benchmarks.answers import Answers
     from radpo.judges.base import Judge
     from radpo.models.backends import Backend
+    from radpo.preferences.questions import Question
 
 
 def _likelihood(task: Task) -> None:
     """A checkpoint and held-out scored pairs -> log-likelihoods for every goal (`likelihoods.parquet`)."""
-    from radpo.data.preferences import Reading
-    from radpo.data.streamed import stream_pairs
     from radpo.models.heldout import write_heldout
+    from radpo.preferences.preferences import Reading
+    from radpo.preferences.streamed import stream_pairs
 
     settings = task.stage.settings
     low, high = settings["scale"]
@@ -41,9 +41,9 @@ def _likelihood(task: Task) -> None:
 def _unlearning(task: Task) -> None:
     """Log-likelihoods under policy and reference -> results, examples and the joined `likelihoods.parquet`."""
 
-    from radpo.analysis.unlearning import summarise
+    from radpo.benchmarks.unlearning import summarise
+    from radpo.core.results import write_scores
     from radpo.models.heldout import side_by_side
-    from radpo.results import write_scores
 
     joined = side_by_side(
         policy=task.inputs["policy"] / "likelihoods.parquet",
@@ -55,7 +55,7 @@ def _unlearning(task: Task) -> None:
 
 def _generate(task: Task) -> None:
     """A checkpoint and questions -> its answer to every turn of every question (`answers.jsonl`)."""
-    from radpo.harness.questions import load_benchmark_questions
+    from radpo.benchmarks.questions import load_benchmark_questions
     from radpo.models.answers import ANSWERS, answer_questions
     from radpo.models.backends import with_transformers, with_vllm
     from radpo.models.generation import Sampling
@@ -81,8 +81,8 @@ def _generate(task: Task) -> None:
 
 def _baseline(task: Task, questions: list[Question]) -> tuple[str, Answers]:
     """The name and the answers that a stage compares with: another variant's, or a file's."""
-    from radpo.harness.base import load_answers
-    from radpo.harness.questions import load_outputs
+    from radpo.benchmarks.answers import load_answers
+    from radpo.benchmarks.questions import load_outputs
 
     settings = task.stage.settings
     if "baseline_outputs" in settings:
@@ -92,10 +92,10 @@ def _baseline(task: Task, questions: list[Question]) -> tuple[str, Answers]:
 
 def _alpaca_eval(task: Task) -> None:
     """Answers of variant and baseline -> annotations, results and examples."""
-    from radpo.harness.alpaca_eval import BENCHMARK, annotate, comparisons, judge_bias, scores
-    from radpo.harness.base import load_answers
-    from radpo.harness.questions import load_benchmark_questions
-    from radpo.results import write_scores
+    from radpo.benchmarks.alpaca_eval import BENCHMARK, annotate, comparisons, judge_bias, scores
+    from radpo.benchmarks.answers import load_answers
+    from radpo.benchmarks.questions import load_benchmark_questions
+    from radpo.core.results import write_scores
 
     settings = task.stage.settings
     questions = load_benchmark_questions(path_of(settings["questions"]))[: settings["limit"]]
@@ -114,10 +114,10 @@ def _alpaca_eval(task: Task) -> None:
 
 def _mt_bench(task: Task) -> None:
     """Answers -> judgments, results and examples."""
-    from radpo.harness.base import load_answers
-    from radpo.harness.mt_bench import BENCHMARK, grade, judge_bias, load_references, scores
-    from radpo.harness.questions import load_benchmark_questions
-    from radpo.results import write_scores
+    from radpo.benchmarks.answers import load_answers
+    from radpo.benchmarks.mt_bench import BENCHMARK, grade, judge_bias, load_references, scores
+    from radpo.benchmarks.questions import load_benchmark_questions
+    from radpo.core.results import write_scores
 
     settings = task.stage.settings
     questions = load_benchmark_questions(path_of(settings["questions"]))[: settings["limit"]]
@@ -135,10 +135,10 @@ def _mt_bench(task: Task) -> None:
 
 def _arena_hard(task: Task) -> None:
     """Answers of variant and baseline -> judgments in both orders, results and examples."""
-    from radpo.harness.arena_hard import BENCHMARK, judge_games, load_judgments, score, scores, write_judgments
-    from radpo.harness.base import load_answers
-    from radpo.harness.questions import load_benchmark_questions
-    from radpo.results import write_scores
+    from radpo.benchmarks.answers import load_answers
+    from radpo.benchmarks.arena_hard import BENCHMARK, judge_games, load_judgments, score, scores, write_judgments
+    from radpo.benchmarks.questions import load_benchmark_questions
+    from radpo.core.results import write_scores
 
     settings = task.stage.settings
     questions = load_benchmark_questions(path_of(settings["questions"]))[: settings["limit"]]
@@ -160,7 +160,7 @@ def _arena_hard(task: Task) -> None:
 
 def _academic(task: Task) -> None:
     """A checkpoint -> lm-eval's results (`lm_eval.json`), and ours from them."""
-    from radpo.harness.academic import run, write_run
+    from radpo.benchmarks.academic import run, write_run
 
     settings = task.stage.settings
     include: Source | None = settings["include"]

@@ -6,15 +6,15 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from radpo.matrix.graph import Function, Task
-from radpo.matrix.several import run_on_several
+from radpo.engine.distributed import run_on_several
+from radpo.engine.graph import Function, Task
 from radpo.matrix.stages.common import NUMERICS, path_of, policy_folder, write_json
 from radpo.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from radpo.data.preferences import Preferences
+    from radpo.preferences.preferences import Preferences
 
 
 def _relabel(task: Task) -> None:
@@ -23,9 +23,9 @@ def _relabel(task: Task) -> None:
 
     import pyarrow.parquet as pq
 
-    from radpo.data.goals import detect_placement, original_template
-    from radpo.data.relabel import relabel
     from radpo.models.loading import load_tokenizer, resolve_model
+    from radpo.preferences.goals import detect_placement, original_template
+    from radpo.preferences.relabel import relabel
     from radpo.training.variants import find_variant
 
     settings = task.stage.settings
@@ -67,7 +67,7 @@ def _implicit(task: Task) -> None:
 
 def _scored(settings: Mapping[str, Any]) -> tuple[Preferences, pa.Table]:
     """The scored pairs that settings name: all that were read, and those to use."""
-    from radpo.data.preferences import Reading, load_preferences
+    from radpo.preferences.preferences import Reading, load_preferences
 
     low, high = settings["scale"]
     preferences = load_preferences(path_of(settings["pairs"]), Reading((low, high)))

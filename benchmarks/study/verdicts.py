@@ -1,0 +1,162 @@
+"""Claims: the results of a study's runs come in; an effect over seeds and a verdict for every experiment go out.
+
+What is compared and the smallest effect that matters are written down before there are numbers, and the verdict follows
+from them by one rule, so that a claim that fails is said to have failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from radpo.core.errors import DataError
+from radpo.stats.estimates import Estimate, mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Verdict = Literal["supported", "not supported", "unclear at this scale"]
+SEEDS = 5
+"""From so many seeds on, the interval over seeds is taken for what it says."""
+COLUMNS = (
+    "claim", "experiment", "decides", "ours", "theirs", "unit", "seeds", "effect", "stderr", "low", "high", "smallest",
+    "verdict",
+)  # fmt: skip
+NEAR, WIDE = 1.0, 5.0
+"""Pairs whose scores differ by no more than `NEAR` points are nearly equal, by `WIDE` or more far apart."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of one variant of a run, which every seed has a value of (`results.parquet`)."""
+
+    run: str
+    variant: str
+    benchmark: str
+    subset: str
+    metric: str
+
+    def __str__(self) -> str:
+        return f"{self.run}/{self.variant}: {self.benchmark} {self.metric}, {self.subset}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What would bear a claim out: `ours` exceeds `theirs`.
+
+    Args:
+        claim: in the words of the paper (arXiv 2410.08067), more or less.
+        what: the comparison in words.
+        ours, theirs: figures, compared seed by seed, or a constant to compare with.
+        smallest: the smallest difference that matters, above 0, in `unit`.
+        decides: whether the claim stands or falls with it; others shed light on it.
+    """
+
+    claim: str
+    what: str
+    ours: Figure
+    theirs: Figure | float
+    smallest: float
+    unit: str
+    decides: bool = False
+
+    @property
+    def takes(self) -> frozenset[tuple[str, str]]:
+        """The runs and variants that it needs."""
+        return frozenset((side.run, side.variant) for side in (self.ours, self.theirs) if isinstance(side, Figure))
+
+
+def verdict(effect: Estimate, smallest: float, seeds: int) -> Verdict:
+    """Supported: the effect matters, and its 95% interval is above 0. Not supported: an effect that matters is outside
+    the interval. Else, or with fewer than `SEEDS` seeds, unclear."""
+    if effect.low is None or effect.high is None or seeds < SEEDS:
+        return "unclear at this scale"
+    if effect.low > 0 and effect.value >= smallest:
+        return "supported"
+    return "not supported" if effect.high < smallest else "unclear at this scale"
+
+
+def judge(experiments: Sequence[Experiment], results: pd.DataFrame) -> pd.DataFrame:
+    """A row of `COLUMNS` an experiment: the effect is the mean over seeds with Student's 95% interval, seeds its units.
+
+    Args:
+        results: `results.parquet` of all runs, with a column `run`.
+
+    Raises:
+        DataError: a figure is not there, or the two sides of an experiment have different seeds.
+    """
+    import pandas as pd
+
+    rows = []
+    for experiment in experiments:
+        differences = _differences(experiment, results)
+        effect = mean(differences)
+        rows.append(
+            {
+                "claim": experiment.claim, "experiment": experiment.what, "decides": experiment.decides,
+                "ours": str(experiment.ours), "theirs": str(experiment.theirs), "unit": experiment.unit,
+                "seeds": len(differences), "effect": effect.value, "stderr": effect.stderr, "low": effect.low,
+                "high": effect.high, "smallest": experiment.smallest,
+                "verdict": verdict(effect, experiment.smallest, len(differences)),
+            }
+        )  # fmt: skip
+    numbers = dict.fromkeys(["effect", "stderr", "low", "high", "smallest"], "float64")
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(numbers)
+
+
+def values(results: pd.DataFrame, figure: Figure) -> pd.Series[float]:
+    """A figure by seed.
+
+    Raises:
+        DataError: it is not there, or twice for a seed.
+    """
+    found = results
+    for column in ("run", "variant", "benchmark", "subset", "metric"):
+        found = found[found[column] == getattr(figure, column)]
+    if found.empty or found["seed"].duplicated().any():
+        raise DataError(f"{figure}: {'not among the results' if found.empty else 'there more than once for a seed'}")
+    return found.set_index("seed")["value"].astype("float64").sort_index()
+
+
+def near_equal_shares(likelihoods: pd.DataFrame) -> pd.DataFrame:
+    """How large the margins of nearly equal pairs are beside those of pairs far apart, as rows of `results.parquet`.
+
+    near_equal_share, by goal (none, best): the mean margin, delta log p of the better response minus the worse, of
+    held-out pairs at most `NEAR` points apart over that of pairs at least `WIDE` apart. A policy whose implicit reward
+    follows the scores has the ratio of the mean gaps; one that drives all pairs apart alike has 1.
+
+    Args:
+        likelihoods: a run's `likelihoods.parquet`.
+
+    Raises:
+        DataError: there are no pairs of one of the two kinds.
+    """
+    import pandas as pd
+
+    from radpo.benchmarks.implicit_reward import margins
+
+    pairs = margins(likelihoods)
+    rows = []
+    for (variant, seed, goal), part in pairs.groupby(["variant", "seed", "goal"], sort=False):
+        near, wide = (part[part["gap"] <= NEAR]["margin"], part[part["gap"] >= WIDE]["margin"])
+        if near.empty or wide.empty:
+            raise DataError(f"no held-out pairs of scores at most {NEAR:g} apart, or none at least {WIDE:g} apart")
+        if wide.mean() != 0:  # the model as it is has no margins
+            rows.append(
+                {
+                    "variant": variant, "seed": seed, "benchmark": "margins", "subset": goal,
+                    "metric": "near_equal_share", "value": float(near.mean() / wide.mean()), "n": len(near),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _differences(experiment: Experiment, results: pd.DataFrame) -> list[float]:
+    ours = values(results, experiment.ours)
+    if not isinstance(experiment.theirs, Figure):
+        return [float(value) - experiment.theirs for value in ours]
+    theirs = values(results, experiment.theirs)
+    if list(ours.index) != list(theirs.index):
+        raise DataError(f"{experiment.ours} and {experiment.theirs} were not run with the same seeds")
+    return [float(difference) for difference in ours - theirs]

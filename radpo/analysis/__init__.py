@@ -1,1 +1,0 @@
-"""Analysis: statistics, and what alignment made the model unlearn."""

@@ -1,0 +1,357 @@
+"""Academic tasks: a model folder and lm-eval task names come in, lm-eval's own figures and samples go out.
+
+A checkpoint that carries its goal in its chat template is conditioned by that template; another goal is set in it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radpo.core.errors import ConfigError, DataError, ModelError
+from radpo.core.progress import Progress, no_progress
+from radpo.core.results import Example, Result, Scores, write_scores
+from radpo.models.generation import Goal
+from radpo.models.loading import Precision, load_tokenizer, torch_dtype
+from radpo.preferences.goals import is_goal_aware
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
+BENCHMARK = "academic"
+
+PAPER = (
+    "gsm8k:5", "leaderboard_gpqa:0", "leaderboard_musr:0", "truthfulqa_mc2:0", "leaderboard_bbh:3", "arc_challenge:25",
+)  # fmt: skip
+"""The six of arXiv 2410.08067, which names no few-shot counts; these are the Open LLM Leaderboards'."""
+NAMED = {"paper": PAPER}
+"""Names for several tasks at once."""
+
+
+@dataclass(frozen=True)
+class AcademicRun:
+    """What lm-eval returned: its results document (JSON-serialisable), and its samples by task."""
+
+    lm_eval_results: Mapping[str, Any]
+    samples: Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def run(
+    model_folder: Path,
+    tasks: Sequence[str],
+    include_path: Path | None = None,
+    *,
+    goal: Goal = "default",
+    limit: int | None = None,
+    batch_size: int = 16,
+    precision: Precision = "auto",
+    progress: Progress = no_progress,
+) -> AcademicRun:
+    """Run lm-eval tasks with the checkpoint's chat template, lm-eval's own fixed seeds, no code from the Hub trusted.
+
+    Args:
+        model_folder: a Hugging Face folder.
+        tasks: names of tasks, groups or tags, each with `:N` for N few-shot examples in place of its own number, a YAML
+            file of a task, or `paper` for the paper's six; names in `include_path` go before lm-eval's own, which are
+            indexed only when one is needed.
+        include_path: a folder of task YAML files; their `data_files` are relative to the YAML's own folder.
+        goal: the score to ask for; by default the checkpoint's own template decides.
+        limit: how many documents of each task to take; all unless given.
+        progress: called before and after the run, in tasks: lm-eval runs them in one go.
+
+    Raises:
+        ConfigError: there is no such task.
+        DataError: a task's data set cannot be loaded.
+        ModelError: the checkpoint has no chat template, or a goal is asked of one that takes none.
+    """
+    import datasets
+    import torch
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.utils import handle_non_serializable
+
+    wanted, folders = _wanted(tasks, include_path)
+    tasks = list(wanted)
+    manager = _task_manager(tasks, folders)
+    progress(0, len(tasks))
+    try:
+        # The tasks are loaded before the model, so that a task that cannot run is known at once.
+        loaded = manager.load(tasks)
+    except (datasets.exceptions.DatasetsError, OSError) as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"tasks {', '.join(tasks)}: a data set cannot be loaded ({cause}); where the Hub is out of reach, "
+            "give a folder of tasks with local data_files"
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"tasks {', '.join(tasks)}: lm-eval cannot build them: {error}") from error
+    _set_shots(loaded, wanted)
+    tokenizer = load_tokenizer(model_folder)
+    tokenizer.chat_template = _asking_for(goal, str(tokenizer.chat_template))
+    children = {child for names in loaded["group_map"].values() for child in names}
+    specs = [item for name, item in {**loaded["groups"], **loaded["tasks"]}.items() if name not in children]
+    model = HFLM(
+        pretrained=str(model_folder),
+        tokenizer=tokenizer,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        dtype=torch_dtype(precision),
+        batch_size=batch_size,
+        trust_remote_code=False,
+    )
+    document = simple_evaluate(
+        model=model,
+        tasks=specs,
+        task_manager=manager,
+        limit=limit,
+        apply_chat_template=True,
+        log_samples=True,
+    )
+    samples = document.pop("samples")
+    progress(len(tasks), len(tasks))
+    return AcademicRun(json.loads(json.dumps(document, default=handle_non_serializable)), samples)
+
+
+def scores(run: AcademicRun) -> Scores:
+    """lm-eval's own values and standard errors as results, and a row a document.
+
+    Each task's primary metric is the first of its `metric_list`, under its first filter; a group with a figure of its
+    own is primary in place of its tasks. Per-document rows hold the primary metric.
+    """
+    document = run.lm_eval_results
+    groups = document.get("groups", {})
+    inside = {child for group in groups for child in _leaves(group, document["group_subtasks"])}
+    results: list[Result] = []
+    examples: list[Example] = []
+    notes: list[str] = []
+    for name, figures in document["results"].items():
+        keys = [key for key in figures if "," in key and "_stderr," not in key]
+        if not keys:
+            continue  # a group that only gathers tasks
+        primary = _primary(keys, document["configs"].get(name, {}))
+        for key in keys:
+            if not isinstance(figures[key], int | float):
+                notes.append(f"academic, {name}: {key} is left out, because lm-eval gives it no number.")
+                continue
+            results.append(_result(name, key, document, primary=key == primary and name not in inside))
+        if name in run.samples:
+            rows = list(_examples(name, primary, run.samples[name]))
+            examples += rows
+            if not rows:
+                notes.append(f"academic, {name}: {primary} is no figure of single documents, so there are no examples.")
+    notes.append(_shots_note(document))
+    return Scores(tuple(results), tuple(examples), tuple(notes))
+
+
+def write_run(run: AcademicRun, out: Path) -> None:
+    """Write lm-eval's own document (`lm_eval.json`), our results and a row a document into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    document = json.dumps(run.lm_eval_results, indent=1, ensure_ascii=False, default=str)
+    (out / "lm_eval.json").write_text(document, encoding="utf-8")
+    write_scores(scores(run), out)
+
+
+def _wanted(tasks: Sequence[str], include_path: Path | None) -> tuple[dict[str, int | None], list[Path]]:
+    """The tasks' names with the few-shot counts asked for, None for a task's own, and the folders to look in first."""
+    folders = [] if include_path is None else [include_path]
+    wanted: dict[str, int | None] = {}
+    for entry in (member for given in tasks for member in NAMED.get(given, (given,))):
+        name, sign, shots = entry.rpartition(":")
+        if not sign or not shots.isdecimal():
+            name, shots = entry, ""
+        if name.endswith((".yaml", ".yml")):
+            name = _task_of(Path(name), folders)
+        wanted[name] = int(shots) if shots else None
+    return wanted, folders
+
+
+def _task_of(path: Path, folders: list[Path]) -> str:
+    """The name of the task or group in a YAML file, whose folder is added to those to look in."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    if not path.is_file():
+        raise ConfigError(f"task {path}: no such file")
+    config = load_yaml(path, resolve_func=False)
+    name = config.get("task") if isinstance(config.get("task"), str) else config.get("group")
+    if not isinstance(name, str):
+        raise ConfigError(f"task {path}: it names neither a task nor a group")
+    if path.parent not in folders:
+        folders.append(path.parent)
+    return name
+
+
+def _set_shots(loaded: Mapping[str, Any], wanted: Mapping[str, int | None]) -> None:
+    """Give the tasks, and those of groups, the few-shot counts asked for, in place of any of their own."""
+    for name, shots in wanted.items():
+        if shots is None:
+            continue
+        names = [found for found in (name, *_leaves(name, loaded["group_map"])) if found in loaded["tasks"]]
+        if not names:
+            raise ConfigError(f"task {name}:{shots}: few-shot counts are for tasks and groups, and this is a tag")
+        for found in names:
+            loaded["tasks"][found].set_config(key="num_fewshot", value=shots)
+
+
+def _asking_for(goal: Goal, template: str) -> str:
+    """The chat template with the goal set, whoever renders it."""
+    if goal == "default":
+        return template
+    if goal is not None and not is_goal_aware(template):
+        raise ModelError(f"goal {goal} is asked of a checkpoint whose chat template takes no goal; ask for none")
+    return "{%- set goal = " + ("none" if goal is None else repr(float(goal))) + " -%}" + template
+
+
+def _shots_note(document: Mapping[str, Any]) -> str:
+    """The few-shot counts that lm-eval notes, tasks of one group as one."""
+    counts: dict[int, list[str]] = {}
+    groups = document.get("group_subtasks", {})
+    shots = document.get("n-shot", {})
+    hidden: set[str] = set()
+    for group in groups:
+        of = {shots[leaf] for leaf in _leaves(group, groups) if leaf in shots}
+        if len(of) == 1 and group in document["results"]:
+            counts.setdefault(of.pop(), []).append(group)
+            hidden |= set(_leaves(group, groups))
+    for name, count in shots.items():
+        if name not in hidden and name not in groups:
+            counts.setdefault(count, []).append(name)
+    said = "; ".join(f"{count} for {', '.join(sorted(set(names)))}" for count, names in sorted(counts.items()))
+    return f"academic: few-shot examples: {said}."
+
+
+def _task_manager(tasks: Sequence[str], folders: Sequence[Path]) -> TaskManager:
+    """lm-eval's index of the tasks: the local ones alone where they suffice, since its own are thousands of files."""
+    from lm_eval.tasks import TaskManager
+
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such folder of tasks")
+    include_path = list(folders) or None
+    manager = TaskManager(include_path=include_path, include_defaults=False)
+    if any(name not in manager.task_index for name in _named(tasks, manager)):
+        manager = TaskManager(include_path=include_path, include_defaults=True)
+        for name in tasks:
+            if name not in manager.task_index:
+                near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+                hint = f"; did you mean {' or '.join(near)}?" if near else ""
+                where = "".join(f"in {folder} or " for folder in folders) + "among lm-eval's own"
+                raise ConfigError(f"task {name!r}: there is none {where}{hint}")
+    for folder in folders:
+        _anchor_data_files(manager, folder)
+    return manager
+
+
+def _named(tasks: Sequence[str], manager: TaskManager) -> Iterator[str]:
+    """The tasks, and what local groups among them gather."""
+    for name in tasks:
+        yield name
+        entry = manager.task_index.get(name)
+        members = (entry.cfg or {}).get("task") if entry is not None else None
+        if isinstance(members, list):
+            yield from _named([member for member in members if isinstance(member, str)], manager)
+
+
+def _anchor_data_files(manager: TaskManager, include_path: Path) -> None:
+    """Make the local tasks' data_files relative to their YAML's folder, not to wherever the process runs."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    root = include_path.resolve()
+    for entry in manager.task_index.values():
+        if entry.yaml_path is None or root not in entry.yaml_path.resolve().parents:
+            continue
+        kwargs = (entry.cfg or {}).get("dataset_kwargs")
+        if not isinstance(kwargs, dict) or "data_files" not in kwargs:
+            continue
+        config = load_yaml(entry.yaml_path, resolve_func=True)
+        config["dataset_kwargs"] = {**kwargs, "data_files": _anchored(kwargs["data_files"], entry.yaml_path)}
+        # Without a path lm-eval takes the configuration from the entry instead of reading the file again.
+        entry.cfg, entry.yaml_path = config, None
+
+
+def _anchored(files: Any, yaml_path: Path) -> Any:
+    if isinstance(files, dict):
+        return {split: _anchored(part, yaml_path) for split, part in files.items()}
+    if isinstance(files, list):
+        return [_anchored(part, yaml_path) for part in files]
+    if "://" in str(files):
+        return files
+    path = yaml_path.resolve().parent / str(files)
+    if not any(sign in str(files) for sign in "*?[") and not path.is_file():
+        raise DataError(
+            f"{yaml_path}: data_files names {files}, and there is no {path}; it is relative to the YAML file"
+        )
+    return str(path)
+
+
+def _leaves(group: str, members: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for child in members.get(group, ()):
+        yield child
+        yield from _leaves(child, members)
+
+
+def _primary(keys: Sequence[str], config: Mapping[str, Any]) -> str:
+    """The key of the first listed metric under its first filter; of a group, its first key."""
+    for listed in config.get("metric_list") or ():
+        for key in keys:
+            if key.split(",")[0] == listed["metric"]:
+                return key
+    return keys[0]
+
+
+def _result(name: str, key: str, document: Mapping[str, Any], *, primary: bool) -> Result:
+    figures = document["results"][name]
+    metric, filter_name = key.split(",", 1)
+    stderr = figures.get(f"{metric}_stderr,{filter_name}")
+    return Result(
+        benchmark=BENCHMARK,
+        subset=name,
+        metric=_metric_name(key),
+        value=float(figures[key]),
+        stderr=float(stderr) if isinstance(stderr, int | float) else None,
+        n=int(figures["sample_len"]),
+        higher_is_better=document["higher_is_better"].get(name, {}).get(metric),
+        primary=primary,
+    )
+
+
+def _metric_name(key: str) -> str:
+    """lm-eval's `acc,none` is called acc; other filters stay in the name."""
+    return key.removesuffix(",none")
+
+
+def _examples(task: str, key: str, samples: Sequence[Mapping[str, Any]]) -> Iterator[Example]:
+    import numpy as np
+
+    metric, filter_name = key.split(",", 1)
+    for sample in samples:
+        value = sample.get(metric)
+        if sample["filter"] != filter_name or not isinstance(value, Real | np.bool_):
+            continue
+        output, detail = _output(sample)
+        yield Example(
+            benchmark=BENCHMARK,
+            subset=task,
+            example_id=str(sample["doc_id"]),
+            prompt=str(sample["arguments"][0][0]),
+            output=output,
+            baseline_output=None,
+            metric=_metric_name(key),
+            value=float(value),
+            detail=json.dumps({"target": sample["target"], **detail}, ensure_ascii=False, default=str),
+        )
+
+
+def _output(sample: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The generated text; or the likeliest choice, with every choice's log-likelihood in nats."""
+    first = [responses[0] for responses in sample["resps"]]
+    if isinstance(first[0], str):
+        return first[0], {"filtered": sample["filtered_resps"]}
+    if len(first) > 1:
+        choices = [str(arguments[1]).strip() for arguments in sample["arguments"]]
+        logps = [float(response[0]) for response in first]
+        return choices[logps.index(max(logps))], {"choices": choices, "logps": logps}
+    return None, {}

@@ -1,0 +1,293 @@
+"""AlpacaEval 2: answers of a model and of a baseline come in, alpaca-eval's annotations and win rates go out.
+
+Annotations are in alpaca-eval 0.6.6's own format, and its own code computes the figures: `preference` is 1 where the
+baseline wins, 2 where the model wins, 1.5 (or 0) where neither does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radpo.benchmarks.answers import Answers, check_answers
+from radpo.benchmarks.length_control import LengthControlled, length_controlled, lengths, minimal, quiet
+from radpo.core.errors import DataError
+from radpo.core.json_rows import read_rows
+from radpo.core.progress import Progress, no_progress
+from radpo.core.results import Example, Result, Scores
+from radpo.judges.base import CompareRequest, ComparingJudge, Comparison, Judge, compare
+from radpo.judges.quality import Bias, bias, turned_back
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from radpo.preferences.questions import Question
+
+BENCHMARK = "alpaca-eval"
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """AlpacaEval's figures under its own names: rates in percent, lengths in characters, None where not to be had.
+
+    The minimal length-controlled rate is worked out where the official one is not;
+    see `radpo.benchmarks.length_control`.
+    """
+
+    win_rate: float
+    standard_error: float | None
+    discrete_win_rate: float
+    length_controlled_winrate: float | None
+    lc_standard_error: float | None
+    length_controlled_minimal_winrate: float | None
+    lc_minimal_standard_error: float | None
+    n_total: int
+    avg_length: int | None
+    notes: tuple[str, ...]
+
+
+def annotate(
+    questions: Sequence[Question],
+    outputs: Answers,
+    baseline_outputs: Answers,
+    judge: Judge,
+    *,
+    generator: str,
+    baseline: str,
+    progress: Progress = no_progress,
+) -> pd.DataFrame:
+    """Have both answers to every question compared; a judge that only grades prefers the higher grade.
+
+    Args:
+        questions: of one turn each.
+        outputs, baseline_outputs: the answers of the model and of the baseline, by question_id.
+        generator, baseline: their names.
+
+    Returns:
+        A row a question: alpaca-eval's columns index, instruction, dataset (the category), output_1 and generator_1
+        (baseline), output_2 and generator_2 (model), annotator, preference (NaN where a verdict could not be had), and
+        question_id, reason; of a judge that grades also score_1, score_2, reason_1, reason_2.
+
+    Raises:
+        DataError: a question has more than one turn or no answer.
+        ServiceError: the judge could not be reached.
+    """
+    import pandas as pd
+
+    pairs = comparisons(questions, outputs, baseline_outputs, generator=generator, baseline=baseline)
+    found = compare(judge, pairs, progress)
+    rows = []
+    for index, (question, pair, comparison) in enumerate(zip(questions, pairs, found, strict=True)):
+        row = {
+            "index": index,
+            "dataset": question.category,
+            "instruction": question.turns[0],
+            "output_1": pair.first,
+            "generator_1": baseline,
+            "output_2": pair.second,
+            "generator_2": generator,
+            "annotator": judge.name,
+            "preference": float("nan") if comparison.preference is None else comparison.preference,
+            "question_id": question.question_id,
+        }
+        if comparison.grades is None:
+            row["reason"] = comparison.reason
+        else:
+            first, second = comparison.grades
+            row |= {"score_1": first.score, "score_2": second.score}
+            row |= {"reason_1": first.reason, "reason_2": second.reason}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def comparisons(
+    questions: Sequence[Question], outputs: Answers, baseline_outputs: Answers, *, generator: str, baseline: str
+) -> list[CompareRequest]:
+    """The pairs to compare, the baseline's answer first. Raises as `annotate`."""
+    check_answers(questions, outputs, f"answers of {generator}")
+    check_answers(questions, baseline_outputs, f"answers of {baseline}")
+    for question in questions:
+        if len(question.turns) != 1:
+            raise DataError(
+                f"question {question.question_id!r}: {len(question.turns)} turns; AlpacaEval's questions have one"
+            )
+    return [
+        CompareRequest(
+            [{"role": "user", "content": question.turns[0]}],
+            baseline_outputs[question.question_id][0],
+            outputs[question.question_id][0],
+            {"constraints": list(question.constraints[0])},
+        )
+        for question in questions
+    ]
+
+
+def judge_bias(judge: Judge, pairs: Sequence[CompareRequest], annotations: pd.DataFrame, swap_check: int) -> Bias:
+    """How order and length sway the judge on these pairs.
+
+    Args:
+        pairs: as `comparisons` gives, in the annotations' order.
+        swap_check: how many pairs, evenly over all, are judged again in the other order; a judge that only grades sees
+            no order, and is not asked again.
+    """
+    given = [Comparison(None if p != p else float(p), "") for p in annotations["preference"]]
+    whole = bias(pairs, given)
+    chosen = list(range(0, len(pairs), max(len(pairs) // swap_check, 1)))[:swap_check] if swap_check else []
+    if not chosen or not isinstance(judge, ComparingJudge):
+        return whole
+    asked = [pairs[place] for place in chosen]
+    swapped = [turned_back(found) for found in compare(judge, [pair.swapped() for pair in asked])]
+    of = bias(asked, [given[place] for place in chosen], swapped)
+    return replace(
+        whole, swap_agreement=of.swap_agreement, first_shown_rate=of.first_shown_rate, n_swapped=of.n_swapped
+    )
+
+
+def load_annotations(path: Path) -> pd.DataFrame:
+    """Read annotations as alpaca-eval writes them (`.json`) or line by line (`.jsonl`), gzipped or not.
+
+    Files that give the lengths of outputs (len_1, len_2) in place of the outputs are read too.
+
+    Raises:
+        DataError: the file is malformed, a preference is none of 0 and 1 to 2, or models are mixed in one file; the
+            message names line and field.
+    """
+    import pandas as pd
+
+    rows = []
+    for place, row in read_rows(path):
+        _check_annotation(row, place)
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{path}: no annotations in it")
+    frame = pd.DataFrame(rows)
+    if "index" not in frame.columns:
+        frame.insert(0, "index", range(len(frame)))
+    for name in ("generator_1", "generator_2"):
+        if name in frame.columns and frame[name].nunique() > 1:
+            raise DataError(
+                f"{path}: {name} holds {frame[name].nunique()} models; give one model and one baseline a file"
+            )
+    return frame.astype({"preference": "float64"})
+
+
+def win_rate(annotations: pd.DataFrame, reference_dir: Path | None = None) -> WinRate:
+    """AlpacaEval's figures, computed by alpaca-eval itself.
+
+    Args:
+        annotations: as `annotate` or `load_annotations` gives.
+        reference_dir: as for `radpo.benchmarks.length_control.length_controlled`.
+
+    Raises:
+        DataError: no annotation holds a preference.
+    """
+    metrics = _head_to_head(annotations)
+    controlled = length_controlled(annotations, reference_dir)
+    instead = minimal(annotations) if controlled.winrate is None else LengthControlled(None, None, None)
+    notes = [note for note in (controlled.note, instead.note) if note]
+    n_missing = int(annotations["preference"].isna().sum())
+    if n_missing:
+        notes.append(f"alpaca-eval: {n_missing} of {len(annotations)} comparisons have no verdict and are left out.")
+    outputs = lengths(annotations, 2)
+    return WinRate(
+        win_rate=metrics["win_rate"],
+        standard_error=metrics["standard_error"],
+        discrete_win_rate=metrics["discrete_win_rate"],
+        length_controlled_winrate=controlled.winrate,
+        lc_standard_error=controlled.standard_error,
+        length_controlled_minimal_winrate=instead.winrate,
+        lc_minimal_standard_error=instead.standard_error,
+        n_total=metrics["n_total"],
+        avg_length=None if outputs is None else int(outputs.mean()),  # cut to whole characters, as alpaca-eval does
+        notes=tuple(notes),
+    )
+
+
+def _head_to_head(annotations: pd.DataFrame) -> dict[str, Any]:
+    """alpaca-eval's win rates without any GLM; `standard_error` is None for a single verdict."""
+    with quiet():
+        from alpaca_eval.metrics.winrate import get_winrate
+
+    if annotations["preference"].isna().all():
+        raise DataError("no annotation holds a preference, so there is no win rate; see the judge's reasons")
+    found = get_winrate(annotations)
+    total = int(found["n_total"])
+    return {
+        "win_rate": float(found["win_rate"]),
+        "standard_error": float(found["standard_error"]) if total > 1 else None,
+        "discrete_win_rate": float(found["discrete_win_rate"]),
+        "n_total": total,
+    }
+
+
+def scores(annotations: pd.DataFrame, *, goal: float | None = None, reference_dir: Path | None = None) -> Scores:
+    """Annotations -> results (whole and by category) and a row a comparison.
+
+    Args:
+        goal: the score that the model was asked for, for the examples' detail.
+        reference_dir: as for `win_rate`.
+    """
+    whole = win_rate(annotations, reference_dir)
+    results = [
+        Result(BENCHMARK, "all", "win_rate", whole.win_rate, whole.standard_error, whole.n_total, primary=True),
+        Result(BENCHMARK, "all", "discrete_win_rate", whole.discrete_win_rate, None, whole.n_total),
+    ]
+    if whole.length_controlled_winrate is not None:
+        rate, error = whole.length_controlled_winrate, whole.lc_standard_error
+        results.append(Result(BENCHMARK, "all", "length_controlled_winrate", rate, error, whole.n_total))
+    if whole.length_controlled_minimal_winrate is not None:
+        rate, error = whole.length_controlled_minimal_winrate, whole.lc_minimal_standard_error
+        results.append(Result(BENCHMARK, "all", "length_controlled_minimal_winrate", rate, error, whole.n_total))
+    if whole.avg_length is not None:
+        results.append(Result(BENCHMARK, "all", "avg_length", whole.avg_length, None, len(annotations), None))
+    judged = annotations[annotations["preference"].notna()]
+    if "dataset" in judged.columns and judged["dataset"].nunique() > 1:
+        for category, part in judged.groupby("dataset"):
+            of = _head_to_head(part)
+            results.append(
+                Result(BENCHMARK, str(category), "win_rate", of["win_rate"], of["standard_error"], of["n_total"])
+            )
+    return Scores(tuple(results), tuple(_example(row, goal) for row in judged.to_dict("records")), whole.notes)
+
+
+_TEXTS = ("instruction", "dataset", "output_1", "output_2", "generator_1", "generator_2", "annotator")
+_WHOLE = ("index", "len_1", "len_2")
+
+
+def _check_annotation(row: Mapping[str, Any], place: str) -> None:
+    if "instruction" not in row or "preference" not in row:
+        raise DataError(f"{place}: an annotation needs instruction and preference")
+    for names, kind, wanted in ((_TEXTS, str, "a text"), (_WHOLE, int, "a whole number")):
+        for name in names:
+            if name in row and (not isinstance(row[name], kind) or isinstance(row[name], bool)):
+                raise DataError(f"{place}, {name}: {str(row[name])[:80]!r} is not {wanted}")
+    preference = row["preference"]
+    if isinstance(preference, bool) or not isinstance(preference, int | float | None):
+        raise DataError(f"{place}: preference {str(preference)[:80]!r} is no number")
+    if preference is not None and preference != 0 and not 1 <= preference <= 2:
+        raise DataError(f"{place}: preference {preference} is neither 0 (a draw) nor from 1 (baseline) to 2 (model)")
+
+
+def _example(row: Mapping[Any, Any], goal: float | None) -> Example:
+    detail: dict[str, Any] = {} if goal is None else {"goal": goal}
+    names = ("score_1", "score_2", "reason_1", "reason_2", "reason", "generator_1")
+    # What a row lacks, the frame holds as NaN, which is no JSON.
+    detail |= {name: row[name] for name in names if name in row and row[name] == row[name] and row[name] is not None}
+    return Example(
+        benchmark=BENCHMARK,
+        subset=_text(row.get("dataset")) or "all",
+        example_id=str(row.get("question_id", row["index"])),
+        prompt=str(row["instruction"]),
+        output=_text(row.get("output_2")),
+        baseline_output=_text(row.get("output_1")),
+        metric="preference",
+        value=1.5 if row["preference"] == 0 else float(row["preference"]),
+        detail=json.dumps(detail, ensure_ascii=False),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,422 @@
+"""Arena-Hard-Auto: pairwise judgments in its own formats come in, win rates over the baseline with intervals go out.
+
+Every model is compared with one baseline, twice, in both orders; a verdict is one of A>>B, A>B, A=B, B>A, B>>A, and a
+strong one counts three times. A Bradley-Terry model fitted to these games gives each model's chance of beating the
+baseline (Li et al. 2024, arXiv 2406.11939), and resampled games its interval: 95% in v0.1, 90% in v2.0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from radpo.benchmarks.answers import Answers, check_answers
+from radpo.core.errors import ConfigError, DataError
+from radpo.core.json_rows import read_rows
+from radpo.core.progress import Progress, no_progress
+from radpo.core.results import Example, Result, Scores
+from radpo.judges.base import CompareRequest, Judge
+from radpo.judges.quality import Bias, bias, both_orders
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+    from radpo.preferences.questions import Question
+
+    Floats = npt.NDArray[np.float64]
+
+BENCHMARK = "arena-hard"
+Version = Literal["v0.1", "v2.0"]
+CONFIDENCE: Mapping[Version, float] = {"v0.1": 0.95, "v2.0": 0.90}
+BASELINES = {
+    "arena-hard-v0.1": "gpt-4-0314",
+    "hard_prompt": "o3-mini-2025-01-31",
+    "coding": "o3-mini-2025-01-31",
+    "math": "o3-mini-2025-01-31",
+    "creative_writing": "gemini-2.0-flash-001",
+}
+"""The official baseline by a question's category."""
+
+STRONG = 3
+"""How many games a verdict of >> or << counts as."""
+
+# What a verdict is worth to A, and how many games it counts as; judges also write the labels the other way round.
+VERDICTS: Mapping[str, tuple[float, int]] = {
+    "A>>B": (1.0, STRONG), "A>B": (1.0, 1), "A=B": (0.5, 1), "B>A": (0.0, 1), "B>>A": (0.0, STRONG),
+    "A<<B": (0.0, STRONG), "A<B": (0.0, 1), "B=A": (0.5, 1), "B<A": (1.0, 1), "B<<A": (1.0, STRONG),
+}  # fmt: skip
+# Resamples are drawn in blocks of at most so many numbers, so that memory stays low at any number of models.
+_BLOCK = 4_000_000
+_OFFICIAL_V01 = frozenset({"A>>B", "A>B", "A=B", "B>A", "B>>A"})
+
+
+@dataclass(frozen=True)
+class Battles:
+    """Games against one baseline.
+
+    Args:
+        frame: a row a game: question_id, model, game (1: the baseline is A; 2: the model is A; 0: not known), score (of
+            the model: 1 won, 0.5 tie, 0 lost), weight.
+        unparsed: how many games had no verdict that counts, by model.
+    """
+
+    frame: pd.DataFrame
+    baseline: str
+    version: Version
+    unparsed: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ArenaScore:
+    """A model's figures: chance in percent of beating the baseline, the ends of its interval, games it rests on."""
+
+    score: float
+    ci_low: float
+    ci_high: float
+    n_battles: int
+    n_unparsed: int
+
+
+def load_battles(path: Path, baseline: str | None = None) -> Battles:
+    """Read v0.1's battles file: question_id, model_a, model_b, winner (model_a, model_b, tie, tie (bothbad)).
+
+    Strong verdicts are repeated rows there already. The baseline is the model that is in every battle.
+
+    Raises:
+        DataError: a row is malformed, or no one model is in every battle.
+    """
+    rows = []
+    for place, row in read_rows(path):
+        model_a, model_b, winner = row.get("model_a"), row.get("model_b"), row.get("winner")
+        if not isinstance(model_a, str) or not isinstance(model_b, str) or "question_id" not in row:
+            raise DataError(f"{place}: a battle needs question_id, model_a, model_b and winner")
+        if winner not in ("model_a", "model_b", "tie", "tie (bothbad)"):
+            raise DataError(f"{place}: winner {str(winner)[:40]!r} is none of model_a, model_b, tie, tie (bothbad)")
+        rows.append((str(row["question_id"]), model_a, model_b, winner))
+    if not rows:
+        raise DataError(f"{path}: no battles in it")
+    always = {rows[0][1], rows[0][2]}.intersection(*({a, b} for _, a, b, _ in rows))
+    wanted = _one_baseline(always, baseline, str(path))
+    games = []
+    for question_id, model_a, model_b, winner in rows:
+        model, model_wins = (model_b, "model_b") if model_a == wanted else (model_a, "model_a")
+        score = 0.5 if winner.startswith("tie") else float(winner == model_wins)
+        games.append({"question_id": question_id, "model": model, "game": 0, "score": score, "weight": 1})
+    return Battles(_frame(games), wanted, "v0.1", {})
+
+
+def load_judgments(paths: Sequence[Path], baseline: str | None = None, category: str | None = None) -> Battles:
+    """Read judgments of v0.1 (question_id, model, games[].score) or v2.0 (uid in place of question_id, category).
+
+    In game 1 the baseline is A, in game 2 the model is. v0.1 leaves out a game without one of the five labels; v2.0
+    leaves out both games of the question, and takes the labels the other way round (A<B) too. These are the rules of
+    the two releases' own code.
+
+    Args:
+        paths: files, or folders of .jsonl(.gz) files, one for each model.
+        baseline: the model in the baseline's place; unless given, the official one of the release or category.
+        category: v2.0's category to score, such as hard_prompt; needed where the files hold several.
+
+    Raises:
+        DataError: a row is malformed, releases or categories are mixed, or there are none.
+    """
+    rows = [item for path in _files(paths) for item in read_rows(path)]
+    versions: set[Version] = {"v2.0" if "uid" in row else "v0.1" for _, row in rows}
+    if len(versions) != 1:
+        raise DataError(f"{paths[0]}: {'no judgments' if not rows else 'judgments of v0.1 and v2.0 together'} in it")
+    (version,) = versions
+    categories = {str(row.get("category", "arena-hard-v0.1")) for _, row in rows}
+    if category is not None:
+        rows = [(place, row) for place, row in rows if row.get("category") == category]
+    elif len(categories) > 1:
+        raise DataError(f"judgments of {len(categories)} categories ({', '.join(sorted(categories))}); say which")
+    chosen = category or next(iter(categories))
+    if not rows:
+        raise DataError(f"no judgments of category {category!r}; there are {', '.join(sorted(categories))}")
+    wanted = baseline or BASELINES.get(chosen)
+    if wanted is None:
+        raise DataError(f"category {chosen!r} has no official baseline; say which model the others were compared with")
+    games: list[dict[str, Any]] = []
+    unparsed: dict[str, int] = {}
+    for place, row in rows:
+        question_id, model = row.get("uid", row.get("question_id")), row.get("model")
+        if question_id is None or not isinstance(model, str):
+            raise DataError(f"{place}: a judgment needs question_id (or uid), model and games")
+        if model == wanted:
+            continue
+        found = list(_games(row.get("games"), version, place))
+        unparsed[model] = unparsed.get(model, 0) + 2 - len(found)
+        games += [{"question_id": str(question_id), "model": model, **game} for game in found]
+    if not games:
+        raise DataError(f"{paths[0]}: none of {len(rows)} judgments holds a verdict")
+    return Battles(_frame(games), wanted, version, unparsed)
+
+
+def judge_games(
+    questions: Sequence[Question],
+    outputs: Answers,
+    baseline_outputs: Answers,
+    judge: Judge,
+    *,
+    model: str,
+    baseline: str,
+    progress: Progress = no_progress,
+) -> tuple[list[dict[str, Any]], Bias]:
+    """Have both answers to every question compared in both orders; the judgments are rows in v0.1's format.
+
+    Returns:
+        The rows, and how order and length sway the judge.
+
+    Raises:
+        DataError: a question has no answer.
+        ServiceError: the judge could not be reached.
+    """
+    check_answers(questions, outputs, f"answers of {model}")
+    check_answers(questions, baseline_outputs, f"answers of {baseline}")
+    pairs = [
+        CompareRequest(
+            [{"role": "user", "content": question.turns[0]}],
+            baseline_outputs[question.question_id][0],
+            outputs[question.question_id][0],
+            {"constraints": list(question.constraints[0])},
+        )
+        for question in questions
+    ]
+    given, turned = both_orders(judge, pairs, progress)
+    rows = [
+        {
+            "question_id": question.question_id,
+            "model": model,
+            "judge": judge.name,
+            "games": [
+                {"score": _label(first.preference), "judgment": first.reason},
+                # Turned back, a verdict speaks of the baseline first; the label is of what the judge was shown.
+                {
+                    "score": _label(None if second.preference is None else 3 - second.preference),
+                    "judgment": second.reason,
+                },
+            ],
+        }
+        for question, first, second in zip(questions, given, turned, strict=True)
+    ]
+    return rows, bias(pairs, given, turned)
+
+
+def _label(preference: float | None) -> str | None:
+    """The verdict nearest to a preference from 1 (A) to 2 (B)."""
+    labels = ("A>>B", "A>B", "A=B", "B>A", "B>>A")
+    return None if preference is None else labels[round(4 * (preference - 1))]
+
+
+def write_judgments(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write judgments line by line, as arena-hard-auto's model_judgment has them."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def score(
+    battles: Battles, *, rounds: int = 1000, seed: int = 42, style: Floats | None = None
+) -> dict[str, ArenaScore]:
+    """Every model's score and interval, the models by score.
+
+    Args:
+        rounds: bootstrap resamples of all games (the official code draws 100).
+        style: shape (games, features), how each game's answers differ in style (`radpo.benchmarks.arena_style`); the
+            score is then the chance of winning at no difference.
+    """
+    import numpy as np
+    from scipy.special import expit
+
+    frame = battles.frame
+    models = sorted(frame["model"].unique())
+    codes = frame["model"].map({name: place for place, name in enumerate(models)}).to_numpy()
+    won, weight = frame["score"].to_numpy(dtype=np.float64), frame["weight"].to_numpy(dtype=np.float64)
+    if style is None:
+        # Of indicators alone, each game one model's, the maximum-likelihood chance is the share of its games won.
+        def chances(counts: Floats) -> Floats:
+            return _shares(codes, won, counts, len(models))
+    else:
+        design = np.hstack([np.eye(len(models))[codes], style[:, np.ptp(style, axis=0) > 0]])
+
+        def chances(counts: Floats) -> Floats:
+            fits = [bradley_terry(design, won, drawn)[: len(models)] for drawn in counts]
+            return np.asarray(expit(np.array(fits)))
+
+    rng, block = np.random.default_rng(seed), max(_BLOCK // len(frame), 1)
+    # A strong verdict is three games, each of which may be drawn without the others.
+    drawn = [
+        chances(
+            rng.multinomial(int(weight.sum()), weight / weight.sum(), size=min(block, rounds - start)).astype(float)
+        )
+        for start in range(0, rounds, block)
+    ]
+    centre, resampled = 100 * chances(weight[None])[0], 100 * np.concatenate(drawn)
+    tail = (1 - CONFIDENCE[battles.version]) / 2
+    low, high = np.nanquantile(resampled, [tail, 1 - tail], axis=0)
+    found = {
+        name: ArenaScore(
+            score=float(centre[place]),
+            ci_low=float(low[place]),
+            ci_high=float(high[place]),
+            n_battles=int(weight[codes == place].sum()),
+            n_unparsed=battles.unparsed.get(name, 0),
+        )
+        for place, name in enumerate(models)
+    }
+    return dict(sorted(found.items(), key=lambda item: -item[1].score))
+
+
+def leaderboard(
+    battles: Battles, *, only: str | None = None, rounds: int = 1000, style: tuple[Floats, str] | None = None
+) -> dict[str, Any]:
+    """All models' figures as one document, or one model's at its top where there is one or `only` names it.
+
+    Args:
+        style: features and the sentence about them, as `radpo.benchmarks.arena_style.style_features` gives.
+
+    Raises:
+        ConfigError: `only` is none of the models.
+    """
+    found = {
+        n: asdict(of) for n, of in score(battles, rounds=rounds, style=None if style is None else style[0]).items()
+    }
+    if only is not None and only not in found:
+        raise ConfigError(f"model {only}: not in the files; there are {', '.join(found)}")
+    name = only or (next(iter(found)) if len(found) == 1 else None)
+    figures: dict[str, Any] = {"models": found} if name is None else {"model": name, **found[name]}
+    about = {"baseline": battles.baseline, "confidence": CONFIDENCE[battles.version], "version": battles.version}
+    return {**figures, **about, "notes": [] if style is None else [style[1]]}
+
+
+def bradley_terry(design: Floats, outcome: Floats, counts: Floats) -> Floats:
+    """Maximum-likelihood coefficients of logit P(win) = design @ coefficients; a tie is half a win and half a loss.
+
+    Bradley & Terry 1952, as a logistic regression without intercept or penalty (arXiv 2403.04132, sec. 4): the
+    baseline's strength is 0, so a model's coefficient is its log odds against it.
+
+    Args:
+        design: shape (cells, coefficients).
+        outcome: shape (cells,), 1, 0.5 or 0.
+        counts: shape (cells,), how many games each cell stands for.
+
+    Returns:
+        shape (coefficients,), in log odds.
+    """
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    twice = np.vstack([design, design])
+    label = np.concatenate([np.ones(len(design)), np.zeros(len(design))])
+    weight = np.concatenate([counts * outcome, counts * (1 - outcome)])
+    used = weight > 0
+    if len(set(label[used])) < 2:  # every game won, or every game lost
+        return np.where(np.abs(design[counts > 0]).sum(axis=0) > 0, np.inf if label[used][0] else -np.inf, 0.0)
+    model = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-8, solver="newton-cholesky", max_iter=200)
+    fitted: Floats = model.fit(twice[used], label[used], sample_weight=weight[used]).coef_[0]
+    return fitted
+
+
+def _shares(codes: Any, won: Floats, counts: Floats, models: int) -> Floats:
+    """The share of its games that each model won, shape (resamples, models); counts has shape (resamples, games)."""
+    import numpy as np
+
+    own = np.eye(models)[codes]
+    with np.errstate(invalid="ignore"):  # a resample may hold no game of a model
+        shares: Floats = ((counts * won) @ own) / (counts @ own)
+    return shares
+
+
+def scores(
+    battles: Battles,
+    found: Mapping[str, ArenaScore],
+    model: str,
+    *,
+    texts: Mapping[str, tuple[str, str, str]] | None = None,
+    goal: float | None = None,
+    notes: Sequence[str] = (),
+) -> Scores:
+    """One model's figure as a result, and a row a question: the mean of its games, 100 won to 0 lost.
+
+    Args:
+        texts: prompt, output and the baseline's output by question_id.
+        goal: the score that the model was asked for, for the examples' detail.
+    """
+    of = found[model]
+    games = battles.frame[battles.frame["model"] == model]
+    # From the interval's width, were it normal: results carry one standard error, and the ends are in the note.
+    from scipy.stats import norm
+
+    confidence = CONFIDENCE[battles.version]
+    error = (of.ci_high - of.ci_low) / (2 * float(norm.ppf(0.5 + confidence / 2)))
+    said = [
+        f"arena-hard: score of {model} {of.score:.1f}, {confidence:.0%} bootstrap interval "
+        f"{of.ci_low:.1f} to {of.ci_high:.1f}, against {battles.baseline}.",
+        *notes,
+    ]
+    if of.n_unparsed:
+        said.append(f"arena-hard: {of.n_unparsed} games of {model} have no verdict that counts and are left out.")
+    examples = tuple(_examples(games, battles.baseline, texts or {}, goal))
+    return Scores(
+        (Result(BENCHMARK, "all", "score", of.score, error, of.n_battles, primary=True),), examples, tuple(said)
+    )
+
+
+def _examples(
+    games: pd.DataFrame, baseline: str, texts: Mapping[str, tuple[str, str, str]], goal: float | None
+) -> Iterator[Example]:
+    for question_id, part in games.groupby("question_id", sort=False):
+        prompt, output, other = texts.get(str(question_id), ("", None, None))
+        value = 100 * float((part["score"] * part["weight"]).sum() / part["weight"].sum())
+        detail: dict[str, Any] = {} if goal is None else {"goal": goal}
+        detail |= {"baseline": baseline, "games": part[["game", "score", "weight"]].to_dict("records")}
+        yield Example(BENCHMARK, "all", str(question_id), prompt, output, other, "score", value, json.dumps(detail))
+
+
+def _games(games: Any, version: Version, place: str) -> Iterator[dict[str, Any]]:
+    """The games of one judgment that count, with the model's score."""
+    if not isinstance(games, list) or len(games) != 2:
+        raise DataError(f"{place}: games must be a list of two, one for each order of the answers")
+    labels = [game.get("score") if isinstance(game, dict) else None for game in games]
+    counting = VERDICTS if version == "v2.0" else _OFFICIAL_V01
+    known = [label for label in labels if isinstance(label, str) and label in counting]
+    if version == "v2.0" and len(known) < 2:
+        return
+    for number, label in enumerate(labels, start=1):
+        if isinstance(label, str) and label in counting:
+            of_a, weight = VERDICTS[label]
+            yield {"game": number, "score": 1 - of_a if number == 1 else of_a, "weight": weight}
+
+
+def _frame(games: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(games, columns=["question_id", "model", "game", "score", "weight"])
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            inside = sorted([*path.glob("*.jsonl"), *path.glob("*.jsonl.gz")])
+            if not inside:
+                raise DataError(f"{path}: no .jsonl files in the folder")
+            yield from inside
+        else:
+            yield path
+
+
+def _one_baseline(always: set[str], baseline: str | None, where: str) -> str:
+    if baseline is not None:
+        if baseline not in always:
+            raise DataError(f"{where}: {baseline} is not in every battle")
+        return baseline
+    official = always & set(BASELINES.values())
+    found = official or always
+    if len(found) != 1:
+        raise DataError(
+            f"{where}: {', '.join(sorted(always)) or 'no model'} in every battle; say which is the baseline"
+        )
+    return next(iter(found))

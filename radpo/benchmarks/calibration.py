@@ -1,0 +1,127 @@
+"""Goal calibration: samples drawn with goals and scored come in, whether asking for more gives more goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from radpo.core.errors import DataError
+from radpo.core.results import Scores
+from radpo.stats.estimates import Estimate, bootstrap, mean, rank_correlation, weighted_mean, weighted_slope
+from radpo.stats.mixed import linear
+from radpo.stats.rows import results_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from radpo.stats.estimates import Floats
+
+BENCHMARK = "calibration"
+
+
+def summarise(samples: pd.DataFrame, *, best_seen: float, seed: int = 0, resamples: int = 2_000) -> Scores:
+    """How the score that a policy gets follows the score that it is asked for.
+
+    - `score` in the subsets `goal G`: the calibration curve; `calibration_error`: the mean over goals up to `best_seen`
+      of |mean score - goal|, in points.
+    - `rank_correlation`: Spearman's, of goal and score over all samples; `slope`: points gained a point asked.
+    - `monotone_share`: the share of steps from one goal to the next at which the mean score rises.
+    - `extrapolation`: mean score when asked for more than the data's best minus when asked for its best.
+
+    Args:
+        samples: one checkpoint: prompt_id, goal (NaN where none was asked for), score (the judge's, 1-10).
+        best_seen: the highest score in the training data; goals above it extrapolate.
+        seed: of the bootstrap, which draws prompts whole.
+
+    Raises:
+        DataError: fewer than two goals were asked for, or no sample has a score.
+    """
+    import numpy as np
+
+    scored = samples[samples["score"].notna()]
+    asked = scored[scored["goal"].notna()]
+    goals = sorted(float(goal) for goal in asked["goal"].unique())
+    if len(goals) < 2:
+        raise DataError(f"{len(goals)} goals were asked for and scored: a calibration curve takes two or more")
+    goal, score = asked["goal"].to_numpy(dtype=float), asked["score"].to_numpy(dtype=float)
+    who = asked["prompt_id"].to_numpy()
+    inside = {g: (goal == g).astype(float) for g in goals}
+
+    def means(weights: Floats) -> Floats:  # (draws, n) -> (draws, goals)
+        return np.stack([weighted_mean(weights * inside[g], score) for g in goals], axis=1)
+
+    def drawn(statistic: Callable[[Floats], Floats]) -> Estimate:
+        rng = np.random.default_rng(seed)
+        return bootstrap(statistic, len(asked), clusters=who, resamples=resamples, rng=rng)
+
+    seen = [place for place, g in enumerate(goals) if g <= best_seen]
+    beyond = [place for place, g in enumerate(goals) if g > best_seen]
+    found: dict[tuple[str, str], Estimate] = {
+        ("all", "slope"): drawn(lambda w: weighted_slope(w, goal, score)),
+        ("all", "monotone_share"): drawn(lambda w: (np.diff(means(w), axis=1) > 0).mean(axis=1)),
+    }
+    notes = []
+    try:
+        found["all", "rank_correlation"] = rank_correlation(
+            goal, score, clusters=who, resamples=min(resamples, 1_000), rng=np.random.default_rng(seed)
+        )
+    except DataError:
+        notes.append("calibration: rank_correlation is left out: every sample has the same score.")
+    if seen:
+        found["all", "calibration_error"] = drawn(lambda w: np.abs(means(w) - np.array(goals))[:, seen].mean(axis=1))
+    if seen and beyond:
+        found["all", "extrapolation"] = drawn(lambda w: means(w)[:, beyond].mean(axis=1) - means(w)[:, seen[-1]])
+    else:
+        notes.append(f"calibration: no goal on both sides of the data's best score, {best_seen:g}: no extrapolation.")
+    for g in goals:
+        part = asked[goal == g]
+        found[f"goal {g:g}", "score"] = mean(part["score"].to_numpy(), clusters=part["prompt_id"].to_numpy())
+    plain = scored[scored["goal"].isna()]
+    if len(plain):
+        found["goal none", "score"] = mean(plain["score"].to_numpy(), clusters=plain["prompt_id"].to_numpy())
+    if len(scored) < len(samples):
+        notes.append(f"calibration: {len(samples) - len(scored)} of {len(samples)} samples have no score.")
+    better = {"rank_correlation": True, "monotone_share": True, "calibration_error": False}
+    return Scores(results_of(BENCHMARK, found, better), (), tuple(notes))
+
+
+def controllability(scored: pd.DataFrame) -> pd.DataFrame:
+    """Whether each attribute follows its own goal, and only its own.
+
+    For every scored attribute, least squares of its score on the goals of all attributes that were asked for, with
+    standard errors clustered by prompt: the diagonal says how well an attribute is steered, the rest what else moves.
+
+    Args:
+        scored: prompt_id; `goal_ATTRIBUTE` and `score_ATTRIBUTE` columns, a row a sample.
+
+    Returns:
+        A tidy frame: attribute (scored), asked (whose goal), slope, stderr, low, high, n.
+
+    Raises:
+        DataError: there are no such columns, or goals do not vary on their own.
+    """
+    import pandas as pd
+
+    goals = [name for name in scored.columns if name.startswith("goal_")]
+    scores = [name for name in scored.columns if name.startswith("score_")]
+    if not goals or not scores:
+        raise DataError(
+            "the table needs columns goal_ATTRIBUTE and score_ATTRIBUTE, such as goal_honesty and score_honesty"
+        )
+    rows = []
+    for column in scores:
+        part = scored[scored[column].notna()]
+        fitted = linear(
+            part[column].to_numpy(dtype=float),
+            {name.removeprefix("goal_"): part[name].to_numpy(dtype=float) for name in goals},
+            clusters=part["prompt_id"].to_numpy(),
+        )
+        rows += [
+            {
+                "attribute": column.removeprefix("score_"), "asked": asked, "slope": e.value, "stderr": e.stderr,
+                "low": e.low, "high": e.high, "n": e.n,
+            }
+            for asked, e in fitted.items()
+            if asked != "intercept"
+        ]  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,187 @@
+"""The implicit reward beta * log(pi / pi_ref): held-out log-likelihoods come in, its accuracy and calibration go out.
+
+Rafailov et al. 2023, eq. 5. A policy asked with a goal has the implicit reward of that goal; the subsets say which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from radpo.core.errors import DataError
+from radpo.core.results import Scores
+from radpo.stats.contrasts import changes_by_response
+from radpo.stats.estimates import Estimate, bootstrap, mean, paired_bootstrap, rank_correlation
+from radpo.stats.rows import results_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from radpo.stats.estimates import Floats
+
+BENCHMARK = "implicit-reward"
+GOALS = ("none", "best")
+GAPS = (0.0, 1.0, 2.0, 3.0, 5.0, float("inf"))
+"""Edges of the bins of the gap in score, in points: nearly equal pairs, to far apart ones."""
+BINS = 10
+_DIRECTION = {"accuracy": True, "ece": False, "score_correlation": True, "margin_gap_correlation": True}
+
+
+def summarise(frame: pd.DataFrame, *, beta: float, resamples: int = 1_000, seed: int = 0) -> Scores:
+    """How the implicit reward ranks held-out responses, by the goal asked for (none, best).
+
+    - `accuracy`: the share of pairs whose better response has the higher implicit reward, ties counting half; in the
+      subsets `GOAL/gap [LO,HI)` by the gap in score.
+    - `ece`: the expected calibration error (Guo et al. 2017, eq. 5; ten bins of equal width between 0.5 and 1) of the
+      probability sigmoid(beta * margin) that DPO's Bradley-Terry model gives the response it prefers.
+    - `confidence`: the mean of that probability; above accuracy, the model is too sure.
+    - `score_correlation`: Spearman's, of implicit reward and score over all responses; `margin_gap_correlation`: of the
+      implicit reward's gap and the score's over pairs.
+
+    Args:
+        frame: one variant and seed, as `radpo.benchmarks.unlearning.summarise` takes.
+        beta: what the policy was trained with.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: a column is missing, or every pair is tied.
+    """
+    import numpy as np
+
+    pairs = margins(frame.assign(variant="policy", seed=0))
+    found: dict[tuple[str, str], Estimate] = {}
+    notes: list[str] = []
+    for goal in GOALS:
+        part = pairs[pairs["goal"] == goal]
+        clusters = part["prompt_id"].to_numpy()
+        right, confidence = _right(part["margin"]), _sigmoid(beta * part["margin"].abs().to_numpy())
+        found[goal, "accuracy"] = mean(right, clusters=clusters)
+        found.update(_by_gap(part, goal))
+        rng = np.random.default_rng(seed)
+        found[goal, "ece"] = bootstrap(
+            lambda weights, right=right, sure=confidence: calibration_error(sure, right, weights),  # type: ignore[misc]
+            len(part), clusters=clusters, resamples=resamples, rng=rng,
+        )  # fmt: skip
+        found[goal, "confidence"] = mean(confidence, clusters=clusters)
+        rewards = _rewards(frame, goal)
+        for metric, x, y, who in (
+            ("score_correlation", rewards["change"], rewards["score"], rewards["prompt_id"]),
+            ("margin_gap_correlation", part["margin"], part["gap"], part["prompt_id"]),
+        ):
+            try:
+                found[goal, metric] = rank_correlation(
+                    x.to_numpy(), y.to_numpy(), clusters=who.to_numpy(), resamples=resamples, rng=rng
+                )
+            except DataError as problem:
+                notes.append(f"implicit-reward, goal {goal}: {metric} is left out: {problem}.")
+    tied = frame["pair_id"].nunique() - pairs["pair_id"].nunique()
+    if tied:
+        notes.append(f"implicit-reward: {tied} pairs of equal score have no better response and are left out.")
+    return Scores(results_of(BENCHMARK, found, _DIRECTION), (), tuple(notes))
+
+
+def margins(likelihoods: pd.DataFrame) -> pd.DataFrame:
+    """A row for each variant, seed, untied pair and goal (none, best), the response of higher score called better.
+
+    Returns:
+        variant, seed, pair_id, prompt_id, goal, margin (delta log p of the better minus the worse, nats), gap (of their
+        scores, above 0).
+
+    Raises:
+        DataError: every pair is tied.
+    """
+    import numpy as np
+
+    changes = changes_by_response(likelihoods)
+    changes = changes[changes["goal"].isin(GOALS)]
+    key = ["variant", "seed", "pair_id", "prompt_id", "goal"]
+    sides = [changes[changes["response"] == side].drop(columns="response") for side in ("chosen", "rejected")]
+    both = sides[0].merge(sides[1], on=key, suffixes=("_chosen", "_rejected"), validate="one_to_one")
+    gap = both["score_chosen"] - both["score_rejected"]
+    sign = np.sign(gap)
+    both = both.assign(margin=sign * (both["change_chosen"] - both["change_rejected"]), gap=gap.abs())
+    untied = both[gap != 0]
+    if untied.empty:
+        raise DataError("every pair is tied: no response is the better one, so there is nothing to rank")
+    return untied[[*key, "margin", "gap"]].reset_index(drop=True)
+
+
+def agreement(likelihoods: pd.DataFrame, against: str, *, resamples: int = 5_000, seed: int = 0) -> pd.DataFrame:
+    """Every other variant's implicit reward beside that of `against`, on the same pairs.
+
+    Returns:
+        variant, against, goal, metric, value, stderr, low, high, n: `accuracy_difference` (a paired bootstrap, prompts
+        drawn whole), `same_preference` (the share of pairs on which both prefer the same response) and
+        `margin_correlation` (Spearman's, of the two margins).
+
+    Raises:
+        DataError: there is no such variant.
+    """
+    import numpy as np
+    import pandas as pd
+
+    pairs = margins(likelihoods)
+    if against not in set(pairs["variant"]):
+        raise DataError(f"there is no variant {against!r}; there are {', '.join(sorted(set(pairs['variant'])))}")
+    base = pairs[pairs["variant"] == against].drop(columns=["variant", "gap"])
+    rows = []
+    for (variant, goal), own in pairs[pairs["variant"] != against].groupby(["variant", "goal"], sort=False):
+        both = own.merge(base, on=["seed", "pair_id", "prompt_id", "goal"], suffixes=("", "_base"))
+        clusters, rng = both["prompt_id"].to_numpy(), np.random.default_rng(seed)
+        better = _right(both["margin"]) - _right(both["margin_base"])
+        same = (np.sign(both["margin"]) == np.sign(both["margin_base"])).to_numpy(dtype=float)
+        found = {
+            "accuracy_difference": paired_bootstrap(better, clusters=clusters, resamples=resamples, rng=rng),
+            "same_preference": mean(same, clusters=clusters),
+        }
+        if both["margin"].nunique() > 1 and both["margin_base"].nunique() > 1:
+            found["margin_correlation"] = rank_correlation(
+                both["margin"].to_numpy(), both["margin_base"].to_numpy(), clusters=clusters, resamples=1000, rng=rng
+            )
+        rows += [
+            {
+                "variant": variant, "against": against, "goal": goal, "metric": metric, "value": e.value,
+                "stderr": e.stderr, "low": e.low, "high": e.high, "n": e.n,
+            }
+            for metric, e in found.items()
+        ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def calibration_error(confidence: Floats, right: Floats, weights: Floats) -> Floats:
+    """sum over bins of (share of rows in the bin) * |accuracy - confidence|, for each row of weights.
+
+    Args:
+        confidence: shape (n,), between 0.5 and 1; right: shape (n,), between 0 and 1; weights: shape (draws, n).
+    """
+    import numpy as np
+
+    place = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
+    inside = (place[:, None] == np.arange(BINS)).astype(np.float64)
+    off = weights @ (inside * (right - confidence)[:, None])
+    error: Floats = np.abs(off).sum(axis=1) / weights.sum(axis=1)
+    return error
+
+
+def _by_gap(part: pd.DataFrame, goal: str) -> Iterator[tuple[tuple[str, str], Estimate]]:
+    for low, high in pairwise(GAPS):
+        rows = part[(part["gap"] >= low) & (part["gap"] < high)]
+        if len(rows):
+            share = mean(_right(rows["margin"]), clusters=rows["prompt_id"].to_numpy())
+            yield (f"{goal}/gap [{low:g},{high:g})", "accuracy"), share
+
+
+def _rewards(frame: pd.DataFrame, goal: str) -> pd.DataFrame:
+    changes = changes_by_response(frame.assign(variant="policy", seed=0))
+    return changes[changes["goal"] == goal]
+
+
+def _right(margin: pd.Series[float]) -> Any:
+    return ((margin > 0).to_numpy(dtype=float) + (margin >= 0).to_numpy(dtype=float)) / 2
+
+
+def _sigmoid(x: Any) -> Any:
+    from scipy.special import expit
+
+    return expit(x)

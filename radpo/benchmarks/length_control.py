@@ -1,0 +1,266 @@
+"""Length-controlled win rates: annotations and reference files come in, alpaca-eval's own GLM figures go out.
+
+The win rate that a logistic regression predicts were both answers equally long (Dubois et al. 2024, arXiv 2404.04475).
+The official GLM also knows how hard each of AlpacaEval's 805 instructions is, from df_gamed.csv on the Hub. Without
+that file there is the package's `length_controlled_minimal`: length and model alone, fitted to this model's
+annotations. The two differ by whole points, so they go by different names throughout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radpo.core.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The official GLM knows an instruction by its place alone: other instructions would silently get the difficulty of
+# strangers. alpaca_instructions.txt holds the first 12 digits of every instruction's SHA-256, in order.
+INSTRUCTIONS = 805
+AT_LEAST = 790
+"""With fewer of them the figure could not stand beside a leaderboard's, where the least complete row has 802."""
+OFFICIAL_SHA256 = {
+    "df_gamed.csv": "97aeec3f1c7de6dee6fd31fe66f1702623f4614c3efe1c6fc5f4927cd5fd674d",
+    "instruction_difficulty.csv": "e28d875bb334f75e17acd1e4ed659b261860e3db379cf5de29060301bed0a18b",
+}
+HUB = "tatsu-lab/alpaca_eval"
+FEWEST = 20
+"""Fewer verdicts than this leave the minimal GLM's five folds nothing to learn from."""
+
+
+@dataclass(frozen=True)
+class LengthControlled:
+    """A length-controlled win rate in percent and its standard error, None where `note` says why there is none."""
+
+    winrate: float | None
+    standard_error: float | None
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference file of the official GLM: where it is, and whether its content is the official one."""
+
+    path: Path
+    official: bool
+
+
+def length_controlled(annotations: pd.DataFrame, reference_dir: Path | None) -> LengthControlled:
+    """The official length-controlled win rate (`length_controlled_v1`), computed by alpaca-eval itself.
+
+    Args:
+        annotations: as `radpo.benchmarks.alpaca_eval.load_annotations` gives; some of the 805 instructions may be
+            missing, as they are for a few models of the leaderboard.
+        reference_dir: a folder with df_gamed.csv, or an estimate of it named df_gamed_reconstructed.csv; None looks for
+            the official file in the Hub's cache and then on the Hub.
+
+    Raises:
+        DataError: the folder has no such file.
+    """
+    reason = _why_not(annotations)
+    reference = None
+    if reason is None:
+        reference = find_reference("df_gamed.csv", reference_dir)
+        if reference is None:
+            reason = (
+                f"because df_gamed.csv (from {HUB} on the Hub) is neither given, nor in the Hub's cache, nor to be had"
+            )
+    if reason is not None or reference is None:
+        return LengthControlled(None, None, f"alpaca-eval: the length-controlled win rate was not computed, {reason}.")
+    notes = [] if reference.official else [_estimate_note(reference)]
+    missing = INSTRUCTIONS - len(annotations)
+    if missing:
+        notes.append(
+            f"alpaca-eval: {missing} of the {INSTRUCTIONS} instructions are missing; the length-controlled win rate "
+            "takes an instruction's difficulty from its row, as the package and its leaderboard do."
+        )
+    return _fit(annotations, reference.path, "length_controlled_v1", notes)
+
+
+def minimal(annotations: pd.DataFrame) -> LengthControlled:
+    """The win rate at equal length by `length_controlled_minimal`: for any instructions, with no reference file.
+
+    No substitute for the official figure: it knows no instruction's difficulty and is not regularised.
+    """
+    first, second = lengths(annotations, 1), lengths(annotations, 2)
+    judged = annotations["preference"].notna()
+    if first is None or second is None or not {"generator_1", "generator_2"} <= set(annotations.columns):
+        return LengthControlled(None, None, None)
+    if judged.sum() < FEWEST or (first - second)[judged].nunique() < 2:
+        return LengthControlled(None, None, None)
+    kept = annotations[judged]
+    # The package reads df_gamed.csv whatever the GLM; this one uses neither its difficulties nor its gamed baselines.
+    with tempfile.TemporaryDirectory() as folder:
+        blank = Path(folder) / "df_gamed.csv"
+        header = "preference,index,std_delta_len,instruction_difficulty,not_gamed_baseline,model"
+        blank.write_text(header + "\n" + "".join(f"0.5,{n},0.0,0.0,False,none\n" for n in range(len(kept))))
+        return _fit(kept, blank, "length_controlled_minimal", [])
+
+
+def from_weights(weights: Path, model: str, baseline: str, reference_dir: Path | None) -> LengthControlled:
+    """The length-controlled win rate that published GLM weights give, by alpaca-eval's own prediction.
+
+    Args:
+        weights: the package's table of weights (length_controlled_v1/baseline_*.csv), a row a model.
+        reference_dir: a folder with instruction_difficulty.csv or instruction_difficulty_reconstructed.csv; None as in
+            `length_controlled`.
+
+    Returns:
+        The rate with a note where the difficulties are estimates; weights come with no standard error.
+
+    Raises:
+        DataError: the table has no such model, or the difficulties are not to be had.
+    """
+    import pandas as pd
+
+    reference = find_reference("instruction_difficulty.csv", reference_dir)
+    if reference is None:
+        raise DataError(
+            f"instruction_difficulty.csv (from {HUB} on the Hub) is neither in the Hub's cache nor to be had; "
+            "give a folder that holds it"
+        )
+    try:
+        table = pd.read_csv(weights, index_col=0)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{weights}: cannot be read as a table of GLM weights: {error}") from error
+    wanted = {"instruction_difficulty", "not_gamed_baseline.astype(float)"}
+    if not wanted <= set(table.columns):
+        raise DataError(f"{weights}: a table of GLM weights has the columns {', '.join(sorted(wanted))}")
+    for name in (model, baseline):
+        if name not in table.index:
+            raise DataError(f"{weights}: no weights of {name!r} in it")
+    with quiet():
+        from alpaca_eval.metrics import glm_winrate
+    with quiet(), _local_lookup(glm_winrate, reference.path):
+        share = float(glm_winrate.predict_winrate(model, baseline, weights=table))
+    note = None if reference.official else _estimate_note(reference)
+    return LengthControlled(100 * share, None, note)
+
+
+def find_reference(name: str, folder: Path | None) -> Reference | None:
+    """A reference file by its official name: in the folder (there an estimate will do), else in the Hub's cache or Hub.
+
+    Raises:
+        DataError: a folder is given and holds neither the file nor an estimate of it.
+    """
+    if folder is not None:
+        for candidate in (folder / name, folder / name.replace(".csv", "_reconstructed.csv")):
+            if candidate.is_file():
+                return Reference(candidate, _sha256(candidate) == OFFICIAL_SHA256[name])
+        raise DataError(f"{folder}: no {name} there; fetch it from the data set {HUB} on the Hub")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        found = Path(hf_hub_download(HUB, name, repo_type="dataset", etag_timeout=5))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return None
+    return Reference(found, _sha256(found) == OFFICIAL_SHA256[name])
+
+
+def lengths(annotations: pd.DataFrame, side: int) -> pd.Series[int] | None:
+    """The outputs' lengths in characters, None where the annotations have neither outputs nor lengths."""
+    if f"output_{side}" in annotations.columns:
+        return annotations[f"output_{side}"].str.len()
+    if f"len_{side}" in annotations.columns:
+        return annotations[f"len_{side}"]
+    return None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back the package's own deprecation warnings (pkg_resources, scikit-learn), which no user can mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def _fit(annotations: pd.DataFrame, gamed: Path, glm: str, notes: list[str]) -> LengthControlled:
+    import sklearn
+
+    with quiet():
+        from alpaca_eval.metrics import glm_winrate
+
+    first, second = lengths(annotations, 1), lengths(annotations, 2)
+    assert first is not None
+    assert second is not None
+    # The package reads only the outputs' lengths, so texts of the right length stand in where lengths are all there is.
+    frame = annotations[["index", "instruction", "preference", "generator_1", "generator_2"]].assign(
+        output_1=["x" * length for length in first], output_2=["x" * length for length in second], annotator="any"
+    )
+    # alpaca-eval's own files have no index: it takes every row's number for one, also where rows are missing before it.
+    frame = frame.sort_values("index").assign(index=range(len(frame))).reset_index(drop=True)
+    with quiet(), sklearn.config_context(), _local_lookup(glm_winrate, gamed):
+        metrics = glm_winrate.get_length_controlled_winrate(
+            frame, glm_name=glm, save_weights_dir=None, is_warn_extreme_changes=False
+        )
+    rate, plain = float(metrics["length_controlled_winrate"]), float(metrics["win_rate"])
+    if glm_winrate.get_is_extreme_changes(plain, rate):
+        notes = [
+            *notes,
+            f"alpaca-eval: the {'length-controlled' if glm.endswith('v1') else 'minimal length-controlled'} win rate "
+            f"({rate:.1f}%) is far from the plain one ({plain:.1f}%), which may mean that its regression failed.",
+        ]
+    error = float(metrics["lc_standard_error"])
+    return LengthControlled(rate, None if math.isnan(error) else error, " ".join(notes) or None)
+
+
+def _why_not(annotations: pd.DataFrame) -> str | None:
+    official = _instruction_hashes()
+    places = annotations["index"]
+    known = (
+        places.is_unique
+        and places.between(0, INSTRUCTIONS - 1).all()
+        and all(
+            hashlib.sha256(str(text).encode("utf-8", "surrogatepass")).hexdigest()[:12] == official[place]
+            for place, text in zip(places, annotations["instruction"], strict=True)
+        )
+    )
+    if not known:
+        return f"because it is defined for AlpacaEval's own {INSTRUCTIONS} instructions, and some of these are others"
+    if len(annotations) < AT_LEAST:
+        return (
+            f"because it is defined for AlpacaEval's own {INSTRUCTIONS} instructions, and here are {len(annotations)}"
+        )
+    if lengths(annotations, 1) is None or lengths(annotations, 2) is None:
+        return "because the annotations have neither both outputs nor their lengths"
+    if not {"generator_1", "generator_2"} <= set(annotations.columns):
+        return "because the annotations do not name generator_1 and generator_2"
+    return None
+
+
+def _estimate_note(reference: Reference) -> str:
+    name = reference.path.name
+    return f"alpaca-eval: the length-controlled win rate is an estimate, because {name} is not the official file."
+
+
+@cache
+def _instruction_hashes() -> list[str]:
+    return files("radpo.benchmarks").joinpath("alpaca_instructions.txt").read_text(encoding="ascii").split()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def _local_lookup(module: Any, reference: Path) -> Iterator[None]:
+    """Have the package's look-up of a file on the Hub find the local one, for as long as the block runs."""
+    original = module.hf_hub_download
+    module.hf_hub_download = lambda **_: str(reference)
+    try:
+        yield
+    finally:
+        module.hf_hub_download = original

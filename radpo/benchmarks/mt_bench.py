@@ -1,0 +1,281 @@
+"""MT-Bench: answers to two-turn questions come in, judgments and scores from 1 to 10 go out, in FastChat's terms.
+
+FastChat (Zheng et al. 2023, arXiv 2306.05685) grades each turn alone, the second with the conversation so far, and
+takes the mean over all judgments; a judgment that could not be parsed scores -1 and is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radpo.benchmarks.answers import Answers, check_answers
+from radpo.core.errors import DataError
+from radpo.core.json_rows import read_rows
+from radpo.core.progress import Progress, no_progress
+from radpo.core.results import Example, Result, Scores
+from radpo.judges.base import GradeRequest, Judge
+from radpo.judges.fastchat import NEED_REFERENCE
+from radpo.judges.quality import Bias, spearman
+from radpo.stats.estimates import mean
+
+if TYPE_CHECKING:
+    from radpo.preferences.questions import Question
+
+BENCHMARK = "mt-bench"
+UNPARSED = -1.0
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """One grade of one turn: `turn` 1 or 2, `score` 1-10 or -1 where it could not be parsed, `category` may be ''."""
+
+    question_id: str
+    category: str
+    turn: int
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class MTBenchScore:
+    """MT-Bench's figures, all from 1 to 10; None where no judgment of that turn was parsed."""
+
+    score: float
+    first_turn: float | None
+    second_turn: float | None
+    by_category: Mapping[str, float]
+    n_unparsed: int
+    n: int
+
+
+TEMPERATURES = {
+    "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0, "stem": 0.1,
+    "humanities": 0.1,
+}  # fmt: skip
+"""What FastChat samples a category's answers at; other categories at `OTHER_TEMPERATURE`."""
+OTHER_TEMPERATURE = 0.7
+
+
+def load_references(path: Path) -> dict[str, tuple[str, ...]]:
+    """Reference answers by question_id, from FastChat's reference_answer/MODEL.jsonl or a folder with one such file.
+
+    Raises:
+        DataError: a row is malformed, or the folder holds none or several.
+    """
+    files = sorted(path.glob("*.jsonl*")) if path.is_dir() else [path]
+    if len(files) != 1:
+        raise DataError(f"{path}: {len(files)} files of reference answers; give one")
+    references = {}
+    for place, row in read_rows(files[0]):
+        try:
+            references[str(row["question_id"])] = tuple(map(str, row["choices"][0]["turns"]))
+        except (KeyError, IndexError, TypeError):
+            raise DataError(f"{place}: a reference answer needs question_id and choices with turns") from None
+    return references
+
+
+def grade(
+    questions: Sequence[Question],
+    answers: Answers,
+    judge: Judge,
+    *,
+    references: Answers | None = None,
+    progress: Progress = no_progress,
+) -> list[Judgment]:
+    """Have every turn graded, the second with the first and its answer before it.
+
+    Args:
+        references: reference answers, shown to the judge for math, reasoning and coding as FastChat does.
+
+    Raises:
+        DataError: a question lacks an answer to one of its turns.
+        ServiceError: the judge could not be reached.
+    """
+    check_answers(questions, answers, "answers")
+    places = [(question, turn) for question in questions for turn in range(len(question.turns))]
+    shown = references or {}
+    requests = [_request(question, answers[question.question_id], turn, shown) for question, turn in places]
+    return [
+        Judgment(
+            question_id=question.question_id,
+            category=question.category,
+            turn=turn + 1,
+            score=UNPARSED if given.score is None else given.score,
+            reason=given.reason,
+        )
+        for (question, turn), given in zip(places, judge.grade(requests, progress), strict=True)
+    ]
+
+
+def judge_bias(judgments: Sequence[Judgment], answers: Answers) -> Bias:
+    """How the grades go with the answers' lengths; single grading shows no two answers, and so no order."""
+    parsed = [judgment for judgment in judgments if judgment.score != UNPARSED]
+    lengths = [len(answers[judgment.question_id][judgment.turn - 1]) for judgment in parsed]
+    correlation = spearman([judgment.score for judgment in parsed], lengths)
+    return Bias(None, None, correlation, None, len(parsed), len(judgments) - len(parsed))
+
+
+def load_judgments(path: Path, questions: Path | None = None) -> list[Judgment]:
+    """Read FastChat's single-answer judgments (`.jsonl`, gzipped or not) of one model.
+
+    Args:
+        questions: FastChat's question.jsonl, which holds the categories; without it they are empty.
+
+    Raises:
+        DataError: a file is malformed, or holds judgments of several models.
+    """
+    categories = {}
+    if questions is not None:
+        categories = {str(row.get("question_id")): str(row.get("category", "")) for _, row in read_rows(questions)}
+    judgments, models = [], set()
+    for place, row in read_rows(path):
+        question_id, turn, score = row.get("question_id"), row.get("turn"), row.get("score")
+        if question_id is None or turn not in (1, 2) or isinstance(score, bool) or not isinstance(score, int | float):
+            raise DataError(f"{place}: a judgment needs question_id, turn (1 or 2) and score (a number)")
+        if score != UNPARSED and not 0 <= score <= 10:
+            raise DataError(f"{place}: score {score!r} is neither on MT-Bench's scale, up to 10, nor -1 for unparsed")
+        models.add(str(row.get("model", "")))
+        category = categories.get(str(question_id), "")
+        judgments.append(Judgment(str(question_id), category, int(turn), float(score), str(row.get("judgment", ""))))
+    if len(models) > 1:
+        raise DataError(
+            f"{path}: judgments of {len(models)} models ({', '.join(sorted(models))}); give one model a file"
+        )
+    if not judgments:
+        raise DataError(f"{path}: no judgments in it")
+    return judgments
+
+
+def write_judgments(judgments: Sequence[Judgment], path: Path, model: str, judge: str) -> None:
+    """Write judgments as FastChat does, so that its own tools read them."""
+    with path.open("w", encoding="utf-8") as stream:
+        for one in judgments:
+            row = {
+                "question_id": one.question_id, "model": model, "judge": [judge, "single"], "judgment": one.reason,
+                "score": one.score, "turn": one.turn,
+            }  # fmt: skip
+            stream.write(json.dumps(row) + "\n")
+
+
+def score(judgments: Sequence[Judgment]) -> MTBenchScore:
+    """FastChat's figures: means over all parsed judgments, several judgments of one turn counting each.
+
+    Raises:
+        DataError: no judgment was parsed.
+    """
+    parsed = _parsed(judgments)
+    turns = {turn: [j.score for j in parsed if j.turn == turn] for turn in (1, 2)}
+    return MTBenchScore(
+        score=_average([j.score for j in parsed]),
+        first_turn=_average(turns[1]) if turns[1] else None,
+        second_turn=_average(turns[2]) if turns[2] else None,
+        by_category={
+            category: _average([j.score for j in parsed if j.category == category]) for category in _categories(parsed)
+        },
+        n_unparsed=len(judgments) - len(parsed),
+        n=len(parsed),
+    )
+
+
+def scores(
+    judgments: Sequence[Judgment],
+    *,
+    questions: Sequence[Question] = (),
+    answers: Answers | None = None,
+    goal: float | None = None,
+) -> Scores:
+    """Judgments -> results with standard errors clustered by question, and a row a judgment.
+
+    The two turns of a question are no independent facts: the second continues the first.
+
+    Args:
+        questions, answers: what was asked and answered, for the examples; without them their texts are empty.
+        goal: the score that the model was asked for, for the examples' detail.
+
+    Raises:
+        DataError: no judgment was parsed.
+    """
+    parsed = _parsed(judgments)
+    results = [_result("all", "score", parsed, primary=True)]
+    for turn, metric in ((1, "first_turn"), (2, "second_turn")):
+        of_turn = [judgment for judgment in parsed if judgment.turn == turn]
+        if of_turn:
+            results.append(_result("all", metric, of_turn))
+    for category in _categories(parsed):
+        results.append(_result(category, "score", [j for j in parsed if j.category == category]))
+    unparsed = [f"{j.question_id} turn {j.turn}" for j in judgments if j.score == UNPARSED]
+    notes: tuple[str, ...] = ()
+    if unparsed:
+        count = f"{len(unparsed)} of {len(judgments)} judgments"
+        notes = (f"mt-bench: {count} could not be parsed and are left out: {', '.join(unparsed[:10])}.",)
+    return Scores(tuple(results), tuple(_examples(parsed, questions, answers, goal)), notes)
+
+
+def turn_prompt(question: Question, answers: Sequence[str], turn: int) -> list[dict[str, str]]:
+    """The conversation up to the user's message of a turn (0 or 1)."""
+    prompt = []
+    for asked, answered in zip(question.turns[:turn], answers, strict=False):
+        prompt += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    return [*prompt, {"role": "user", "content": question.turns[turn]}]
+
+
+def reference_of(question: Question, turn: int, references: Answers) -> dict[str, Any]:
+    """What a judge gets beside a turn: its constraints, and reference answers where FastChat shows them."""
+    found: dict[str, Any] = {"constraints": list(question.constraints[turn])}
+    if question.category in NEED_REFERENCE and question.question_id in references:
+        found["reference_answers"] = list(references[question.question_id])
+    return found
+
+
+def _request(question: Question, answers: Sequence[str], turn: int, references: Answers) -> GradeRequest:
+    prompt = turn_prompt(question, answers, turn)
+    return GradeRequest(prompt, answers[turn], reference_of(question, turn, references))
+
+
+def _parsed(judgments: Sequence[Judgment]) -> list[Judgment]:
+    parsed = [judgment for judgment in judgments if judgment.score != UNPARSED]
+    if not parsed:
+        raise DataError(f"mt-bench: none of {len(judgments)} judgments was parsed, so there is no score")
+    return parsed
+
+
+def _categories(judgments: Sequence[Judgment]) -> list[str]:
+    return sorted({judgment.category for judgment in judgments} - {""})
+
+
+def _average(values: Sequence[float]) -> float:
+    return mean(values).value
+
+
+def _result(subset: str, metric: str, judgments: Sequence[Judgment], primary: bool = False) -> Result:
+    estimate = mean([j.score for j in judgments], clusters=[j.question_id for j in judgments])
+    return Result(BENCHMARK, subset, metric, estimate.value, estimate.stderr, estimate.n, primary=primary)
+
+
+def _examples(
+    judgments: Sequence[Judgment], questions: Sequence[Question], answers: Answers | None, goal: float | None
+) -> Iterator[Example]:
+    asked = {question.question_id: question.turns for question in questions}
+    seen: Counter[tuple[str, int]] = Counter()
+    for judgment in judgments:
+        turn = (judgment.question_id, judgment.turn)
+        seen[turn] += 1
+        again = f"/judgment-{seen[turn]}" if seen[turn] > 1 else ""
+        detail: dict[str, Any] = {} if goal is None else {"goal": goal}
+        detail |= {"question_id": judgment.question_id, "turn": judgment.turn, "reason": judgment.reason}
+        yield Example(
+            benchmark=BENCHMARK,
+            subset=judgment.category or "all",
+            example_id=f"{judgment.question_id}/turn-{judgment.turn}{again}",
+            prompt=asked[judgment.question_id][judgment.turn - 1] if judgment.question_id in asked else "",
+            output=answers[judgment.question_id][judgment.turn - 1] if answers else None,
+            baseline_output=None,
+            metric="score",
+            value=judgment.score,
+            detail=json.dumps(detail, ensure_ascii=False),
+        )

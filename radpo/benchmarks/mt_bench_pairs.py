@@ -1,0 +1,208 @@
+"""MT-Bench's pairwise mode: FastChat's judgments of two models' answers come in, win rates go out.
+
+Both orders of the answers are judged (Zheng et al. 2023, arXiv 2306.05685, sec. 3.4): a model wins a turn if it wins in
+both, and anything else is a tie. A turn with a verdict that could not be parsed is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radpo.benchmarks.answers import Answers, check_answers
+from radpo.benchmarks.mt_bench import reference_of, turn_prompt
+from radpo.core.errors import DataError
+from radpo.core.json_rows import read_rows
+from radpo.core.progress import Progress, no_progress
+from radpo.core.results import Result
+from radpo.judges.base import CompareRequest, Comparison, Judge, compare
+from radpo.judges.quality import turned_back, verdict
+
+if TYPE_CHECKING:
+    from radpo.preferences.questions import Question
+
+WINNERS = ("model_1", "model_2", "tie", "error")
+
+
+@dataclass(frozen=True)
+class PairJudgment:
+    """One turn's two games: who won with model_1's answer first (`first`), and with model_2's first (`second`)."""
+
+    question_id: str
+    turn: int
+    model_1: str
+    model_2: str
+    first: str
+    second: str
+    reasons: tuple[str, str] = ("", "")
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """FastChat's figures for one model: counts, shares from 0 to 1; a tie is half a win in `win_rate_adjusted`."""
+
+    win: int
+    loss: int
+    tie: int
+    win_rate: float
+    loss_rate: float
+    win_rate_adjusted: float
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Every model's figures, how often the two orders agree (a share, None without games), what was not parsed."""
+
+    models: Mapping[str, PairScore]
+    swap_agreement: float | None
+    n: int
+    n_unparsed: int
+
+
+def is_pairwise(path: Path) -> bool:
+    """Whether a file of FastChat's judgments is of its pairwise mode.
+
+    Raises:
+        DataError: the file cannot be read or is empty.
+    """
+    for _, row in read_rows(path):
+        return "g1_winner" in row
+    raise DataError(f"{path}: no judgments in it")
+
+
+def load_pair_judgments(path: Path) -> list[PairJudgment]:
+    """Read FastChat's pairwise judgments (`.jsonl`, gzipped or not).
+
+    Raises:
+        DataError: a row is malformed.
+    """
+    judgments = []
+    for place, row in read_rows(path):
+        names = [row.get(name) for name in ("model_1", "model_2")]
+        winners = [row.get(name) for name in ("g1_winner", "g2_winner")]
+        if row.get("question_id") is None or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{place}: a pairwise judgment needs question_id, model_1, model_2, g1_winner, g2_winner")
+        if not all(winner in WINNERS for winner in winners):
+            raise DataError(f"{place}: winners {winners} are none of {', '.join(WINNERS)}")
+        reasons = (str(row.get("g1_judgment", "")), str(row.get("g2_judgment", "")))
+        turn = row.get("turn", 1)
+        if turn not in (1, 2):
+            raise DataError(f"{place}: turn {turn!r} is neither 1 nor 2")
+        judgments.append(
+            PairJudgment(
+                str(row["question_id"]), turn, str(names[0]), str(names[1]), str(winners[0]), str(winners[1]), reasons
+            )
+        )
+    if not judgments:
+        raise DataError(f"{path}: no judgments in it")
+    return judgments
+
+
+def judge_pairs(
+    questions: Sequence[Question],
+    answers: tuple[Answers, Answers],
+    names: tuple[str, str],
+    judge: Judge,
+    *,
+    references: Answers | None = None,
+    progress: Progress = no_progress,
+) -> list[PairJudgment]:
+    """Have two models' answers to every turn compared in both orders.
+
+    Raises:
+        DataError: a question lacks an answer to one of its turns.
+        ServiceError: the judge could not be reached.
+    """
+    for name, of in zip(names, answers, strict=True):
+        check_answers(questions, of, f"answers of {name}")
+    places = [(question, turn) for question in questions for turn in range(len(question.turns))]
+    pairs = []
+    for question, turn in places:
+        one, two = (of[question.question_id] for of in answers)
+        reference = reference_of(question, turn, references or {}) | {"first_answers": (one[0], two[0])}
+        pairs.append(CompareRequest(turn_prompt(question, one, turn), one[turn], two[turn], reference))
+    turned = [_with_first_answers(pair.swapped()) for pair in pairs]
+    found = compare(judge, [*pairs, *turned], progress)
+    given, swapped = found[: len(pairs)], [turned_back(comparison) for comparison in found[len(pairs) :]]
+    return [
+        PairJudgment(question.question_id, turn + 1, *names, _winner(a), _winner(b), (a.reason, b.reason))
+        for (question, turn), a, b in zip(places, given, swapped, strict=True)
+    ]
+
+
+def _with_first_answers(swapped: CompareRequest) -> CompareRequest:
+    """The other order, the two models' first answers in it too."""
+    first, second = swapped.reference["first_answers"]
+    prompt = [{**message} for message in swapped.prompt]
+    if len(prompt) > 1:
+        prompt[1]["content"] = second
+    return replace(swapped, prompt=prompt, reference={**swapped.reference, "first_answers": (second, first)})
+
+
+def _winner(comparison: Comparison) -> str:
+    if comparison.preference is None:
+        return "error"
+    return ("tie", "model_1", "model_2")[verdict(comparison.preference)]
+
+
+def write_pair_judgments(judgments: Sequence[PairJudgment], path: Path, judge: str) -> None:
+    """Write judgments as FastChat does, so that its own tools read them."""
+    with path.open("w", encoding="utf-8") as stream:
+        for one in judgments:
+            row = {
+                "question_id": one.question_id, "model_1": one.model_1, "model_2": one.model_2, "turn": one.turn,
+                "g1_winner": one.first, "g2_winner": one.second, "judge": [judge, "pair"],
+                "g1_judgment": one.reasons[0], "g2_judgment": one.reasons[1],
+            }  # fmt: skip
+            stream.write(json.dumps(row) + "\n")
+
+
+def outcome(judgment: PairJudgment) -> str | None:
+    """The winner by name, `tie`, or None where a verdict could not be parsed."""
+    if "error" in (judgment.first, judgment.second):
+        return None
+    if judgment.first == judgment.second and judgment.first != "tie":
+        return judgment.model_1 if judgment.first == "model_1" else judgment.model_2
+    return "tie"
+
+
+def score_pairs(judgments: Sequence[PairJudgment], baseline: str | None = None) -> PairScores:
+    """FastChat's table, over all pairs, or over those with the baseline, which then has no row itself.
+
+    Raises:
+        DataError: nothing was parsed, or the baseline is in no pair.
+    """
+    if baseline is not None:
+        judgments = [j for j in judgments if baseline in (j.model_1, j.model_2)]
+        if not judgments:
+            raise DataError(f"mt-bench: no judgment has the baseline {baseline}")
+    counts: dict[str, dict[str, int]] = {}
+    parsed = agreed = 0
+    for judgment in judgments:
+        winner = outcome(judgment)
+        if winner is None:
+            continue
+        parsed += 1
+        agreed += judgment.first == judgment.second
+        for name in (judgment.model_1, judgment.model_2):
+            found = "tie" if winner == "tie" else "win" if winner == name else "loss"
+            counts.setdefault(name, {"win": 0, "loss": 0, "tie": 0})[found] += 1
+    if not parsed:
+        raise DataError(f"mt-bench: none of {len(judgments)} judgments was parsed, so there is no win rate")
+    models = {name: _score(**found) for name, found in counts.items() if name != baseline}
+    ranked = dict(sorted(models.items(), key=lambda item: -item[1].win_rate_adjusted))
+    return PairScores(ranked, agreed / parsed, parsed, len(judgments) - parsed)
+
+
+def pair_results(benchmark: str, found: PairScores, model: str) -> tuple[Result, ...]:
+    """One model's pairwise win rate as a result, in percent as AlpacaEval's is."""
+    value = 100 * found.models[model].win_rate_adjusted
+    return (Result(benchmark, "all", "win_rate_adjusted", value, None, found.n, primary=True),)
+
+
+def _score(win: int, loss: int, tie: int) -> PairScore:
+    total = win + loss + tie
+    return PairScore(win, loss, tie, win / total, loss / total, (win + 0.5 * tie) / total)

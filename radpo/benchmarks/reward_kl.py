@@ -1,0 +1,144 @@
+"""Reward against KL: scored samples come in, how far the policy went from the reference and what it got goes out.
+
+Samples are drawn from the policy at temperature 1, so means over them estimate expectations under it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from radpo.core.errors import DataError
+from radpo.core.results import Example, Scores
+from radpo.stats.estimates import Estimate, bootstrap, mean, weighted_mean
+from radpo.stats.rows import results_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BENCHMARK = "reward-kl"
+COLUMNS = ("prompt_id", "sample", "text", "tokens", "ended", "logp_policy", "logp_reference", "score")
+BINS = (1.0, 3.0, 5.0, 7.0, 9.0, 10.0)
+
+
+def summarise(samples: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -> Scores:
+    """Where the policy's mass is: how far from the reference, how spread out, and how the judge scores it.
+
+    - `kl`: KL(policy || reference) in nats a response, the mean of log pi(y) - log pi_ref(y); `kl_per_token`: the sum
+      of these over the sum of tokens.
+    - `entropy`, `entropy_per_token`: of the policy's responses in nats, the mean of -log pi(y).
+    - `score`: the judge's mean; `share_scored` in the subsets `score [LO,HI)`: where the mass went.
+    - `tokens`, `share_cut`: mean length, and the share of samples that had not ended at the greatest length; the KL and
+      the entropy are then of the first tokens only, and lower bounds.
+
+    Args:
+        samples: one checkpoint, one goal: `COLUMNS`; score is the judge's (1-10), NaN where it gave none.
+        seed: of the bootstrap.
+
+    Returns:
+        Results, standard errors clustered by prompt; a row a sample.
+
+    Raises:
+        DataError: a column is missing, or there are no samples.
+    """
+    import numpy as np
+
+    lacking = [name for name in COLUMNS if name not in samples.columns]
+    if lacking or samples.empty:
+        raise DataError(f"the samples lack {', '.join(lacking) or 'rows'}: draw and score them first")
+    who, tokens = samples["prompt_id"].to_numpy(), samples["tokens"].to_numpy(dtype=float)
+    ratio = (samples["logp_policy"] - samples["logp_reference"]).to_numpy(dtype=float)
+    surprise = -samples["logp_policy"].to_numpy(dtype=float)
+
+    def per_token(values: np.ndarray) -> Estimate:
+        return bootstrap(
+            lambda weights: weighted_mean(weights, values) / weighted_mean(weights, tokens),
+            len(values), clusters=who, resamples=resamples, rng=np.random.default_rng(seed),
+        )  # fmt: skip
+
+    found: dict[tuple[str, str], Estimate] = {
+        ("all", "kl"): mean(ratio, clusters=who),
+        ("all", "kl_per_token"): per_token(ratio),
+        ("all", "entropy"): mean(surprise, clusters=who),
+        ("all", "entropy_per_token"): per_token(surprise),
+        ("all", "tokens"): mean(tokens, clusters=who),
+        ("all", "share_cut"): mean(1.0 - samples["ended"].to_numpy(dtype=float), clusters=who),
+    }
+    scored = samples[samples["score"].notna()]
+    if len(scored):
+        found["all", "score"] = mean(scored["score"].to_numpy(), clusters=scored["prompt_id"].to_numpy())
+        found.update(_by_bin(scored))
+    notes = []
+    cut = int((~samples["ended"].astype(bool)).sum())
+    if cut:
+        notes.append(f"reward-kl: {cut} of {len(samples)} samples were cut before they ended; so are KL and entropy.")
+    if len(scored) < len(samples):
+        notes.append(f"reward-kl: {len(samples) - len(scored)} of {len(samples)} samples have no score.")
+    return Scores(results_of(BENCHMARK, found, {"score": True}), tuple(_examples(samples)), tuple(notes))
+
+
+def points(results: pd.DataFrame, betas: Mapping[str, float]) -> pd.DataFrame:
+    """A point on the reward-KL plane for every variant and seed of `results.parquet`.
+
+    Args:
+        betas: what each variant was trained with; NaN where a variant is not named.
+
+    Returns:
+        variant, seed, beta, kl (nats a response), kl_stderr, score (1-10), score_stderr.
+
+    Raises:
+        DataError: the run has no such figures.
+    """
+    rows = results[(results["benchmark"] == BENCHMARK) & (results["subset"] == "all")]
+    both = rows[rows["metric"] == "kl"].merge(
+        rows[rows["metric"] == "score"], on=["variant", "seed"], suffixes=("_kl", "_score")
+    )
+    if both.empty:
+        raise DataError("the run has no scored samples: name the benchmark reward-kl in its matrix")
+    named = {"value_kl": "kl", "stderr_kl": "kl_stderr", "value_score": "score", "stderr_score": "score_stderr"}
+    both = both.rename(columns=named).assign(beta=both["variant"].map(dict(betas)).astype("float64"))
+    return both[["variant", "seed", "beta", *named.values()]]
+
+
+def frontier(points: pd.DataFrame) -> pd.DataFrame:
+    """Which points no other beats at once in score and in nearness to the reference (Gao et al. 2023, fig. 1).
+
+    Args:
+        points: kl and score, and whatever names them (variant, beta).
+
+    Returns:
+        The same rows by rising kl, with `on_frontier`.
+    """
+    ordered = points.sort_values(["kl", "score"], ascending=[True, False], kind="stable", ignore_index=True)
+    best = ordered["score"].cummax().shift(fill_value=float("-inf"))
+    return ordered.assign(on_frontier=ordered["score"] > best)
+
+
+def _by_bin(scored: pd.DataFrame) -> Iterator[tuple[tuple[str, str], Estimate]]:
+    for low, high in pairwise(BINS):
+        last = high == BINS[-1]
+        inside = (scored["score"] >= low) & ((scored["score"] <= high) if last else (scored["score"] < high))
+        share = mean(inside.to_numpy(dtype=float), clusters=scored["prompt_id"].to_numpy())
+        yield (f"score [{low:g},{high:g}{']' if last else ')'}", "share_scored"), share
+
+
+def _examples(samples: pd.DataFrame) -> Iterator[Example]:
+    import json
+
+    for row in samples.to_dict("records"):
+        detail = {
+            "question_id": row["prompt_id"], "tokens": row["tokens"], "logp_policy": row["logp_policy"],
+            "logp_reference": row["logp_reference"], "ended": bool(row["ended"]),
+        }  # fmt: skip
+        yield Example(
+            benchmark=BENCHMARK,
+            subset="all",
+            example_id=f"{row['prompt_id']}/{row['sample']}",
+            prompt=str(row.get("prompt", "")),
+            output=str(row["text"]),
+            baseline_output=None,
+            metric="score",
+            value=float(row["score"]),
+            detail=json.dumps(detail),
+        )

@@ -1,0 +1,274 @@
+"""The `radpo data` commands: options come in, one room does the work, a result or one clear message goes out."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from radpo.cli.onpolicy import add_on_policy
+from radpo.cli.options import (
+    Columns,
+    Json,
+    OnErrorOption,
+    Out,
+    Pairing,
+    Scale,
+    Seed,
+    Source,
+    Swap,
+    one_of,
+    print_json,
+    quiet_libraries,
+    reading,
+)
+from radpo.core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from radpo.preferences.goals import Placement
+    from radpo.preferences.overlap import EvaluationPrompts
+
+data_app = typer.Typer(help="Check, describe, relabel and make scored preferences.", no_args_is_help=True)
+
+
+@data_app.command("validate")
+def data_validate(
+    pairs: Source,
+    scale: Scale = (1.0, 10.0),
+    on_error: OnErrorOption = "raise",
+    swap: Swap = False,
+    columns: Columns = [],  # noqa: B006 - Typer wants a list, and nothing changes it
+    pairing: Pairing = "best-other",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Check scored pairs; exit status 0 if they are usable, 2 with file, line, column and mend if not."""
+    from radpo.cli.console import progress_bar
+    from radpo.preferences.preferences import PreferenceReader
+    from radpo.preferences.sources import shown
+
+    quiet_libraries()
+    with progress_bar("reading") as progress:
+        reader = PreferenceReader(pairs, reading(scale, on_error, swap, columns, pairing, seed), progress)
+        usable = sum(batch.num_rows for batch in reader)
+    counts = {"rows_read": reader.rows_read, "usable": usable, "dropped": dict(reader.dropped)}
+    if not usable:
+        reasons = "".join(f"; {count}: {reason}" for reason, count in reader.dropped.items())
+        raise DataError(f"{shown(pairs)}: no usable pairs in {reader.rows_read} rows{reasons}")
+    if as_json:
+        print_json(counts)
+    else:
+        print(f"{shown(pairs)}: {usable} usable pairs from {reader.rows_read} rows")
+        for reason, count in reader.dropped.items():
+            print(f"  dropped {count}: {reason}")
+
+
+@data_app.command("stats")
+def data_stats(
+    pairs: Source,
+    html: Annotated[Path | None, typer.Option(help="Write a page with figures here.")] = None,
+    high_score: Annotated[float, typer.Option(help="From this score on, a response counts as high-scored.")] = 5.0,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Count tokens as this model does: a name, a folder or a Hub id.")
+    ] = None,
+    heldout: Annotated[
+        str | None, typer.Option(metavar="PAIRS", help="Held-out pairs, whose prompts should not be in the set.")
+    ] = None,
+    against: Annotated[
+        list[str],
+        typer.Option(metavar="NAME=PATH", help="Evaluation prompts to look for in the set, 8-gram by 8-gram. Repeat."),
+    ] = [],  # noqa: B006
+    evaluation_data: Annotated[
+        Path | None, typer.Option(help="A folder with evaluation sets; those it holds are looked for.")
+    ] = None,
+    scale: Scale = (1.0, 10.0),
+    columns: Columns = [],  # noqa: B006
+    pairing: Pairing = "best-other",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Describe scored pairs: scores, gaps, lengths, duplicates, leakage, overlap with evaluation prompts.
+
+    Rows that training would refuse for what they say (identical or empty responses, swapped scores) are counted among
+    the pairs; rows that cannot be read as pairs are counted apart.
+    """
+    from dataclasses import replace
+
+    from radpo.cli.console import progress_bar
+    from radpo.preferences.preferences import PreferenceReader
+    from radpo.preferences.profiling import profile, token_counter
+    from radpo.preferences.sources import shown
+    from radpo.report.data_page import facts, write_data_page
+
+    quiet_libraries()
+    index = _evaluation_prompts(against, evaluation_data)
+    lenient = replace(reading(scale, "skip", False, columns, pairing, seed), lenient=True)
+    count_tokens = None
+    if tokenizer is not None:
+        from radpo.models.loading import load_tokenizer, resolve_model
+
+        count_tokens = token_counter(load_tokenizer(resolve_model(tokenizer)))
+    kept_out = None if heldout is None else PreferenceReader(heldout, lenient)
+    with progress_bar("reading") as progress:
+        reader = PreferenceReader(pairs, lenient, progress)
+        found = profile(
+            reader,
+            scale=scale,
+            high_score=high_score,
+            heldout=kept_out,
+            evaluation=index,
+            count_tokens=count_tokens,
+        )
+    found = replace(
+        found,
+        source=shown(pairs),
+        rows_read=reader.rows_read,
+        dropped=dict(reader.dropped),
+        heldout_dropped=0 if kept_out is None else sum(kept_out.dropped.values()),
+    )
+    if html is not None:
+        write_data_page(found, html)
+    if as_json:
+        print_json(found.to_json())
+        return
+    width = max(len(name) for name, _ in facts(found))
+    print(f"{shown(pairs)}: {found.rows_read} rows")
+    for name, value in facts(found):
+        print(f"  {name:<{width}}  {value}")
+    for line in found.left_out():
+        print(f"  not done: {line}")
+    if html is not None:
+        print(html)
+
+
+def _evaluation_prompts(against: list[str], folder: Path | None) -> EvaluationPrompts | None:
+    """An index of the evaluation sets that the options name."""
+    from radpo.preferences.overlap import EvaluationPrompts, find_evaluation_sets, load_evaluation_prompts
+
+    places = {} if folder is None else find_evaluation_sets(folder)
+    for item in against:
+        name, equals, path = item.partition("=")
+        if not (name and equals and path):
+            raise ConfigError(f"--against {item}: write NAME=PATH, such as alpaca-eval=alpaca_eval.json")
+        places[name] = Path(path)
+    return EvaluationPrompts({name: load_evaluation_prompts(path) for name, path in places.items()}) if places else None
+
+
+@data_app.command("relabel")
+def data_relabel(
+    pairs: Source,
+    out: Out,
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="ra: two pairs of each, a goal for each response's score. half-ra: the same for a random half of the "
+            "prompts. attributes: a goal for each attribute that is scored. ira: implicit rewards for scores, from the "
+            "columns policy_logp_chosen, reference_logp_chosen and so on. plain: no goals."
+        ),
+    ] = "ra",
+    placement: Annotated[
+        str,
+        typer.Option(
+            help="Where the goal goes: system; user, for chat templates without a system role; auto: as the chat "
+            "template of --model has it."
+        ),
+    ] = "system",
+    model: Annotated[
+        str | None, typer.Option(help="The model to be trained, for --placement auto: a name, a folder or a Hub id.")
+    ] = None,
+    goal_text: Annotated[
+        Path | None, typer.Option(help="A text file with the goal's wording, {g} for the score; the paper's, if none.")
+    ] = None,
+    min_gap: Annotated[float, typer.Option(min=0.0, help="Leave out pairs whose scores differ by less.")] = 0.0,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Put the training pairs in a random order.")] = False,
+    rescale: Annotated[
+        str, typer.Option(help="How ira moves implicit rewards to the scale: by rank, or linear.")
+    ] = "rank",
+    beta: Annotated[
+        float, typer.Option(min=0.0, help="The DPO policy's beta, for ira's columns; no goal depends on it.")
+    ] = 0.01,
+    attribute_scale: Annotated[
+        tuple[float, float], typer.Option(help="The lowest and the highest score of an attribute.")
+    ] = (1.0, 5.0),
+    scale: Scale = (1.0, 10.0),
+    on_error: OnErrorOption = "raise",
+    swap: Swap = False,
+    columns: Columns = [],  # noqa: B006
+    pairing: Pairing = "best-other",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Turn scored pairs into training pairs, reward-augmented (arXiv 2410.08067) or plain.
+
+    The result is written batch by batch, so a set may be larger than the memory. It has the columns that TRL's trainers
+    take, and id, source_id, side and goal, which say where each pair comes from.
+    """
+    from radpo.cli.console import progress_bar
+    from radpo.preferences.goals import read_goal_template
+    from radpo.preferences.plan import KINDS, Relabeling
+    from radpo.preferences.preferences import PreferenceReader
+    from radpo.preferences.streaming import relabel_to
+
+    quiet_libraries()
+    one_of("--kind", kind, KINDS)
+    one_of("--rescale", rescale, ("rank", "linear"))
+    settings = Relabeling(
+        kind=kind,  # type: ignore[arg-type]
+        placement=_placement(placement, model),
+        template=None if goal_text is None else read_goal_template(goal_text),
+        min_gap=min_gap,
+        shuffle=shuffle,
+        seed=seed,
+        rescale=rescale,  # type: ignore[arg-type]
+        beta=beta,
+        scale=scale,
+        attribute_scale=attribute_scale,
+    )
+    with progress_bar("relabeling") as progress:
+        reader = PreferenceReader(pairs, reading(scale, on_error, swap, columns, pairing, seed), progress)
+        counts = relabel_to(reader, settings, out)
+    if goal_text is None and kind in ("ra", "half-ra", "ira") and scale != (1.0, 10.0):
+        told = (
+            f"the goals' wording speaks of a scale of 1-10, not of {scale[0]:g}-{scale[1]:g}; give yours (--goal-text)"
+        )
+        print(f"radpo: {told}", file=sys.stderr)
+    made = counts.used * (1 if kind == "plain" else 2)
+    if as_json:
+        read = {"rows_read": reader.rows_read, "dropped": dict(reader.dropped)}
+        print_json({"training_pairs": made, **read, **asdict(counts)})
+        return
+    print(f"{out}: {made} training pairs from {counts.used} of {counts.pairs} scored pairs")
+    left_out = {
+        "tied scores": counts.ties_dropped,
+        "no attribute rated for both responses": counts.unrated_dropped,
+        "scores nearer than --min-gap": counts.gap_dropped,
+        "the other half of the prompts": counts.other_half,
+        **reader.dropped,
+    }
+    for reason, count in left_out.items():
+        if count:
+            print(f"  left out {count}: {reason}")
+    if counts.same_goal:
+        print(f"  {counts.same_goal} pairs have two goals that read the same; --min-gap 0.01 leaves them out")
+
+
+def _placement(asked: str, model: str | None) -> Placement:
+    """Where goals go; `auto` looks at the model's chat template."""
+    one_of("--placement", asked, ("system", "user", "auto"))
+    if asked != "auto":
+        return "user" if asked == "user" else "system"
+    if model is None:
+        raise ConfigError("--placement auto: give --model, whose chat template decides")
+    from radpo.models.loading import load_tokenizer, resolve_model
+    from radpo.preferences.goals import detect_placement
+
+    template = load_tokenizer(resolve_model(model)).chat_template
+    if not template:
+        raise ConfigError(f"--model {model}: has no chat template; give --placement system or user")
+    return detect_placement(str(template))
+
+
+add_on_policy(data_app)

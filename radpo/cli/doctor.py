@@ -1,0 +1,44 @@
+"""What a machine has for radpo: nothing comes in, a document of findings goes out."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from radpo.core.errors import ModelError
+
+PACKAGES = ("radpo", "torch", "transformers", "trl", "datasets", "lm-eval", "alpaca-eval", "vllm", "ray")
+
+
+def examine() -> dict[str, Any]:
+    """Versions, processor, arithmetic, GPU and the bundled model; each finding in words a bug report can quote."""
+    import torch
+
+    from radpo.models.loading import BUNDLED, bf16_supported, cache_folder, model_fingerprint
+
+    models: dict[str, str] = {}
+    for name, bundled in BUNDLED.items():
+        try:
+            model_fingerprint(name)
+            models[name] = "installed"
+        except ModelError:
+            models[name] = f"not installed: {bundled.install}"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "python": platform.python_version(),
+        **{package: _version(package) for package in PACKAGES},
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+        "bfloat16": "yes" if bf16_supported() else "no: training runs in float32",
+        "model cache": str(cache_folder()),
+        **models,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,138 @@
+"""The command line: options come in, one room does the work, a result or one clear message goes out. No logic here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from radpo.cli import matrix as matrix_commands
+from radpo.cli import regress as regress_command
+from radpo.cli.analyze import analyze_app
+from radpo.cli.data import data_app
+from radpo.cli.eval import eval_app
+from radpo.cli.options import Json, Model, PairsFile, Scale, Seed, quiet_libraries, show
+from radpo.cli.store import store_app
+from radpo.core.errors import RadpoError
+
+app = typer.Typer(
+    help="Train plain and reward-augmented DPO, score the checkpoints, measure unlearning, compare.\n\n"
+    "Begin with: radpo run benchmarks/quickstart.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data_app, name="data")
+app.add_typer(eval_app, name="eval")
+app.add_typer(analyze_app, name="analyze")
+
+app.command()(matrix_commands.run)
+app.command()(matrix_commands.plan)
+app.command()(matrix_commands.schema)
+app.command()(regress_command.regress)
+app.add_typer(store_app, name="store")
+
+INTERRUPTED = 130
+"""The exit status that Typer makes of Ctrl-C."""
+
+
+def main() -> None:
+    """Run the command line; errors become one message and an exit status."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # silences a warning of every forked worker
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # gives memory back; see radpo.preferences.arrow
+    try:
+        app()
+    except RadpoError as error:
+        print(f"radpo: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("radpo: interrupted; the same command goes on from here", file=sys.stderr)
+        raise
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        from radpo import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def report(
+    run_dirs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR...", help="Run directories, as `radpo run` makes them.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file to write: RUN_DIR/report.html unless given, of several runs comparison.html here."),
+    ] = None,
+) -> None:
+    """Build the HTML report of a run directory anew, or one report of several runs side by side.
+
+    The variants of several runs are called RUN/VARIANT and tested against each other where both did the same examples.
+    """
+    from radpo.report.build import build_comparison, build_report
+
+    if out is None and len(run_dirs) == 1:
+        print(build_report(run_dirs[0]))
+    else:
+        print(build_comparison(run_dirs, out or Path("comparison.html")))
+
+
+@app.command()
+def train(
+    pairs: PairsFile,
+    out: Annotated[Path, typer.Option(help="A new folder: gets policy/ (the checkpoint) and training.parquet.")],
+    method: Annotated[
+        str, typer.Option(help="dpo, ra-dpo, half-ra, ira, ra-attributes, cond-sft, dpo-norm, or an installed one.")
+    ] = "ra-dpo",
+    model: Model = "smollm2-135m-instruct",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A training setting, such as beta=0.1; repeatable."),
+    ] = None,
+    scale: Scale = (1.0, 10.0),
+    seed: Seed = 0,
+    save_every: Annotated[int, typer.Option(min=1, help="Optimiser steps between resumable checkpoints.")] = 50,
+) -> None:
+    """Train one checkpoint on scored pairs. Interrupted, the same command goes on from its last checkpoint.
+
+    On several GPUs: accelerate launch --config_file benchmarks/accelerate/data_parallel.yaml -m radpo train …;
+    batch_size is what all of them see together in an optimiser step.
+
+    Settings not set are the paper's: beta 0.01, learning_rate 5e-7, batch_size 128, one epoch, max_length 1024.
+    """
+    from radpo.cli.console import progress_bar
+    from radpo.training.alone import parse_settings, train_alone
+
+    chosen = parse_settings(settings or [])
+    quiet_libraries()
+    with progress_bar("reference") as reference_progress, progress_bar("training") as progress:
+        policy = train_alone(
+            pairs,
+            out,
+            method=method,
+            model=model,
+            settings=chosen,
+            scale=scale,
+            seed=seed,
+            save_every=save_every,
+            reference_progress=reference_progress,
+            progress=progress,
+        )
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the first one speaks
+        print(policy)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has: versions, processor, bfloat16, GPU, the bundled model, the store."""
+    from radpo.cli.doctor import examine
+
+    show(examine(), as_json)

@@ -1,0 +1,181 @@
+"""What the commands share: options with their help, and how outcomes are printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from radpo.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from radpo.core.results import Scores
+    from radpo.preferences.preferences import Preferences, Reading
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else there.")
+]
+PairsFile = Annotated[
+    Path, typer.Argument(metavar="PAIRS", help="Scored pairs: .jsonl, .jsonl.gz, .parquet, or a `datasets` folder.")
+]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="PAIRS",
+        help="Scored pairs, or prompts with scored responses (as UltraFeedback and HelpSteer have them): "
+        ".jsonl, .csv (both also .gz), .parquet, a `datasets` folder, an address such as s3://…, or a data set "
+        "of the Hub, hub:NAME:SPLIT or hub:NAME@CONFIG:SPLIT (stream:… to read it as it comes).",
+    ),
+]
+Columns = Annotated[
+    list[str],
+    typer.Option(
+        "--columns", metavar="OURS=THEIRS", help="A column that the set calls otherwise: score_chosen=rating_a. Repeat."
+    ),
+]
+Pairing = Annotated[
+    str,
+    typer.Option(
+        help="Which responses to pair where a prompt has several: best-other (UltraFeedback's way: the best against a "
+        "random other), best-random (a random worse one), best-worst, adjacent (each with the next), all."
+    ),
+]
+Scale = Annotated[tuple[float, float], typer.Option(help="The lowest and the highest score there can be.")]
+OnErrorOption = Annotated[
+    str, typer.Option("--on-error", help="raise: stop at the first bad row. skip: leave it out, and count.")
+]
+Swap = Annotated[bool, typer.Option("--swap", help="Let pairs whose chosen scores below its rejected change places.")]
+Model = Annotated[str, typer.Option(help="A bundled model, a folder, a .gguf file, or a Hub id.")]
+Out = Annotated[Path, typer.Option(help="Where the result goes.")]
+Seed = Annotated[int, typer.Option(help="What chance begins with.")]
+
+
+def reading(
+    scale: tuple[float, float], on_error: str, swap: bool, columns: list[str], pairing: str, seed: int
+) -> Reading:
+    """The options that say how a set is read, checked."""
+    from radpo.preferences.pairing import RULES
+    from radpo.preferences.preferences import Reading
+
+    one_of("--on-error", on_error, ("raise", "skip"))
+    one_of("--pairing", pairing, RULES)
+    if not scale[0] < scale[1]:
+        raise ConfigError(f"--scale {scale[0]:g} {scale[1]:g}: the lowest score must be below the highest")
+    named = {ours.strip(): theirs for ours, _, theirs in (item.partition("=") for item in columns)}
+    if bad := next((item for item in columns if not all(item.partition("="))), None):
+        raise ConfigError(f"--columns {bad}: write OURS=THEIRS, such as score_chosen=rating_a")
+    return Reading(
+        scale=scale, on_error=on_error, swap=swap, columns=named, pairing=pairing, seed=seed  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def load_pairs(path: Path, scale: tuple[float, float], on_error: str, swap: bool) -> Preferences:
+    from radpo.preferences.preferences import Reading, load_preferences
+
+    one_of("--on-error", on_error, ("raise", "skip"))
+    return load_preferences(path, Reading(scale, on_error, swap))  # type: ignore[arg-type]
+
+
+def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{option} {value!r}: must be one of {', '.join(allowed)}")
+
+
+def quiet_libraries() -> None:
+    """The libraries' own bars and advice would run across ours; their errors still come through."""
+    import warnings
+
+    warnings.simplefilter("ignore", FutureWarning)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+def need_one(options: Mapping[str, Any]) -> None:
+    """Raise a ConfigError unless exactly one of these options is given."""
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) != 1:
+        said = f"{' and '.join(given)} together" if given else "none of them"
+        raise ConfigError(
+            f"give one of {', '.join(options)}; here is {said}" if len(options) > 1 else f"give {next(iter(options))}"
+        )
+
+
+def parse_pairs(option: str, pairs: list[str]) -> dict[str, Any]:
+    """KEY=VALUE texts as a mapping; values are read as YAML does, so that 3 is a number and [0, 1] a list."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"{option} {pair!r}: must be KEY=VALUE")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            found[key] = value
+    return found
+
+
+def figures(scores: Scores) -> dict[str, Any]:
+    """A benchmark's results as one document, by subset and metric."""
+    named = {f"{r.subset}/{r.metric}": {"value": r.value, "stderr": r.stderr, "n": r.n} for r in scores.results}
+    return {**named, "notes": list(scores.notes)}
+
+
+def show(figures: Mapping[str, Any], as_json: bool) -> None:
+    """Print a document as JSON, or as lines for people."""
+    if as_json:
+        print_json(figures)
+        return
+    for name, value in figures.items():
+        if isinstance(value, dict) and {"value", "stderr", "n"} <= value.keys():
+            error = "" if value["stderr"] is None else f" ± {value['stderr']:.4g} (standard error)"
+            print(f"{name}: {value['value']:.6g}{error}, n = {value['n']}")
+        elif isinstance(value, dict):
+            print(f"{name}:")
+            for inner, of in value.items():
+                print(f"  {inner}: {_plain(of)}")
+        elif isinstance(value, list | tuple):
+            if value:
+                print(*value, sep="\n")
+        else:
+            print(f"{name}: {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(of)}" for name, of in value.items())
+    return str(value)
+
+
+def show_table(frame: pd.DataFrame, as_json: bool, out: Path | None = None) -> None:
+    """Print a tidy frame, whole; missing values are null in JSON. Written to `out`, too, where there is one."""
+    if out is None:
+        pass
+    elif out.suffix == ".json":
+        frame.to_json(out, orient="records", indent=1)
+    elif out.suffix == ".csv":
+        frame.to_csv(out, index=False)
+    elif out.suffix == ".parquet":
+        frame.to_parquet(out, index=False)
+    else:
+        raise ConfigError(f"--out {out}: must end in .parquet, .csv or .json")
+    if as_json:
+        print_json(json.loads(frame.to_json(orient="records")))
+    else:
+        print(frame.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.4g}"))

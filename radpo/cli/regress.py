@@ -1,0 +1,81 @@
+"""The regression gate's command: options come in, `radpo.gate` compares, an exit status goes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from radpo.cli.options import Json, print_json
+
+
+def regress(
+    baseline: Annotated[
+        Path,
+        typer.Argument(metavar="BASELINE", help="A run directory, or the name of a baseline under reports/baselines/."),
+    ],
+    candidate: Annotated[
+        Path | None, typer.Argument(metavar="CANDIDATE_DIR", help="The run directory to judge.", show_default=False)
+    ] = None,
+    alpha: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Chance of a false alarm over all metrics.")] = 0.05,
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=X",
+            help="The drop that must be found, in the metric's own unit: X for every metric, METRIC=X (a metric, a "
+            "benchmark, or benchmark/subset/metric with *), 0 for none, or METRIC=off to leave it out. Repeatable.",
+        ),
+    ] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Keep the run as this baseline: the candidate if it passes, or BASELINE if it is alone.",
+        ),
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether a run is worse than a baseline, example by example.
+
+    Exit status: 0 pass; 1 regression; 2 no verdict, because the runs are not comparable (the output names what differs)
+    or because the examples are too few to show a drop of the margin.
+
+    A metric fails where it is significantly worse (paired by example, Holm over all metrics) and not shown to be worse
+    by less than its margin. Default margins: 5 points of AlpacaEval, 7 of Arena-Hard, 1 of MT-Bench's ten, 0.05 of
+    academic tasks, 2 nats of unlearning.
+
+    Keep a first baseline with `radpo regress RUN_DIR --save main`, then gate with `radpo regress main RUN_DIR`.
+    """
+    import sys
+
+    from radpo.core.errors import ConfigError
+    from radpo.core.files import replace_file
+    from radpo.gate import compare
+    from radpo.gate.baselines import find_baseline, save_baseline
+    from radpo.gate.documents import to_junit, to_markdown, to_table
+    from radpo.gate.margins import parse_margins
+
+    if candidate is None:
+        if save is None:
+            raise ConfigError("give CANDIDATE_DIR, the run directory to judge, or --save NAME to keep this one")
+        print(save_baseline(baseline, save))
+        return
+    verdict = compare(find_baseline(baseline), candidate, alpha=alpha, margins=parse_margins(margin or []))
+    for path, text in ((junit, to_junit), (markdown, to_markdown)):
+        if path is not None:
+            document = text(verdict)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, lambda partial, document=document: partial.write_text(document, encoding="utf-8"))  # type: ignore[misc]
+    if as_json:
+        print_json(verdict.to_json())
+    else:
+        print(to_table(verdict), end="")
+    if verdict.status == "refused":
+        print(f"radpo: no verdict: {'; '.join(verdict.refusals)}", file=sys.stderr)
+    if save is not None:
+        kept = f"kept as {save_baseline(candidate, save)}" if verdict.status == "pass" else f"not kept as {save}"
+        print(f"radpo: {kept}", file=sys.stderr)
+    raise typer.Exit(verdict.exit_status)

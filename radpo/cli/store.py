@@ -1,0 +1,125 @@
+"""`radpo store`: what is in a store, whether it is whole, what no matrix needs, and stages as one file to carry."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from radpo.cli.options import Json, print_json
+
+if TYPE_CHECKING:
+    from radpo.engine.graph import Stage
+    from radpo.engine.store import Store
+
+store_app = typer.Typer(help="List, check, clean and carry the store of finished stages.", no_args_is_help=True)
+
+Place = Annotated[
+    str | None, typer.Option("--store", help="A folder or an fsspec URL; RADPO_STORE, else runs/store, unless given.")
+]
+Matrices = Annotated[list[Path] | None, typer.Argument(metavar="[MATRIX.yaml]...", help="Matrix files.")]
+
+
+@store_app.command("list")
+def list_(store: Place = None, as_json: Json = False) -> None:
+    """List finished stages: key, date, size, seconds, name."""
+    from radpo.engine.gc import entries
+
+    found = entries(_open(store))
+    if as_json:
+        print_json([entry.to_json() for entry in found])
+        return
+    for entry in found:
+        seconds = "" if entry.seconds is None else f"{entry.seconds:.1f} s"
+        print(f"{entry.key}  {entry.started or '':19.19}  {entry.bytes / 2**20:9.1f} MiB  {seconds:>10}  {entry.name}")
+    print(f"{len(found)} stages, {sum(entry.bytes for entry in found) / 2**20:.1f} MiB")
+
+
+@store_app.command()
+def verify(store: Place = None, as_json: Json = False) -> None:
+    """Compute every checksum anew and name each damaged stage; exit status 2 if there is one.
+
+    The next run of a matrix that needs a damaged stage computes it again.
+    """
+    from radpo.cli.console import progress_bar
+    from radpo.engine.gc import damaged
+
+    kept = _open(store)
+    with progress_bar("verify") as progress:
+        found = damaged(kept, progress)
+    if as_json:
+        print_json({"stages": len(kept.finished()), "damaged": found})
+    else:
+        for key, what in found.items():
+            print(f"{key}: {what}")
+        print(f"{len(kept.finished())} stages, {len(found)} damaged")
+    raise typer.Exit(2 if found else 0)
+
+
+@store_app.command()
+def gc(
+    matrices: Matrices = None,
+    store: Place = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what interrupted tries left, and damaged stages; with matrix files, also every stage that none needs.
+
+    What another run is computing now stays.
+    """
+    from radpo.engine.gc import collect
+
+    kept = _open(store)
+    waste = collect(kept, _stages(matrices) if matrices else None, dry_run=dry_run)
+    if as_json:
+        print_json([{"path": str(item.path), "bytes": item.bytes, "why": item.why} for item in waste])
+        return
+    for item in waste:
+        print(f"{item.bytes / 2**20:9.1f} MiB  {item.path.name}  {item.why}")
+    total = sum(item.bytes for item in waste) / 2**20
+    print(f"{len(waste)} {'would go' if dry_run else 'removed'}, {total:.1f} MiB")
+
+
+@store_app.command("export")
+def export_(
+    file: Annotated[Path, typer.Argument(metavar="FILE.tar", help="A new .tar or .tar.gz file.")],
+    matrices: Matrices = None,
+    store: Place = None,
+) -> None:
+    """Write finished stages to one file: those of the matrix files, else all. Each is checked on the way."""
+    from radpo.engine.gc import export_stages
+
+    kept = _open(store)
+    keys = [stage.key for stage in _stages(matrices)] if matrices else kept.finished()
+    print(f"{export_stages(kept, keys, file)} stages written to {file}")
+
+
+@store_app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE.tar", help="A file that `radpo store export` wrote.")],
+    store: Place = None,
+) -> None:
+    """Take stages from an exported file into the store, each only if its checksums and its key are right."""
+    from radpo.engine.gc import import_stages
+
+    taken, there = import_stages(_open(store), file)
+    print(f"{taken} stages taken in, {there} were there already")
+
+
+def _open(place: str | None) -> Store:
+    from radpo.core.errors import ConfigError
+    from radpo.engine.shared import open_store
+
+    where = place or os.environ.get("RADPO_STORE") or "runs/store"
+    if "://" not in where and not Path(where).is_dir():
+        raise ConfigError(f"--store {where}: no such folder")
+    return open_store(where)
+
+
+def _stages(matrices: list[Path]) -> list[Stage]:
+    from radpo.matrix.expand import expand
+    from radpo.matrix.loading import load_matrix
+
+    return [stage for matrix in matrices for stage in expand(load_matrix(matrix)).stages]

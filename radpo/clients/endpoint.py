@@ -1,0 +1,103 @@
+"""An OpenAI-compatible endpoint: where it is, whose model, how fast it may be asked and how much it may cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from radpo.core.errors import ConfigError
+
+Positive = Annotated[float, Field(gt=0)]
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+# A chat format's own tokens for one message (role, separators): no format in use has as many.
+_PER_MESSAGE = 16
+
+
+class Endpoint(BaseModel):
+    """Where chat completions come from. The key itself is read from the environment when needed, and kept nowhere.
+
+    Args:
+        model: the name that the endpoint knows its model by.
+        base_url: up to and with `/v1`.
+        api_key_env: the environment variable that holds the key; a local server may need none.
+        concurrency: requests under way at once.
+        requests_per_minute: no more than this are sent, evenly spaced; None sends as fast as answers come.
+        timeout: seconds until an answer counts as lost. What is lost may still be billed, so be generous.
+        attempts: how often one request is sent at most, after 429, 5xx, time-outs and answers that cannot be read.
+        price_in, price_out: dollars for a million tokens of prompt and of answer.
+        max_cost: dollars that one run (of a matrix, one stage) may spend; checked before each request is sent, at the
+            most it could cost.
+        max_requests: requests that one run (or stage) may send, repeated ones counted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1)
+    base_url: str = "https://api.openai.com/v1"
+    api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    concurrency: int = Field(32, ge=1)
+    requests_per_minute: Positive | None = None
+    timeout: Positive = 600.0
+    attempts: int = Field(8, ge=1)
+    price_in: Annotated[float, Field(ge=0)] | None = None
+    price_out: Annotated[float, Field(ge=0)] | None = None
+    max_cost: Positive | None = None
+    max_requests: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be a URL such as https://api.openai.com/v1")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("must hold no user, password or query; the key is read from the environment")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _limit_has_prices(self) -> Endpoint:
+        if self.max_cost is not None and (self.price_in is None or self.price_out is None):
+            raise ValueError("max_cost needs price_in and price_out, in dollars for a million tokens")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the endpoint is on this machine."""
+        return urlsplit(self.base_url).hostname in LOOPBACK
+
+    def api_key(self) -> str | None:
+        """The key, None where the variable is not set and the endpoint is on this machine.
+
+        Raises:
+            ConfigError: a remote endpoint's key is not in the environment.
+        """
+        key = os.environ.get(self.api_key_env)
+        if not key and not self.is_local:
+            raise ConfigError(f"{self.base_url} needs a key: set the environment variable {self.api_key_env}")
+        return key or None
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Dollars for so many tokens, 0 where there are no prices."""
+        return ((self.price_in or 0.0) * prompt_tokens + (self.price_out or 0.0) * completion_tokens) / 1e6
+
+    def highest_cost(self, messages: Sequence[Mapping[str, str]], max_tokens: int | None) -> float:
+        """The most dollars that a request could cost: no tokeniser makes more tokens of a text than it has bytes.
+
+        Raises:
+            ConfigError: there is a spending limit, and nothing bounds the answer's length.
+        """
+        if max_tokens is None:
+            if self.max_cost is not None:
+                raise ConfigError("a spending limit needs requests with max_tokens, which bounds what one can cost")
+            return 0.0
+        prompt = sum(len(message["content"].encode("utf-8", "replace")) + _PER_MESSAGE for message in messages)
+        return self.cost(prompt, max_tokens)
+
+
+RESULT_FIELDS = frozenset({"model", "base_url"})
+"""The endpoint's settings that can change an answer; the others are no part of a key."""

@@ -1,0 +1,46 @@
+"""JSON files of many rows: a `.jsonl` or `.json` file comes in, gzipped or not, objects with their places go out."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from radpo.core.errors import DataError
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a `.jsonl` or `.json` (one array) file, gzipped or not, each with its place for messages.
+
+    Raises:
+        DataError: the file cannot be read, or a line or element is no JSON object.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
+            if path.name.removesuffix(".gz").endswith(".json"):
+                document = json.load(stream)
+                rows = enumerate(document if isinstance(document, list) else [document])
+                yield from ((f"{path}, element {number}", _object(row, path, number)) for number, row in rows)
+                return
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield f"{path}, line {number}", _object(_parse(line, path, number), path, number)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _parse(line: str, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path}, line {number}: no JSON: {error}") from error
+
+
+def _object(row: Any, path: Path, number: int) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
+    return row

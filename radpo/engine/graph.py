@@ -1,0 +1,132 @@
+"""Stages and their keys: a stage is a function of its settings and of its inputs' folders to one output folder.
+
+A stage's key is the hash of everything that can change what it writes, and of nothing else:
+
+- the name and version of its function (the version is raised by hand when a change to the code changes its output);
+- the versions of the packages whose arithmetic it rests on;
+- its settings, with files and models counted by content and not by where they lie;
+- the keys of its inputs.
+
+What cannot change a result (`hints`: how often to save, where a file lies) is no part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from graphlib import TopologicalSorter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from radpo.core.progress import Progress
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something outside the store that a stage reads: where it is, and its identity by content."""
+
+    location: str
+    identity: str
+
+    @property
+    def absent(self) -> bool:
+        """Whether it is yet to come, in a plan that was made without it."""
+        return self.identity.startswith(ABSENT)
+
+
+ABSENT = "absent:"
+"""What the identity of a source begins with that is yet to come."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a stage's function is given: the stage, its inputs' folders, its own folder to write, and whom to tell."""
+
+    stage: Stage
+    inputs: Mapping[str, Path]
+    out: Path
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Function:
+    """What a stage can run. `resumable`: it goes on from what an interrupted try left in its folder."""
+
+    run: Callable[[Task], None]
+    version: int
+    packages: tuple[str, ...] = ()
+    resumable: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One unit of work of a matrix.
+
+    Args:
+        name: what people call it, such as `train/ra-dpo/seed-0`; no part of the key.
+        function: what it runs, with its name in `function_name`.
+        settings: JSON values and `Source`s that can change the result.
+        inputs: the stages whose folders it reads, by the name it reads them under.
+        hints: values that cannot change the result.
+    """
+
+    name: str
+    function_name: str
+    function: Function
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Stage] = field(default_factory=dict)
+    hints: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        """The stage's content address: 32 hexadecimal digits."""
+        return key_of(self.identity())
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the key is the hash of."""
+        return {
+            "function": self.function_name,
+            "version": self.function.version,
+            "packages": {package: _version(package) for package in self.function.packages},
+            "settings": self.settings,
+            "inputs": {name: stage.key for name, stage in self.inputs.items()},
+        }
+
+
+def in_order(wanted: Iterable[Stage]) -> list[Stage]:
+    """The wanted stages and all that they need, each once (by key), inputs first."""
+    by_key: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.key not in by_key:
+            by_key[stage.key] = stage
+            for needed in stage.inputs.values():
+                visit(needed)
+
+    for stage in wanted:
+        visit(stage)
+    sorter = TopologicalSorter({key: [i.key for i in stage.inputs.values()] for key, stage in by_key.items()})
+    return [by_key[key] for key in sorter.static_order()]
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """The key that belongs to a stage's identity, or to the record of a finished one, which holds its identity."""
+    parts = {part: identity[part] for part in ("function", "version", "packages", "settings", "inputs")}
+    document = json.dumps(parts, sort_keys=True, default=described, allow_nan=False)
+    return hashlib.sha256(document.encode()).hexdigest()[:32]
+
+
+def described(value: Any) -> Any:
+    """How a stage's settings are written down: a source by its content, never by where it lies."""
+    if isinstance(value, Source):
+        return {"content": value.identity}
+    raise TypeError(f"a stage's settings hold {value!r}, which is neither JSON nor a Source")
+
+
+@cache
+def _version(package: str) -> str:
+    return version(package)

@@ -1,0 +1,147 @@
+"""The Ray executor: stages go out as Ray tasks with the cores, GPUs and memory each asks for; the store is shared.
+
+Nodes reach the store under the same path, or it is an fsspec URL. When a node dies, Ray gives its stages to another,
+where a resumable stage goes on from what it had saved. Needs the extra `ray`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from radpo.core.errors import ConfigError, ServiceError
+from radpo.engine.execute import Outcome, divide_threads, perform
+from radpo.engine.graph import Stage
+from radpo.engine.schedule import Event
+from radpo.engine.store import Store
+
+NODE_DEATHS = 3
+"""How often a stage is begun again because its node or its process died under it."""
+UNLIMITED = 10_000
+
+
+class RayPool:
+    """A Ray cluster: an existing one by its address, or one on this machine that ends with the run.
+
+    How many stages run at once follows from the resources: one core each, and one GPU each for what loads a model where
+    the cluster has GPUs, unless the matrix file says otherwise under `resources`.
+    """
+
+    def __init__(self, store: Store, jobs: int | None, address: str | None) -> None:
+        if importlib.util.find_spec("ray") is None:
+            raise ConfigError("--executor ray: Ray is not installed; install it with `pip install radpo[ray]`")
+        self.slots = jobs or UNLIMITED
+        self._store = store
+        self._address = address
+        self._cluster: _Cluster | None = None
+        """None until there is something to compute."""
+        self._at_work: dict[Any, Stage] = {}
+
+    def start(self, stage: Stage, notes: Mapping[str, Any]) -> None:
+        """Hand a stage to the cluster, which begins it once a node has what it asks for.
+
+        Raises:
+            ServiceError: there is no cluster at the address.
+            ConfigError: the stage asks for more than this machine, being the cluster, has.
+        """
+        self._cluster = self._cluster or _connect(self._address)
+        asked = stage.hints.get("resources", {})
+        cpus = asked.get("cpus", 1)
+        gpus = asked.get("gpus", 1 if self._cluster.has("GPU") and "torch" in stage.function.packages else 0)
+        memory = int(asked["memory_gib"] * 2**30) if "memory_gib" in asked else None
+        if self._address is None:  # another cluster may grow
+            self._cluster.demand(stage, {"CPU": cpus, "GPU": gpus, "memory": memory or 0})
+        task = self._cluster.task.options(name=stage.name, num_cpus=cpus, num_gpus=gpus, memory=memory)
+        self._at_work[task.remote(stage, self._store, notes, cpus, self._cluster.said)] = stage
+
+    def events(self, seconds: float) -> list[Event]:
+        """What the tasks said; one that Ray gave up failed its stage."""
+        import ray
+        from ray.exceptions import RayError
+
+        if self._cluster is None:
+            time.sleep(seconds)
+            return []
+        by_key = {stage.key: stage for stage in self._at_work.values()}
+        finished, _ = ray.wait(list(self._at_work), timeout=seconds) if self._at_work else ([], [])
+        events = [Event(by_key[key], done, total) for key, done, total in self._cluster.progress() if key in by_key]
+        for reference in finished:
+            stage = self._at_work.pop(reference)
+            try:
+                outcome = ray.get(reference)
+            except RayError as error:
+                reason = str(error).strip().splitlines()[0]
+                outcome = Outcome(
+                    "failed", f"Ray gave it up after {NODE_DEATHS} new beginnings: {reason}", exit_status=3
+                )
+            events.append(Event(stage, outcome=outcome))
+        return events
+
+    def close(self) -> None:
+        """Cancel what is being computed, and let go of the cluster."""
+        if self._cluster is None:
+            return
+        import ray
+        from ray.exceptions import RayError
+
+        for reference in self._at_work:
+            with suppress(RayError):
+                ray.cancel(reference, force=True)
+        self._at_work, self._cluster = {}, None
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    task: Any
+    said: Any
+    """A queue on this node, through which stages tell how far they are."""
+    nodes: list[dict[str, float]]
+
+    def has(self, resource: str) -> bool:
+        return any(node.get(resource) for node in self.nodes)
+
+    def demand(self, stage: Stage, asked: Mapping[str, float]) -> None:
+        """Ray would wait for ever for a node that has what none has."""
+        for resource, amount in asked.items():
+            most = max(node.get(resource, 0) for node in self.nodes)
+            if amount > most:
+                raise ConfigError(
+                    f"resources.{stage.function_name}: {stage.name} asks for {amount:g} {resource}, and this machine "
+                    f"has {most:g} for Ray"
+                )
+
+    def progress(self) -> list[tuple[str, int, int]]:
+        waiting = self.said.qsize()
+        said: list[tuple[str, int, int]] = self.said.get_nowait_batch(waiting) if waiting else []
+        return said
+
+
+def _connect(address: str | None) -> _Cluster:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    try:
+        ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False,
+                 logging_level=logging.ERROR, ignore_reinit_error=True)  # fmt: skip
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise ServiceError(f"--address {address}: no Ray cluster is to be had there: {error}") from error
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return _Cluster(
+        task=ray.remote(max_retries=NODE_DEATHS, retry_exceptions=False)(_perform),
+        said=Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}),
+        nodes=[node["Resources"] for node in ray.nodes()],
+    )
+
+
+def _perform(stage: Stage, store: Store, notes: Mapping[str, Any], threads: float, said: Any) -> Outcome:
+    divide_threads(max(1, int(threads)))
+    return perform(stage, store, notes, lambda done, total: said.actor.put_nowait.remote((stage.key, done, total)))

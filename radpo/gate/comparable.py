@@ -1,0 +1,166 @@
+"""Whether two runs may be compared: their settings and examples come in, what differs goes out in sentences.
+
+What a verdict rests on must be the same in both: data, questions, judge, sampling, the baseline of win rates. What may
+differ is what is being gated: the variants' own training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from radpo.gate.runs import MetricName, RunFiles, detail_of, in_both
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CANNOT_MATTER = frozenset({"batch_size", "limit", "swap_check", "resamples"})
+"""Settings of a benchmark's section that change no example's value; a limit says only how many there are."""
+_SCORERS = ("alpaca-eval", "lm-eval")
+_RENDERED = "academic"
+"""Its prompts are as the model saw them, goal and all, which is the variant's own; its documents must be the same."""
+
+
+def differing_settings(baseline: RunFiles, candidate: RunFiles, benchmarks: Iterable[str]) -> list[str]:
+    """What differs between the two runs' data and settings, as far as these benchmarks rest on it."""
+    ours, theirs = baseline.manifest, candidate.manifest
+    found = [
+        f"they were run on different data: {name} ({_short(file)} against {_short(theirs['data'][name])})"
+        for name, file in ours.get("data", {}).items()
+        if name in theirs.get("data", {}) and _hash(file) != _hash(theirs["data"][name])
+    ]
+    if ours.get("baseline") != theirs.get("baseline"):
+        found.append(
+            f"win rates are against variant {ours.get('baseline')!r} in one and {theirs.get('baseline')!r} in the other"
+        )
+    if baseline.matrix is None or candidate.matrix is None:
+        return found
+    left, right = _measured(baseline, benchmarks), _measured(candidate, benchmarks)
+    told = {name for run in (ours, theirs) for name in run.get("data", {}) if any(name in item for item in found)}
+    for key in sorted(left.keys() | right.keys()):
+        values = left.get(key), right.get(key)
+        if values[0] != values[1] and not told & {name for run in (ours, theirs) for name in _files(run, values)}:
+            found.append(f"{key} is {_said(values[0])} in one and {_said(values[1])} in the other")
+    return found
+
+
+def differing_examples(name: MetricName, pairs: pd.DataFrame, same_model: bool) -> Iterator[tuple[str, bool]]:
+    """What differs between the paired examples of a metric, and whether that forbids a comparison.
+
+    Args:
+        same_model: whether both runs began with the same model: then a few answers of the baseline may differ, by the
+            order in which another machine adds up; else they are another model's, and the win rate another quantity.
+    """
+    both, (_, benchmark, *_) = in_both(pairs), name
+    if benchmark == _RENDERED:
+        asked = [both[f"detail_{run}"].map(lambda text: detail_of(text).get("target")) for run in _RUNS]
+    else:
+        asked = [both[f"prompt_{run}"] for run in _RUNS]
+    differ = asked[0].notna() & asked[1].notna() & (asked[0] != asked[1])
+    if differ.any():
+        example = both.loc[differ, "example_id"].iloc[0]
+        what = "documents" if benchmark == _RENDERED else "prompts"
+        yield f"the {what} of {benchmark} differ (such as example {example!r})", True
+    answers = [both[f"baseline_output_{run}"] for run in _RUNS]
+    differ = answers[0].notna() & answers[1].notna() & (answers[0] != answers[1])
+    if differ.any():
+        share = f"{int(differ.sum())} of {len(both)} of the baseline's answers to {benchmark} differ"
+        yield (share if same_model else f"{share}, and so do the models that they come from"), not same_model
+
+
+def same_models(baseline: RunFiles, candidate: RunFiles) -> bool:
+    """Whether both runs began with the same models, by content."""
+    ours, theirs = (
+        {model.get("fingerprint") for model in run.manifest.get("models", {}).values()} for run in (baseline, candidate)
+    )
+    return ours == theirs
+
+
+def remarks(baseline: RunFiles, candidate: RunFiles) -> list[str]:
+    """What a reader should know that forbids nothing."""
+    found = [
+        f"{run.folder.name} has no matrix.yaml: judges, prompts and sampling could not be compared."
+        for run in (baseline, candidate)
+        if run.matrix is None
+    ]
+    ours, theirs = (run.manifest.get("packages", {}) for run in (baseline, candidate))
+    for name in _SCORERS:
+        if ours.get(name) != theirs.get(name):
+            found.append(f"{name} is {_said(ours.get(name))} in one run and {_said(theirs.get(name))} in the other.")
+    return found
+
+
+_RUNS = ("baseline", "candidate")
+
+
+def _measured(run: RunFiles, benchmarks: Iterable[str]) -> dict[str, Any]:
+    """By key, all that how something is measured rests on; files by their content."""
+    matrix: Mapping[str, Any] = run.matrix or {}
+    sections = matrix.get("benchmarks") or {}
+    found: dict[str, Any] = {"data.scale": (matrix.get("data") or {}).get("scale")}
+    for name in benchmarks:
+        section = _with_defaults(name, sections.get(name) or {})
+        found |= dict(_leaves(f"benchmarks.{name}", section, _hints(section)))
+    return {key: _content(run, value) for key, value in found.items()}
+
+
+def _with_defaults(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    """A benchmark's section with the defaults of settings that radpo did not yet have when it was written."""
+    from radpo.benchmarks.sections import Benchmarks
+
+    found = dict(section)
+    if isinstance(found.get("judge"), str):
+        found["judge"] = {"kind": found["judge"]}
+    for field_name, field in Benchmarks.model_fields.items():
+        if (field.alias or field_name) != name or field.annotation is None:
+            continue
+        model = field.annotation.__args__[0]
+        defaults = model.model_construct().model_dump(mode="json", exclude_none=True, warnings=False)
+        for key, value in defaults.items():
+            given = found.get(key)
+            if isinstance(value, dict) and isinstance(given, dict):
+                found[key] = {**value, **given}
+            elif given is None:
+                found[key] = value
+    return found
+
+
+def _hints(section: Mapping[str, Any]) -> frozenset[str]:
+    """The settings of a section's judge that cannot change a verdict: limits, prices, speed."""
+    from radpo.judges.lookup import judge_kinds
+
+    judge = section.get("judge") or {}
+    kind = judge_kinds().get(str(judge.get("kind")))
+    return frozenset() if kind is None else kind.hints
+
+
+def _leaves(key: str, value: Any, hints: frozenset[str]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name in _CANNOT_MATTER or (name in hints and key.endswith(".judge")):
+                continue
+            yield from _leaves(f"{key}.{name}", inner, hints)
+    else:
+        yield key, value
+
+
+def _content(run: RunFiles, value: Any) -> Any:
+    """A file that the manifest knows counts by its content, whatever it is called."""
+    file = run.manifest.get("data", {}).get(value) if isinstance(value, str) else None
+    return value if file is None else _hash(file)
+
+
+def _files(manifest: Mapping[str, Any], values: Iterable[Any]) -> Iterator[str]:
+    return (name for name, file in manifest.get("data", {}).items() if _hash(file) in values)
+
+
+def _hash(file: Mapping[str, Any]) -> str:
+    return str(file.get("sha256"))
+
+
+def _short(file: Mapping[str, Any]) -> str:
+    return _hash(file)[:19]
+
+
+def _said(value: Any) -> str:
+    return "not set" if value is None else repr(value)[:80]

@@ -1,0 +1,170 @@
+"""The comparison: two run directories come in, a paired test of every primary metric goes out as a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radpo.core.errors import ConfigError
+from radpo.gate.comparable import differing_examples, differing_settings, remarks, same_models
+from radpo.gate.gate import Finding, Sample, decide
+from radpo.gate.margins import OFF, Margins, check_margins, find_margin
+from radpo.gate.runs import METRIC, MetricName, RunFiles, has_metric, in_both, paired, primaries, read_run
+from radpo.gate.verdict import NotGated, Row, Verdict
+from radpo.stats.estimates import paired_bootstrap
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def compare(
+    baseline_dir: Path,
+    candidate_dir: Path,
+    *,
+    alpha: float = 0.05,
+    margins: Margins | None = None,
+    variants: Collection[str] | None = None,
+    seed: int = 0,
+) -> Verdict:
+    """Compare two run directories example by example.
+
+    For every primary metric the examples of both runs are paired by variant, benchmark, subset, example, seed and
+    metric; examples of one prompt (its seeds, the turns of one question) count as one cluster. What fails, and what
+    that promises, is told in `radpo.gate.gate`. It is a verdict on these checkpoints: what another training seed
+    would have made of them, it does not know.
+
+    Args:
+        alpha: the chance of a false alarm over all metrics, between 0 and 1.
+        margins: by metric (see `radpo.gate.margins`), the drop that is to be found, in the metric's own unit
+            (percent for win_rate, nats for log-likelihoods).
+        variants: those to look at; all, unless given.
+        seed: of the bootstrap and of the sign flips.
+
+    Raises:
+        ConfigError: an option is out of range.
+        DataError: a run directory lacks a file or a file is malformed.
+    """
+    margins = margins or {}
+    if not 0 < alpha < 1:
+        raise ConfigError(f"alpha {alpha}: must lie between 0 and 1")
+    baseline, candidate = read_run(baseline_dir, variants), read_run(candidate_dir, variants)
+    metrics = primaries(baseline, candidate)
+    if metrics:
+        check_margins(margins, [name[1:] for name in metrics])
+    pairs, not_gated = _gated(metrics, margins, baseline, candidate)
+    differences = differing_settings(baseline, candidate, dict.fromkeys(benchmark for _, benchmark, *_ in pairs))
+    notes = remarks(baseline, candidate)
+    same_model = same_models(baseline, candidate)
+    for name, frame in pairs.items():
+        for said, forbids in differing_examples(name, frame, same_model):
+            kept, sentence = (differences, said) if forbids else (notes, f"{said}.")
+            if sentence not in kept:
+                kept.append(sentence)
+    if not pairs:
+        reasons = "; ".join(sorted({item.reason for item in not_gated})) or "neither run has a primary metric"
+        differences.append(f"they have nothing to compare: {reasons}")
+    rows = [] if differences else _rows(pairs, metrics, margins, alpha, seed)
+    return Verdict(
+        baseline=baseline_dir.resolve().name,
+        candidate=candidate_dir.resolve().name,
+        alpha=alpha,
+        rows=tuple(rows),
+        not_gated=tuple(not_gated),
+        differences=tuple(differences),
+        notes=tuple(notes),
+    )
+
+
+def _gated(
+    metrics: dict[MetricName, bool | None], margins: Margins, baseline: RunFiles, candidate: RunFiles
+) -> tuple[dict[MetricName, pd.DataFrame], list[NotGated]]:
+    """The pairs of every metric that can be tested, and the reasons for those that cannot."""
+    pairs: dict[MetricName, pd.DataFrame] = {}
+    not_gated = []
+    for name, higher_is_better in metrics.items():
+        frame = paired(name, baseline, candidate)
+        reason = "it is left out by --margin" if find_margin(margins, *name[1:]) is OFF else None
+        reason = reason or _why_not(name, higher_is_better, frame, baseline, candidate)
+        if reason is None:
+            pairs[name] = frame
+        else:
+            not_gated.append(NotGated(*name, reason))
+    return pairs, not_gated
+
+
+def _why_not(
+    name: MetricName, higher_is_better: bool | None, pairs: pd.DataFrame, baseline: RunFiles, candidate: RunFiles
+) -> str | None:
+    for run, which in ((baseline, "baseline"), (candidate, "candidate")):
+        if not has_metric(run, name):
+            return f"the {which} run does not have it"
+    if higher_is_better is None:
+        return "neither direction is better"
+    if pairs.empty:
+        return "it has no per-example rows"
+    if in_both(pairs).empty:
+        return "no example of one run is in the other (other seeds or other questions)"
+    return None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One metric's sample, and its figures for the row."""
+
+    sample: Sample
+    figures: dict[str, Any]
+
+
+def _rows(
+    pairs: dict[MetricName, pd.DataFrame],
+    metrics: dict[MetricName, bool | None],
+    margins: Margins,
+    alpha: float,
+    seed: int,
+) -> list[Row]:
+    # A drawn p-value cannot fall below 1 / resamples, and Holm multiplies it by the number of metrics: draw so many
+    # that a clear regression can still be called one.
+    resamples = min(max(10_000, math.ceil(10 * len(pairs) / alpha)), 1_000_000)
+    measured = [
+        _measure(name, frame, bool(metrics[name]), find_margin(margins, *name[1:]) or 0.0, seed)
+        for name, frame in pairs.items()
+    ]
+    found = decide([item.sample for item in measured], alpha=alpha, resamples=resamples, seed=seed)
+    return [_row(item, finding) for item, finding in zip(measured, found, strict=True)]
+
+
+def _measure(name: MetricName, pairs: pd.DataFrame, higher_is_better: bool, margin: float, seed: int) -> _Measured:
+    import numpy as np
+
+    both = in_both(pairs)
+    changes = (both["value_candidate"] - both["value_baseline"]).to_numpy(dtype=float)
+    clusters = both["cluster"].to_numpy()
+    estimate = paired_bootstrap(changes, clusters=clusters, rng=np.random.default_rng(seed))
+    figures = {
+        **dict(zip(METRIC, name, strict=True)),
+        "margin": margin,
+        "baseline": float(both["value_baseline"].mean()),
+        "candidate": float(both["value_candidate"].mean()),
+        "difference": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "pairs": estimate.n,
+        "prompts": estimate.clusters,
+        "unpaired": len(pairs) - len(both),
+        "changed": int(np.count_nonzero(changes)),
+    }
+    return _Measured(Sample(changes if higher_is_better else -changes, clusters, margin), figures)
+
+
+def _row(measured: _Measured, finding: Finding) -> Row:
+    return Row(
+        **measured.figures,
+        outcome=finding.outcome,
+        p_worse=finding.p_worse,
+        p_better=finding.p_better,
+        detectable=finding.detectable,
+        needed=finding.needed,
+    )

@@ -1,1 +1,0 @@
-"""Benchmarks: each file turns a model's answers into results and examples."""

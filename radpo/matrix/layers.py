@@ -1,0 +1,78 @@
+"""A matrix file that begins with another one: files come in, one document and where each key was written goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from radpo.core.errors import ConfigError
+
+Parse = Callable[[Path], tuple[yaml.Node | None, Any]]
+KEY = "extends"
+"""The key of a matrix file that names the file it begins with."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One file: its syntax tree, and what it says. Files are listed with the one that was asked for first."""
+
+    path: Path
+    node: yaml.Node | None
+    document: Any
+
+
+def read_layers(path: Path, parse: Parse) -> list[Layer]:
+    """A file, the one it extends, the one that extends, and so on.
+
+    Raises:
+        ConfigError: a file extends itself, or names something else than a file.
+    """
+    return list(_layers(path, parse, ()))
+
+
+def _layers(path: Path, parse: Parse, before: tuple[Path, ...]) -> Iterator[Layer]:
+    node, document = parse(path)
+    yield Layer(path, node, document)
+    if not isinstance(document, dict) or KEY not in document:
+        return
+    name = document[KEY]
+    if not isinstance(name, str):
+        raise ConfigError(f"{path}: {KEY}: must be the path of a matrix file")
+    base = path.parent / name
+    if base.resolve() in (seen.resolve() for seen in (*before, path)):
+        raise ConfigError(f"{path}: {KEY}: {name!r}: a matrix file cannot extend itself")
+    yield from _layers(base, parse, (*before, path))
+
+
+def merged(layers: list[Layer]) -> Any:
+    """What the files say together: mappings are joined key by key, anything else is the first file's that says it.
+
+    A key that is null in a later file is null, so that a benchmark or a variant's settings can be taken back.
+    """
+    document: Any = {}
+    for layer in reversed(layers):
+        if not isinstance(layer.document, dict):
+            return layer.document if layer is layers[0] else document
+        document = _joined(document, {key: value for key, value in layer.document.items() if key != KEY})
+    return document
+
+
+def _joined(below: Any, above: Any) -> Any:
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return {**below, **{key: _joined(below.get(key), value) for key, value in above.items()}}
+
+
+def depth(document: Any, location: tuple[Any, ...]) -> int:
+    """How many parts of a location are in a document."""
+    for reached, part in enumerate(location):
+        if isinstance(document, list):
+            document = dict(enumerate(document))
+        if not isinstance(document, dict) or part not in document:
+            return reached
+        document = document[part]
+    return len(location)

@@ -1,0 +1,220 @@
+"""Reading a matrix file: YAML comes in, a checked `Matrix` goes out, or an error that says where and what to mend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from radpo.core.errors import ConfigError
+from radpo.core.suggestions import did_you_mean
+from radpo.matrix.layers import Layer, depth, merged, read_layers
+from radpo.matrix.settings import Matrix
+from radpo.matrix.unfold import Location, Unfolded, VariantError, unfold
+from radpo.training.settings import TrainingSettings
+from radpo.training.variants import BUILT_IN, method_training
+
+SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
+"""The value of a key called so is never shown, lest a secret that was written into a file gets into a log."""
+
+
+def load_matrix(path: Path, *, planning: bool = False) -> Matrix:
+    """Read and check a matrix file, and those that it extends.
+
+    Args:
+        planning: files that the matrix names may be yet to come.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or does not say what a matrix needs. One line for each thing that
+            is wrong: file and line, key, value, what is allowed, and the nearest allowed word.
+    """
+    layers = read_layers(path, _read)
+    document = merged(layers)
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: a matrix file is a mapping with the keys {', '.join(Matrix.model_fields)}")
+    problems = list(_problems(document, {"folder": path.resolve().parent, "planning": planning}))
+    if isinstance(problems[-1], Matrix):
+        return problems[-1]
+    told = dict.fromkeys(f"{_place(layers, location)}: {message}" for location, message in problems)
+    raise ConfigError("\n".join(told))
+
+
+def _read(path: Path) -> tuple[yaml.Node | None, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give a matrix file such as benchmarks/quickstart.yaml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return _parse(path, text)
+
+
+def _place(layers: list[Layer], location: Location) -> str:
+    """File and line of the key at a location: of the file that says most of it, the first of those."""
+    layer = max(layers, key=lambda layer: depth(layer.document, location))
+    return f"{layer.path}:{_line(layer.node, location)}"
+
+
+def _parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None, None
+        for key in _keys_given_twice(node):
+            raise ConfigError(f"{path}:{key.start_mark.line + 1}: {key.value}: the key is given twice")
+        return node, loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{place}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    finally:
+        loader.dispose()
+
+
+def _keys_given_twice(node: yaml.Node) -> Iterator[yaml.Node]:
+    """Of a key that is there twice YAML's reader would silently take the last."""
+    waiting, seen = [node], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            names = set()
+            for key, value in node.value:
+                if key.value in names and key.value != "<<":
+                    yield key
+                names.add(key.value if isinstance(key.value, str) else id(key))
+                waiting.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            waiting.extend(node.value)
+
+
+def _problems(document: dict[str, Any], context: dict[str, Any]) -> Iterator[tuple[Location, str] | Matrix]:
+    """Everything that is wrong with a document, as (where it is written, message); the matrix, if nothing is."""
+    try:
+        unfolded = unfold(document)
+    except VariantError as error:
+        yield error.location, f"{_key(error.location)}: {error}"
+        return
+    wrong = list(_wrong_variants(unfolded))
+    yield from wrong
+    try:
+        matrix = Matrix.model_validate(unfolded.document, context=context)
+    except ValidationError as error:
+        told = [_written(item["loc"] or _first_word(item["msg"]), unfolded) for item in error.errors()]
+        problems = [(location, _plain(item, location)) for item, location in zip(error.errors(), told, strict=True)]
+        # The matrix as a whole repeats what is wrong with a variant's training; only the first account has its place.
+        yield from (problem for problem in problems if not (wrong and problem[1].startswith("variants.")))
+        return
+    if not wrong:
+        yield matrix
+
+
+def _first_word(message: str) -> Location:
+    """The key with which a message about the whole matrix begins."""
+    words = re.match(r"[\w.*=-]+", message.removeprefix("Value error, "))
+    return tuple(int(part) if part.isdigit() else part for part in words[0].split(".")) if words else ()
+
+
+def _wrong_variants(unfolded: Unfolded) -> Iterator[tuple[Location, str]]:
+    """What is wrong with the variants' methods and training settings."""
+    methods = [*BUILT_IN, *sorted(entry.name for entry in entry_points(group="radpo.variants"))]
+    common = unfolded.document.get("training") or {}
+    for name, settings in (unfolded.document.get("variants") or {}).items() if unfolded.written else ():
+        method, training = settings.get("method"), settings.get("training")
+        if isinstance(method, str) and method not in methods:
+            location = _written(("variants", name, "method"), unfolded)
+            hint = did_you_mean(method, methods)
+            yield location, f"{_key(location)}: {method!r}: no such variant; there are {', '.join(methods)}{hint}"
+        if not isinstance(training, dict) or not isinstance(common, dict):
+            continue
+        try:
+            TrainingSettings.model_validate({**common, **method_training(method or name), **training})
+        except ValidationError as error:
+            for item in error.errors():
+                if not item["loc"] or item["loc"][0] in training:  # else it is the matrix's own, told once
+                    location = _written(("variants", name, "training", *item["loc"]), unfolded)
+                    yield location, _plain(item, location)
+
+
+def _written(location: Location, unfolded: Unfolded) -> Location:
+    """Where a key of a single variant was written: in its own variant, one it extends, or the matrix's training."""
+    if len(location) < 2 or location[0] != "variants" or location[1] not in unfolded.written:
+        return location
+    chain, rest = unfolded.written[location[1]], location[2:]
+    for name in chain:
+        if depth(unfolded.original["variants"][name], rest) == len(rest):
+            return ("variants", name, *rest)
+    swept = rest[0:1] == ("training",) and rest[1:2] and rest[1] in (unfolded.original.get("training") or {})
+    return rest if swept else ("variants", chain[0], *rest)
+
+
+def _line(node: yaml.Node | None, location: Location) -> int:
+    """The line on which a key is written; where it is not, that of the nearest thing around it that is."""
+    line = node.start_mark.line + 1 if node else 1
+    for part in location:
+        below: Mapping[Any, tuple[int, yaml.Node]] = {}
+        if isinstance(node, yaml.MappingNode):
+            below = {key.value: (key.start_mark.line + 1, value) for key, value in node.value}
+        elif isinstance(node, yaml.SequenceNode):
+            below = {number: (value.start_mark.line + 1, value) for number, value in enumerate(node.value)}
+        name = part if isinstance(node, yaml.SequenceNode) else str(part)
+        if name not in below:
+            break
+        line, node = below[name]
+    return line
+
+
+def _key(location: Location) -> str:
+    return ".".join(map(str, location)) or "(whole file)"
+
+
+def _plain(error: Any, location: Location) -> str:
+    """One pydantic error as: key, what is wrong with which value, what is allowed, the nearest allowed word."""
+    key = _key(location)
+    if error["type"] == "extra_forbidden":
+        allowed = _allowed(error["loc"][:-1] if error["loc"][:-1] or len(location) == 1 else location[:-1])
+        hint = did_you_mean(error["loc"][-1], allowed)
+        return f"{key}: no such key; allowed: {', '.join(allowed)}{hint}"
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return str(message)
+    if error["type"] == "literal_error":
+        message += did_you_mean(error["input"], re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+    if isinstance(error["input"], str | int | float | bool | None.__class__) and not SECRET.search(key):
+        return f"{key}: {error['input']!r}: {message}"
+    return f"{key}: {message}"
+
+
+def _allowed(location: Location) -> list[str]:
+    """The keys that a section takes, found by walking the models along a key's path."""
+    if location and location[-1] == "training":
+        return list(TrainingSettings.model_fields)
+    section: Any = Matrix
+    for part in location:
+        fields = {f.alias or name: f for name, f in section.model_fields.items()} if _is_section(section) else {}
+        if part in fields:
+            section = _section_of(fields[part].annotation)
+    return [field.alias or name for name, field in section.model_fields.items()] if _is_section(section) else []
+
+
+def _section_of(annotation: Any) -> Any:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if _is_section(candidate):
+            return candidate
+        if getattr(candidate, "__args__", ()) and candidate is not annotation:
+            return _section_of(candidate)
+    return None
+
+
+def _is_section(candidate: Any) -> bool:
+    return isinstance(candidate, type) and issubclass(candidate, BaseModel)

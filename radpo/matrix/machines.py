@@ -1,0 +1,188 @@
+"""How long work takes: a machine's speed and the store's records come in, seconds go out.
+
+The first guess goes by the speed of a matrix product, measured here or taken from a data sheet. Where the store has
+stages of the same kind that the same machine computed, the guess is corrected by how those came out.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from radpo.core.errors import ConfigError
+from radpo.core.suggestions import did_you_mean
+from radpo.engine.machine import describe_machine
+from radpo.engine.store import Store
+from radpo.matrix.work import Work
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine's speed for one stage at a time.
+
+    Args:
+        float32: floating-point operations a second of a matrix product in float32; `bfloat16` likewise.
+        bandwidth: bytes a second from memory.
+        layer_seconds: what a layer of a model takes in one step of writing however small the batch is.
+        threads: processor threads that a stage has; None where a GPU computes.
+        this: whether it is the machine that the plan is made on, so that the store's records speak of it.
+        gpus: how many GPUs compute, each one stage at a time; the speeds are of one.
+        memory: bytes of a GPU's memory, None where no GPU computes.
+        source: where the speeds are from.
+    """
+
+    name: str
+    float32: float
+    bfloat16: float
+    bandwidth: float
+    layer_seconds: float
+    threads: int | None = None
+    this: bool = False
+    gpus: int = 1
+    memory: float | None = None
+    source: str = "measured here"
+
+
+SHEET = "NVIDIA's data sheet: dense tensor-core rates, of which 70%, as matrix products of a usual size reach"
+KNOWN = {
+    "a100-80gb": Machine("a100-80gb", 0.7 * 19.5e12, 0.7 * 312e12, 2.0e12, 8e-4, memory=80e9, source=SHEET),
+    "h100-sxm": Machine("h100-sxm", 0.7 * 67e12, 0.7 * 989e12, 3.35e12, 7e-4, memory=80e9, source=SHEET),
+    "h200-sxm": Machine("h200-sxm", 0.7 * 67e12, 0.7 * 989e12, 4.8e12, 7e-4, memory=141e9, source=SHEET),
+    "rtx-4090": Machine("rtx-4090", 0.7 * 82.6e12, 0.7 * 165e12, 1.0e12, 8e-4, memory=24e9, source=SHEET),
+    "l4": Machine("l4", 0.7 * 30.3e12, 0.7 * 121e12, 3.0e11, 1e-3, memory=24e9, source=SHEET),
+}
+
+# The share of a matrix product's speed that a whole model reaches, and the seconds before a stage of a kind is at work
+# (imports and loading), from the quickstart on two AVX-512 cores.
+READING, TRAINING, WRITING = 0.7, 0.37, 0.7
+CPU_LAYER_SECONDS = 8e-4
+START_SECONDS = {
+    "relabel": 0.5, "reference": 2.0, "train": 6.0, "likelihood": 3.0, "generate": 2.5, "academic": 3.5,
+    "implicit": 3.0, "ches": 3.0, "samples": 3.0, "unlearning": 0.3, "alpaca-eval": 0.5, "mt-bench": 0.1,
+}  # fmt: skip
+DISK_BYTES_A_SECOND = 1e9
+
+# A processor of no particular kind: good enough to tell long stages from short ones without a measurement.
+NOMINAL = Machine("nominal", 1e11, 2e11, 1e10, CPU_LAYER_SECONDS)
+
+
+def find_machine(name: str, threads: int) -> Machine:
+    """A machine by name; `here` is this one, measured now, in two seconds, at its best and not at what others leave.
+
+    Args:
+        name: `here`, or a GPU, or several of one kind: `8xh100-sxm`. A name may be cut where it stays plain: `8xh100`.
+
+    Raises:
+        ConfigError: no machine is known by that name.
+    """
+    if name == "here":
+        return _measure(threads)
+    several = re.fullmatch(r"([1-9]\d{0,4})x(.+)", name)
+    gpus, kind = (int(several[1]), several[2]) if several else (1, name)
+    fitting = [known for known in KNOWN if known == kind] or [known for known in KNOWN if known.split("-")[0] == kind]
+    if len(fitting) != 1:
+        known = ", ".join(["here", *KNOWN])
+        raise ConfigError(
+            f"--machine {name!r}: no such machine; there are {known}, and several of a GPU, such as 8xh100-sxm"
+            f"{did_you_mean(kind, ['here', *KNOWN])}"
+        )
+    one = KNOWN[fitting[0]]
+    return one if several is None else replace(one, name=f"{gpus}x{one.name}", gpus=gpus)
+
+
+def seconds(function: str, work: Work, machine: Machine) -> float:
+    """The first guess of how long a stage takes."""
+    low = work.precision == "float32"
+    rate = machine.float32 if low else max(machine.float32, machine.bfloat16)
+    flops = 2.0 * work.parameters
+    passes = flops * work.read_tokens / (READING * rate) + 3 * flops * work.trained_tokens / (TRAINING * rate)
+    writing = 0.0
+    if work.write_steps:
+        batch = work.written_tokens / work.write_steps
+        weights = work.parameters * (4 if low else 2)
+        step = max(flops * batch / (WRITING * rate), weights / machine.bandwidth)
+        writing = work.write_steps * (step + work.layers * machine.layer_seconds)
+    disk = (work.disk_bytes + work.scratch_bytes) / DISK_BYTES_A_SECOND
+    return START_SECONDS.get(function, 1.0) + passes + writing + disk
+
+
+def corrections(store: Store, machine: Machine) -> dict[str, float]:
+    """By function, the median of (measured seconds / first guess) over the stages that this machine has computed."""
+    if not machine.this:
+        return {}
+    here = _what_computes(describe_machine(), machine.threads)
+    ratios: dict[str, list[float]] = {}
+    for key in store.finished():
+        try:
+            record = store.record(key)
+        except (OSError, ValueError):
+            continue  # damaged: the run says so
+        if record.get("work") is None or record["resumed"]:
+            continue
+        if _what_computes(record["machine"], record["machine"]["threads"]) != here:
+            continue
+        guess = seconds(record["function"], read_work(record["work"]), machine)
+        ratios.setdefault(record["function"], []).append(record["seconds"] / guess)
+    return {function: statistics.median(found) for function, found in ratios.items()}
+
+
+def read_work(document: Mapping[str, Any]) -> Work:
+    """Work as a stage's record holds it."""
+    return Work(**{field.name: document[field.name] for field in fields(Work) if field.name in document})
+
+
+def _what_computes(machine: Mapping[str, Any], threads: int | None) -> tuple[Any, ...]:
+    """Where a GPU computes, the processor's threads do not matter."""
+    has_gpu = machine.get("gpu", "none") != "none"
+    return (machine.get("gpu"),) if has_gpu else (machine.get("processor"), machine.get("cores"), threads)
+
+
+def _measure(threads: int) -> Machine:
+    import torch
+
+    if torch.cuda.is_available():
+        name, device, wide = torch.cuda.get_device_name(), "cuda", 4096
+        share, layer = 1, 8e-4
+    else:
+        name, device, wide = f"this machine, {threads} threads", "cpu", 256
+        share, layer = threads, CPU_LAYER_SECONDS
+    kept = torch.get_num_threads()
+    # One thread, times their number: where others use the machine too, several threads wait for each other.
+    torch.set_num_threads(1)
+    try:
+        rates = [_product(torch, device, wide, kind) for kind in (torch.float32, torch.bfloat16)]
+        bandwidth = _copy(torch, device)
+    finally:
+        torch.set_num_threads(kept)
+    cpu_threads = threads if device == "cpu" else None
+    return Machine(name, rates[0] * share, rates[1] * share, bandwidth, layer, cpu_threads, this=True)
+
+
+def _product(torch: Any, device: str, wide: int, kind: Any) -> float:
+    """Floating-point operations a second."""
+    left, right = (torch.randn(wide, 4 * wide, device=device).to(kind) for _ in range(2))
+    right = right.T.contiguous()
+    return float(2 * wide * 4 * wide * wide / _best(torch, device, lambda: left @ right))
+
+
+def _copy(torch: Any, device: str) -> float:
+    source = torch.ones(2**24, device=device)
+    target = torch.empty_like(source)
+    return float(2 * source.numel() * 4 / _best(torch, device, lambda: target.copy_(source)))
+
+
+def _best(torch: Any, device: str, work: Any) -> float:
+    """Seconds of the quickest of many times, which is the one that nothing else on the machine came between."""
+    taken: list[float] = []
+    end = time.perf_counter() + 0.6
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - start)
+    return min(taken)

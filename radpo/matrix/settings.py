@@ -1,0 +1,191 @@
+"""The sections of a matrix file other than its benchmarks, and the matrix as a whole."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from radpo.benchmarks.section import DataFile, MatrixPath, Section
+from radpo.benchmarks.sections import Benchmarks
+from radpo.core.published import read_published
+from radpo.core.suggestions import did_you_mean
+from radpo.matrix.size_hints import Stated
+from radpo.training.settings import TrainingSettings
+from radpo.training.variants import method_training
+
+
+class Data(Section):
+    """The scored pairs: to train on, and held out."""
+
+    train: DataFile
+    heldout: DataFile
+    scale: tuple[float, float] = Field((1.0, 10.0), description="The lowest and the highest score there can be.")
+
+    @field_validator("scale")
+    @classmethod
+    def _rises(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not scale[0] < scale[1]:
+            raise ValueError("the scale's lowest score must be below its highest")
+        return scale
+
+
+class VariantSettings(Section):
+    """A column of the matrix: a method (by default the variant's own name), and training settings that differ."""
+
+    extends: str | None = Field(None, description="A variant of this matrix whose method and settings it begins with.")
+    method: str | None = Field(None, description="An alignment method, where it is not the variant's own name.")
+    training: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Settings that differ from the matrix's; a list where one value is wanted makes a variant of each.",
+    )
+
+
+class Cells(Section):
+    """Some cells of the matrix: those to which all that is given applies. Names may hold * and ?."""
+
+    model: str | tuple[str, ...] = "*"
+    variant: str | tuple[str, ...] = "*"
+    seed: int | tuple[int, ...] | None = None
+    benchmark: str | tuple[str, ...] = "*"
+
+    def hold(self, *, model: str, variant: str, seed: int, benchmark: str | None) -> bool:
+        """Whether a cell is among them; a cell as a whole (benchmark None) is, if any part of it is."""
+        return (
+            _fits(self.model, model)
+            and _fits(self.variant, variant)
+            and (self.seed is None or seed in _several(self.seed))
+            and (benchmark is None or _fits(self.benchmark, benchmark))
+        )
+
+    @property
+    def whole(self) -> bool:
+        """Whether they are cells with all their benchmarks."""
+        return self.benchmark == "*"
+
+
+class Resources(Section):
+    """What one stage takes of a Ray cluster."""
+
+    cpus: Annotated[int, Field(ge=1)] = 1
+    gpus: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="One, where the cluster has GPUs and the stage loads a model, unless given."
+    )
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+
+
+class Matrix(Section):
+    """A whole matrix: models, variants and seeds, the data, the settings, the benchmarks."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: str | None = Field(None, description="A bundled model's name, a folder, a .gguf file, or a Hub id.")
+    models: tuple[str, ...] = Field((), description="Several of them, instead of `model`.")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    variants: dict[str, VariantSettings] = Field(min_length=1)
+    baseline: str = Field("base", description="The variant that the others are compared with.")
+    include: tuple[Cells, ...] = Field((), description="The only cells to have; all, unless given.")
+    exclude: tuple[Cells, ...] = Field((), description="Cells to leave out.")
+    data: Data
+    training: TrainingSettings = TrainingSettings()
+    save_every: int = Field(50, ge=1, description="Optimiser steps between resumable checkpoints.")
+    track: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Optimiser steps between measurements of the held-out log-likelihoods during training."
+    )
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        (), description="Where transformers reports training besides; each needs its own package."
+    )
+    resources: dict[str, Resources] = Field(
+        default_factory=dict, description="What stages take of a Ray cluster, by function, such as `train`."
+    )
+    benchmarks: Benchmarks
+    published: MatrixPath | None = Field(
+        None,
+        description="A CSV file of published figures for the report to show beside these: variant, benchmark, subset, "
+        "metric, value, source.",
+    )
+    stated: Stated = Field(Stated(), description="Sizes for `radpo plan` of models and files that are not here yet.")
+
+    @property
+    def all_models(self) -> tuple[str, ...]:
+        """Every model of the matrix."""
+        return (self.model,) if self.model is not None else self.models
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("a seed is named twice")
+        return seeds
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _empty_means_default(cls, variants: Any) -> Any:
+        if isinstance(variants, dict):
+            return {name: {} if settings is None else settings for name, settings in variants.items()}
+        return variants
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Matrix:
+        if self.model is None and not self.models:
+            raise ValueError("model: missing: give a model as a string, or several under models")
+        if self.model is not None and self.models:
+            raise ValueError("models: give either model or models, not both")
+        if len(set(self.models)) != len(self.models):
+            raise ValueError("models: a model is named twice")
+        if self.baseline not in self.variants:
+            known = ", ".join(self.variants)
+            hint = did_you_mean(self.baseline, self.variants)
+            raise ValueError(f"baseline {self.baseline!r} is none of the variants: {known}{hint}")
+        for name in self.variants:
+            try:
+                self.training_for(name)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, first["loc"]))
+                raise ValueError(f"variants.{name}.training.{where}: {first['msg']}") from error
+        if self.published is not None and self.published.is_file():
+            try:
+                read_published(self.published, self.variants, self.benchmarks.named())
+            except (ValueError, OSError) as error:
+                raise ValueError(f"published: {error}") from error
+        for key in ("include", "exclude"):
+            for number, cells in enumerate(getattr(self, key)):
+                self._there_are(f"{key}.{number}", cells)
+        return self
+
+    def _there_are(self, key: str, cells: Cells) -> None:
+        """A rule that fits nothing is a slip of the pen."""
+        named = self.benchmarks.named()
+        benchmarks = [name for name, section in named.items() if section is not None]
+        there = {"model": self.all_models, "variant": tuple(self.variants), "benchmark": tuple(benchmarks)}
+        for part, names in there.items():
+            for pattern in _several(getattr(cells, part)):
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    hint = did_you_mean(pattern, names)
+                    raise ValueError(f"{key}.{part}: {pattern!r} fits none of {', '.join(names)}{hint}")
+        for seed in () if cells.seed is None else _several(cells.seed):
+            if seed not in self.seeds:
+                raise ValueError(f"{key}.seed: {seed} is none of the seeds {', '.join(map(str, self.seeds))}")
+
+    def has_cell(self, *, model: str, variant: str, seed: int, benchmark: str | None = None) -> bool:
+        """Whether a cell, or one benchmark of it, is left by `include` and `exclude`."""
+        place: dict[str, Any] = {"model": model, "variant": variant, "seed": seed, "benchmark": benchmark}
+        included = not self.include or any(cells.hold(**place) for cells in self.include)
+        return included and not any(
+            cells.hold(**place) for cells in self.exclude if cells.whole or benchmark is not None
+        )
+
+    def training_for(self, name: str) -> TrainingSettings:
+        """The matrix's training settings, with those that make the variant's method and then its own on top."""
+        variant = self.variants[name]
+        method = method_training(variant.method or name)
+        return TrainingSettings.model_validate({**self.training.model_dump(), **method, **variant.training})
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _fits(patterns: str | tuple[str, ...], name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in _several(patterns))

@@ -1,0 +1,134 @@
+"""Variants as written become variants one by one: `extends` is followed, and every list of values makes its variants.
+
+Works on the plain document, before it is checked, so that a swept value is checked like any other.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from radpo.core.suggestions import did_you_mean
+from radpo.training.settings import TrainingSettings
+from radpo.training.variants import find_variant
+
+Location = tuple[Any, ...]
+
+
+class VariantError(Exception):
+    """What is wrong with a variant as written, and where."""
+
+    def __init__(self, location: Location, message: str) -> None:
+        super().__init__(message)
+        self.location = location
+
+
+@dataclass(frozen=True)
+class Unfolded:
+    """A document whose variants are single ones.
+
+    Args:
+        original: the document as written.
+        written: by the name of each single variant, the chain of variants as written that it comes from, its own first.
+    """
+
+    original: dict[str, Any]
+    document: dict[str, Any]
+    written: Mapping[str, tuple[str, ...]]
+
+
+def unfold(document: dict[str, Any]) -> Unfolded:
+    """Follow `extends`, then make one variant of every combination of swept values.
+
+    A list under `training`, the matrix's or a variant's, is a sweep where the setting takes a single value. A sweep
+    in the matrix's own settings goes for every variant that trains and does not set that key itself. Each variant is
+    called after its values: `dpo-beta=0.1`.
+
+    Raises:
+        VariantError: a variant extends none, or itself.
+    """
+    variants, training = document.get("variants"), document.get("training")
+    if not isinstance(variants, dict) or not isinstance(training or {}, dict):
+        return Unfolded(document, document, {})  # the check of the document says so
+    common = {key: value for key, value in (training or {}).items() if _is_sweep(key, value)}
+    single: dict[str, Any] = {}
+    written: dict[str, tuple[str, ...]] = {}
+    for name in variants:
+        chain = _chain(name, variants)
+        settings = _merged(name, chain, variants)
+        own = settings.get("training")
+        if not isinstance(own, dict):
+            single[name], written[name] = settings, chain
+            continue
+        merged = {**(common if _trains(settings["method"]) else {}), **own}
+        swept = {key: value for key, value in merged.items() if _is_sweep(key, value)}
+        for values in itertools.product(*swept.values()):
+            chosen = dict(zip(swept, values, strict=True))
+            label = "-".join([name, *(f"{key}={value}" for key, value in chosen.items())])
+            if label in single:
+                raise VariantError(("variants", name), f"a second variant of the name {label!r}")
+            single[label] = {**settings, "training": {**merged, **chosen}}
+            written[label] = chain
+    result = {**document, "variants": single}
+    if common:
+        result["training"] = {key: value for key, value in (training or {}).items() if key not in common}
+    return Unfolded(document, result, written)
+
+
+def _chain(name: str, variants: Mapping[str, Any]) -> tuple[str, ...]:
+    """A variant, the one it extends, the one that extends, and so on."""
+    chain = [name]
+    while isinstance(settings := variants[chain[-1]], dict) and settings.get("extends") is not None:
+        parent, location = settings["extends"], ("variants", chain[-1], "extends")
+        if parent in chain:
+            raise VariantError(
+                location, f"{parent!r}: a variant cannot extend itself ({' -> '.join([*chain, parent])})"
+            )
+        if parent not in variants:
+            known = ", ".join(map(str, variants))
+            raise VariantError(
+                location, f"{parent!r}: no such variant; there are {known}{did_you_mean(parent, variants)}"
+            )
+        chain.append(parent)
+    return tuple(chain)
+
+
+def _merged(name: str, chain: tuple[str, ...], variants: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant with what it inherits; a method that is nowhere named is the name of the last in the chain."""
+    merged: dict[str, Any] = {"method": chain[-1], "training": {}}
+    for link in reversed(chain):
+        settings = variants[link]
+        if settings is None:
+            continue
+        if not isinstance(settings, dict):
+            return {"training": settings}  # fails the check under its own name
+        own, inherited = settings.get("training"), merged["training"]
+        if own is None:
+            own = {}
+        merged |= {key: value for key, value in settings.items() if key != "extends"}
+        merged["training"] = {**inherited, **own} if isinstance(own, dict) and isinstance(inherited, dict) else own
+    return merged
+
+
+def _is_sweep(key: str, value: Any) -> bool:
+    field = TrainingSettings.model_fields.get(key)
+    if field is None or field.annotation is None or not isinstance(value, list) or not value:
+        return False
+    try:
+        TypeAdapter[Any](field.annotation).validate_python(value)
+    except ValidationError:
+        return True
+    return False
+
+
+def _trains(method: Any) -> bool:
+    from radpo.core.errors import ConfigError
+
+    try:
+        return find_variant(str(method)).data is not None
+    except ConfigError:
+        return True  # the check of methods says that there is none

@@ -1,0 +1,191 @@
+"""Goals: the score a policy is asked for, as text in a conversation and as part of a chat template.
+
+`condition` puts a goal into messages (for training); `goal_aware_template` puts it into a chat template (of the
+checkpoint), so that any tool that renders the template asks for the best score. Both give the same text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from radpo.core.errors import DataError
+
+Placement = Literal["system", "user"]
+"""Where the goal goes: into the system message, or, where a template has none, before the first user message."""
+
+DEFAULT_GOAL_TEXT = (
+    "You are an assistant that generates responses for the instruction while implicitly achieving the following "
+    "target scores (on a scale of 1-10, where 1 is lowest and 10 is highest):\nOverall score: {g}."
+)
+"""The wording of arXiv 2410.08067; `{g}` is the score."""
+
+DEFAULT_ATTRIBUTES_TEXT = (
+    "You are an assistant that generates responses for the instruction while implicitly achieving the following "
+    "target scores (on a scale of {low}-{high}, where {low} is lowest and {high} is highest):\n{g}"
+)
+"""The same wording for a goal per attribute: `{g}` is a line for each (`attribute_goals`), `{low}` and `{high}` the
+ends of their scale."""
+
+_BEGIN = "{#- radpo goal -#}"
+# An empty expression ends the prologue: unlike a tag, it leaves the white space of what follows alone.
+_END = "{#- radpo template -#}{{ '' }}"
+
+
+def format_goal(goal: float) -> str:
+    """A score as it is asked for: at most two decimals, and none where it is whole (8, not 8.0)."""
+    rounded = round(float(goal), 2)
+    return str(int(rounded)) if rounded == int(rounded) else str(rounded)
+
+
+def goal_text(goal: float, template: str = DEFAULT_GOAL_TEXT) -> str:
+    """The sentence that asks for a goal."""
+    return template.replace("{g}", format_goal(goal))
+
+
+def attribute_goals(goals: Mapping[str, float]) -> str:
+    """Goals by attribute, a line for each: `Instruction following score: 4.`"""
+    return "\n".join(
+        f"{name.replace('_', ' ').capitalize()} score: {format_goal(goal)}." for name, goal in goals.items()
+    )
+
+
+def attributes_text(scale: tuple[float, float], template: str = DEFAULT_ATTRIBUTES_TEXT) -> str:
+    """A wording of attributes' goals with the ends of their scale put in; `{g}` stays."""
+    return template.replace("{low}", format_goal(scale[0])).replace("{high}", format_goal(scale[1]))
+
+
+def read_goal_template(path: Path) -> str:
+    """The wording of a goal from a text file; the line end at its end is no part of it.
+
+    Raises:
+        DataError: the file cannot be read, or does not say where the score goes.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a goal's wording ({error})") from error
+    if text.count("{g}") != 1:
+        raise DataError(
+            f"{path}: a goal's wording must hold {{g}} once, where the score goes; it does {text.count('{g}')} times"
+        )
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def condition(
+    messages: Sequence[Mapping[str, Any]],
+    goal: float | None,
+    placement: Placement,
+    template: str = DEFAULT_GOAL_TEXT,
+) -> list[dict[str, Any]]:
+    """The conversation with a goal asked for; the messages given are left as they are.
+
+    The goal opens the system message, or the first user message, and a blank line parts it from what stood there.
+    None asks for no goal.
+    """
+    copied = [dict(message) for message in messages]
+    if goal is None:
+        return copied
+    return join_goal_text(copied, goal_text(goal, template), placement)
+
+
+def join_goal_text(messages: list[dict[str, Any]], text: str, placement: Placement) -> list[dict[str, Any]]:
+    """`condition` for a goal sentence that was made before; the first message of the list may be replaced."""
+    place = next((index for index, message in enumerate(messages) if message["role"] == placement), None)
+    if placement == "system" and place != 0:
+        return [{"role": "system", "content": text}, *messages]
+    if place is None:
+        return messages
+    content = messages[place]["content"]
+    joined = f"{text}\n\n{content}" if isinstance(content, str) else [{"type": "text", "text": f"{text}\n\n"}, *content]
+    return [*messages[:place], {**messages[place], "content": joined}, *messages[place + 1 :]]
+
+
+def detect_placement(chat_template: str) -> Placement:
+    """Whether a chat template renders system messages; some refuse them, some leave them out without a word."""
+    from jinja2.exceptions import TemplateError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    canary = "radpo-canary"
+    messages = [{"role": "system", "content": canary}, {"role": "user", "content": "Hello"}]
+    try:
+        rendered, _ = render_jinja_template(conversations=[messages], chat_template=original_template(chat_template))
+    except TemplateError:
+        return "user"
+    return "system" if canary in rendered[0] else "user"
+
+
+def goal_aware_template(
+    chat_template: str, best: float | str, placement: Placement, template: str = DEFAULT_GOAL_TEXT
+) -> str:
+    """A chat template that asks for a goal.
+
+    Rendered as usual it asks for `best` (a score, or what `attribute_goals` makes of several); with the variable
+    `goal=7` it asks for 7; with `goal=None` it asks for none.
+    It renders exactly what `chat_template` renders of `condition(messages, goal, placement)`.
+    """
+    before, after = (_literal(part) for part in template.split("{g}", 1))
+    usual = _literal(best) if isinstance(best, str) else format_goal(best)
+    join_system = """
+{%- if messages and messages[0]['role'] == 'system' -%}
+{%- set radpo_content = messages[0]['content'] -%}
+{%- if radpo_content is string -%}
+{%- set radpo_content = radpo_text ~ radpo_blank ~ radpo_content -%}
+{%- else -%}
+{%- set radpo_content = [{'type': 'text', 'text': radpo_text ~ radpo_blank}] + radpo_content -%}
+{%- endif -%}
+{%- set messages = [dict(messages[0], content=radpo_content)] + messages[1:] -%}
+{%- else -%}
+{%- set messages = [{'role': 'system', 'content': radpo_text}] + messages -%}
+{%- endif -%}"""
+    join_user = """
+{%- set radpo = namespace(messages=[], joined=false) -%}
+{%- for message in messages -%}
+{%- if message['role'] == 'user' and not radpo.joined -%}
+{%- set radpo.joined = true -%}
+{%- if message['content'] is string -%}
+{%- set radpo.messages = radpo.messages + [dict(message, content=radpo_text ~ radpo_blank ~ message['content'])] -%}
+{%- else -%}
+{%- set radpo_part = {'type': 'text', 'text': radpo_text ~ radpo_blank} -%}
+{%- set radpo.messages = radpo.messages + [dict(message, content=[radpo_part] + message['content'])] -%}
+{%- endif -%}
+{%- else -%}
+{%- set radpo.messages = radpo.messages + [message] -%}
+{%- endif -%}
+{%- endfor -%}
+{%- set messages = radpo.messages -%}"""
+    own = original_template(chat_template)
+    if re.match(r"[ \t]+\{[%#]", own):
+        own = own.lstrip(" \t")  # a renderer that strips before tags does so only at the start of a line
+    return (
+        _BEGIN
+        + f"\n{{%- set radpo_goal = goal if goal is defined else {usual} -%}}"
+        + "\n{%- if radpo_goal is not none -%}"
+        + "\n{%- if radpo_goal is number -%}{%- set radpo_goal = radpo_goal | round(2) -%}"
+        + "{%- if radpo_goal == radpo_goal | int -%}{%- set radpo_goal = radpo_goal | int -%}{%- endif -%}{%- endif -%}"
+        + f"\n{{%- set radpo_text = {before} ~ radpo_goal ~ {after} -%}}"
+        + f"\n{{%- set radpo_blank = {_literal(chr(10) * 2)} -%}}"
+        + (join_system if placement == "system" else join_user)
+        + "\n{%- endif -%}\n"
+        + _END
+        + own
+    )
+
+
+def is_goal_aware(chat_template: str) -> bool:
+    """Whether a chat template takes a goal."""
+    return chat_template.startswith(_BEGIN) and _END in chat_template
+
+
+def original_template(chat_template: str) -> str:
+    """The chat template without its goal; one that has none stays as it is."""
+    return chat_template.split(_END, 1)[1] if is_goal_aware(chat_template) else chat_template
+
+
+def _literal(text: str) -> str:
+    """A Jinja string literal that holds nothing a template parser or a reader could take for a tag."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return quoted.replace("{", "\\x7b").replace("}", "\\x7d").replace("%", "\\x25")

@@ -1,0 +1,208 @@
+"""One row of a preference set comes in, a checked pair or what is wrong with the row goes out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+LOG_LIKELIHOODS = (
+    "policy_logp_chosen",
+    "policy_logp_rejected",
+    "reference_logp_chosen",
+    "reference_logp_rejected",
+)
+"""log p(response | prompt) in nats, summed over tokens, from which implicit rewards are made."""
+
+CONTROL = r"[\x00-\x08\x0e-\x1f\x7f]"
+"""Control characters other than white space: no writer means them, and terminals and parsers trip over them."""
+
+_control = re.compile(CONTROL)
+
+
+class BadRowError(Exception):
+    """Why a row cannot be used: the column, a reason to count it under, and the mend."""
+
+    def __init__(self, column: str, reason: str, mend: str) -> None:
+        super().__init__(column, reason, mend)
+        self.column, self.reason, self.mend = column, reason, mend
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a pair must be.
+
+    Args:
+        scale: the lowest and the highest score there can be.
+        swap: a pair whose chosen scores below its rejected changes places instead of being bad.
+        lenient: rows that say little (identical or empty responses, chosen scored below rejected, control characters)
+            are taken as they are, for looking at a set and not for training on it.
+        attributes: the attributes that a row may be scored on.
+        log_likelihoods: whether every row has the columns of `LOG_LIKELIHOODS`.
+    """
+
+    scale: tuple[float, float] = (1.0, 10.0)
+    swap: bool = False
+    lenient: bool = False
+    attributes: tuple[str, ...] = ()
+    log_likelihoods: bool = False
+
+
+def check_row(row: Mapping[str, Any], number: int, rules: Rules) -> dict[str, Any]:
+    """A row in the common form (`radpo.preferences.preferences.schema`).
+
+    Args:
+        number: the row's or line's number, which is its id where it has none of its own.
+
+    Raises:
+        BadRowError: the first thing that is wrong with it.
+    """
+    chosen_context, chosen = _response(row, "chosen", rules)
+    rejected_context, rejected = _response(row, "rejected", rules)
+    prompt = _prompt(row, chosen_context, rejected_context, rules)
+    if chosen == rejected and not rules.lenient:
+        raise BadRowError("rejected", "identical responses", "a pair of equal responses prefers nothing; remove it")
+    sides = {"chosen": {"": chosen}, "rejected": {"": rejected}}
+    for side, values in sides.items():
+        values["score_"] = score(row, f"score_{side}", rules.scale)
+        if rules.attributes:
+            values["attributes_"] = attribute_scores(row.get(f"attributes_{side}"), f"attributes_{side}", rules)
+        if rules.log_likelihoods:
+            for who in ("policy_logp_", "reference_logp_"):
+                values[who] = _number(row, who + side)
+    if sides["chosen"]["score_"] < sides["rejected"]["score_"] and not rules.lenient:
+        if not rules.swap:
+            mend = "swap the two responses with their scores (--swap does so for all such pairs)"
+            raise BadRowError("score_chosen", "chosen scored below rejected", mend)
+        sides = {"chosen": sides["rejected"], "rejected": sides["chosen"]}
+    name = row.get("id", row.get("source_index"))
+    checked: dict[str, Any] = {"id": str(number) if name is None else text(str(name), "id", rules), "prompt": prompt}
+    return checked | {prefix + side: value for side, values in sides.items() for prefix, value in values.items()}
+
+
+def present(row: Mapping[str, Any], column: str) -> Any:
+    """A column's value, which must be there."""
+    value = row.get(column)
+    if value is None:
+        has = ", ".join(repr(str(name)[:40]) for name in list(row)[:20]) or "none"
+        mend = f"the row needs a value for {column}; its columns are {has} (--columns {column}=NAME gives one the name)"
+        raise BadRowError(column, "missing", mend)
+    return value
+
+
+def score(row: Mapping[str, Any], column: str, scale: tuple[float, float]) -> float:
+    """A score on the scale."""
+    value = _number(row, column)
+    if not scale[0] <= value <= scale[1]:
+        mend = f"{value:g} is not on the scale {scale[0]:g}-{scale[1]:g}; rescale, or state the scale (--scale)"
+        raise BadRowError(column, "outside the scale", mend)
+    return value
+
+
+def attribute_scores(value: Any, column: str, rules: Rules) -> dict[str, float | None]:
+    """Every attribute's score, None where it was not rated."""
+    if value is None:
+        value = {}
+    if not isinstance(value, Mapping):
+        raise BadRowError(column, f"wrong type {type(value).__name__}", "give an object of numbers by attribute")
+    for name in value:
+        if name not in rules.attributes:
+            mend = f"{str(name)[:40]!r} is not among the first row's: {', '.join(rules.attributes)}"
+            raise BadRowError(column, "another attribute", mend)
+    return {name: None if value.get(name) is None else _number(value, name, column) for name in rules.attributes}
+
+
+def text(value: str, column: str, rules: Rules) -> str:
+    """The text itself, if it can be written as UTF-8 and holds nothing that only breaks what reads it."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadRowError(column, "a lone surrogate", "the text is not valid Unicode; mend or remove it") from None
+    if not rules.lenient and (found := _control.search(value)):
+        mend = f"character {found.start() + 1} is U+{ord(found[0]):04X}; mend or remove it"
+        raise BadRowError(column, "a control character", mend)
+    return value
+
+
+def messages(value: list[Any], column: str, rules: Rules) -> list[dict[str, str]]:
+    """Role/content messages with nothing else in them."""
+    mend = 'messages are objects with text "role" and "content"'
+    if not value:
+        raise BadRowError(column, "no messages", mend)
+    checked = []
+    for message in value:
+        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise BadRowError(column, "a message without role or content", mend)
+        checked.append({"role": text(role, column, rules), "content": text(content, column, rules)})
+    return checked
+
+
+def _response(row: Mapping[str, Any], column: str, rules: Rules) -> tuple[list[dict[str, str]] | None, Any]:
+    """The messages before a response (None where the row gives the response alone), and its text."""
+    value = present(row, column)
+    context: list[dict[str, str]] | None = None
+    if isinstance(value, list):
+        conversation = messages(value, column, rules)
+        if conversation[-1]["role"] != "assistant":
+            raise BadRowError(column, "does not end with the assistant", "its last message must be the response")
+        context, value = conversation[:-1] or None, conversation[-1]["content"]
+    if not isinstance(value, str):
+        raise BadRowError(column, f"wrong type {type(value).__name__}", "give text, or messages with role and content")
+    if not value.strip() and not rules.lenient:
+        raise BadRowError(column, "empty response", "give both responses, or remove the pair")
+    return context, text(value, column, rules)
+
+
+def _prompt(
+    row: Mapping[str, Any], chosen: list[dict[str, str]] | None, rejected: list[dict[str, str]] | None, rules: Rules
+) -> list[dict[str, str]]:
+    if chosen is not None and rejected is not None and chosen != rejected:
+        raise BadRowError("rejected", "another conversation", "chosen and rejected must answer the same prompt")
+    context = chosen or rejected
+    if context is not None and row.get("prompt") is None:
+        return asked(context, rules)
+    prompt = conversation(row, "prompt", rules)
+    if context is None:
+        return prompt
+    # UltraFeedback's way: the prompt again as the conversation's start, maybe after a system message.
+    if isinstance(row["prompt"], str) and context[-1]["content"] == row["prompt"]:
+        return asked(context, rules)
+    if prompt != context:
+        raise BadRowError("prompt", "another conversation", "it must be what chosen and rejected begin with")
+    return prompt
+
+
+def conversation(row: Mapping[str, Any], column: str, rules: Rules) -> list[dict[str, str]]:
+    """A prompt as messages, whether it is given as text or as messages."""
+    value = present(row, column)
+    if isinstance(value, str):
+        return asked([{"role": "user", "content": text(value, column, rules)}], rules, column)
+    if isinstance(value, list):
+        return asked(messages(value, column, rules), rules, column)
+    raise BadRowError(column, f"wrong type {type(value).__name__}", "give text, or messages with role and content")
+
+
+def asked(prompt: list[dict[str, str]], rules: Rules, column: str = "prompt") -> list[dict[str, str]]:
+    """A conversation that ends with something asked by the user."""
+    if prompt[-1]["role"] != "user":
+        raise BadRowError(column, "does not end with the user", "its last message must be the user's")
+    if not prompt[-1]["content"].strip() and not rules.lenient:
+        raise BadRowError(column, "empty", "give the instruction, or remove the pair")
+    return prompt
+
+
+def _number(row: Mapping[str, Any], key: str, column: str | None = None) -> float:
+    column = column or key
+    value = present(row, key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadRowError(column, f"wrong type {type(value).__name__}", "give it as a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise BadRowError(column, "not a finite number", "give the number, or remove the pair")
+    return number
