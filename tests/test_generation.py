@@ -194,7 +194,9 @@ def test_vllm_is_given_prompts_that_ask_for_the_goal(goal_folder, monkeypatch):
     backend = with_vllm(goal_folder, goal=7.0)
     found = backend(talk("A", "B"), Sampling(9, 0.5, 0.9, 4, ("END",)), {0: "kept"}, kept.update, lambda *step: None)
     assert (found, kept) == (["kept", "text"], {1: "text"})
-    assert seen["parameters"] == {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "seed": 4, "stop": ["END"]}
+    assert seen["parameters"] == [
+        {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "seed": 4, "stop": ["END"], "stop_token_ids": [0]}
+    ]
     shown = load_tokenizer(goal_folder).decode(seen["prompts"][0]["prompt_token_ids"])
     assert "Overall score: 7." in shown
     assert seen["settings"]["trust_remote_code"] is False

@@ -51,6 +51,8 @@ class Answering:
     temperatures: Mapping[str, float] | None = None
     seed: int = 0
     batch_size: int = 32
+    use_model_config: bool = False
+    keep_reasoning: bool = False
 
 
 def alpaca_eval(
@@ -205,10 +207,14 @@ def answers_of(
 
     def sampling_of(question: Question, turn: int) -> Sampling:
         temperature = temperatures.get(question.category, answering.temperature)
-        return Sampling(answering.max_new_tokens, temperature, seed=answering.seed * 1000 + turn)
+        seed = answering.seed * 1000 + turn
+        return Sampling(answering.max_new_tokens, temperature, seed=seed, use_model_config=answering.use_model_config)
 
     progress = (watch or {}).get("answers", no_progress)
-    path = answer_questions(questions, lambda: _backend(answering), sampling_of, out, progress=progress)
+    path = answer_questions(
+        questions, lambda: _backend(answering), sampling_of, out,
+        keep_reasoning=answering.keep_reasoning, progress=progress,
+    )  # fmt: skip
     default = answering.endpoint.model if answering.endpoint else Path(str(answering.model)).name
     return answering.name or default, load_answers(path, questions)
 
@@ -256,6 +262,8 @@ def _finish(
     found: Scores, document: dict[str, Any], answering: Answering, judge: Judge, bias: Bias, out: Path
 ) -> dict[str, Any]:
     """Write the tables and the document of figures, and return it with goal, notes, the judge's bias and its cost."""
+    from radpo.models.answers import answer_notes
+
     if answering.file is None:
         document["goal"] = answering.goal
     document["judge"] = {"name": judge.name, **asdict(bias)}
@@ -263,6 +271,7 @@ def _finish(
     chat = getattr(judge, "chat", None)
     if chat is not None:
         document["judge"]["usage"] = asdict(chat.usage)
+    found = replace(found, notes=(*found.notes, *answer_notes(out)))
     notes = list(dict.fromkeys((*document.pop("notes", ()), *found.notes)))
     document = {**document, "notes": notes}
     write_scores(found, out)

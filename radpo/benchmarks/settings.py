@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validat
 from radpo.benchmarks.section import Section, beside_the_matrix
 from radpo.core.errors import ConfigError
 from radpo.judges.lookup import SettingsApart, check_settings, split_settings
+from radpo.models.loading import Precision
 
 
 class SamplingSettings(Section):
@@ -21,6 +22,22 @@ class SamplingSettings(Section):
     stop: tuple[str, ...] = ()
     batch_size: int = Field(32, ge=1)
     backend: Literal["transformers", "vllm"] = "transformers"
+    precision: Precision = Field("auto", description="Arithmetic of the answering model.")
+    use_model_config: bool = Field(
+        False,
+        description="Choose tokens as the checkpoint's own generation config says (temperature, top_p, top_k, "
+        "repetition_penalty, ...), in place of temperature and top_p here.",
+    )
+    keep_reasoning: bool = Field(
+        False, description="Judge and count what a model thinks (such as <think>...</think>) as part of its answer."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both_decides(self) -> SamplingSettings:
+        set_here = sorted({"temperature", "top_p"} & self.model_fields_set)
+        if self.use_model_config and set_here:
+            raise ValueError(f"use_model_config takes the model's own {' and '.join(set_here)}; leave one of them out")
+        return self
 
 
 class AlpacaEvalSampling(SamplingSettings):

@@ -1,6 +1,6 @@
-"""Answers to whole sets of questions: questions and a backend come in, `answers.jsonl` goes out, turn after turn.
+"""Answers to whole sets of questions, turn after turn, kept in `answers.jsonl`.
 
-Finished answers are noted in `turns.jsonl` as they come; a killed run, run again, goes on from there.
+Finished answers are noted in `turns.jsonl` as they come; a killed run, run again, resumes from there.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
 from radpo.core.progress import Progress, no_progress
+from radpo.core.reasoning import Reply, reasoning_notes, split_reasoning
+from radpo.models.backends import notes_of
 from radpo.models.generation import Sampling
 
 if TYPE_CHECKING:
     from radpo.models.backends import Backend
     from radpo.preferences.questions import Question
 
-ANSWERS, TURNS = "answers.jsonl", "turns.jsonl"
+ANSWERS, TURNS, NOTES = "answers.jsonl", "turns.jsonl", "answer_notes.json"
 
 SamplingOf = Callable[["Question", int], Sampling]
 """How a question's turn (0, 1, …) is to be sampled."""
@@ -32,16 +34,22 @@ def answer_questions(
     sampling_of: SamplingOf,
     out: Path,
     *,
+    keep_reasoning: bool = False,
     progress: Progress = no_progress,
 ) -> Path:
     """Have every turn of every question answered, later turns after the earlier ones' answers.
 
+    What a reasoning model thinks before it answers is no part of an answer: later turns do not see it, it is not judged
+    and its length does not count.
+
     Args:
         open_backend: called once, and not where the answers are there already.
         out: a folder that is this call's own; what an interrupted call of the same arguments left there is taken up.
+        keep_reasoning: leave reasoning in the answers.
 
     Returns:
-        `answers.jsonl` in it: question_id and turns, the answers to each.
+        `answers.jsonl` in it: question_id; turns, the answers to each; and reasoning, what was cut off each (null where
+        nothing), in rows that have any. `answer_notes.json` beside it has sentences for a record.
 
     Raises:
         DataError: `turns.jsonl` there is not of these questions.
@@ -52,6 +60,7 @@ def answer_questions(
     out.mkdir(parents=True, exist_ok=True)
     finished, backend = _read_turns(journal, questions), open_backend()
     conversations: list[list[dict[str, str]]] = [[] for _ in questions]
+    replies: list[list[Reply]] = [[] for _ in questions]
     total, before = sum(len(question.turns) for question in questions), 0
     with journal.open("a", encoding="utf-8") as stream:
         for turn in range(max(len(question.turns) for question in questions)):
@@ -82,8 +91,12 @@ def answer_questions(
                 )  # fmt: skip
                 before += len(places)
                 for place, text in zip(places, answers, strict=True):
-                    conversations[place].append({"role": "assistant", "content": text})
-    _write_answers(path, questions, conversations)
+                    reply = Reply(None, text) if keep_reasoning else split_reasoning(text)
+                    replies[place].append(reply)
+                    conversations[place].append({"role": "assistant", "content": reply.answer})
+    notes = [*notes_of(backend), *reasoning_notes(reply for turns in replies for reply in turns)]
+    (out / NOTES).write_text(json.dumps(notes, indent=1, ensure_ascii=False), encoding="utf-8")
+    _write_answers(path, questions, replies)
     journal.unlink()
     return path
 
@@ -118,10 +131,18 @@ def _unsealed(line: bytes) -> dict[str, Any] | None:
     return row
 
 
-def _write_answers(path: Path, questions: Sequence[Question], conversations: Sequence[list[dict[str, str]]]) -> None:
+def answer_notes(folder: Path) -> tuple[str, ...]:
+    """The sentences that `answer_questions` left in a folder on how its answers came about."""
+    path = folder / NOTES
+    return tuple(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ()
+
+
+def _write_answers(path: Path, questions: Sequence[Question], replies: Sequence[Sequence[Reply]]) -> None:
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8") as stream:
-        for question, conversation in zip(questions, conversations, strict=True):
-            turns = [message["content"] for message in conversation[1::2]]
-            stream.write(json.dumps({"question_id": question.question_id, "turns": turns}) + "\n")
+        for question, turns in zip(questions, replies, strict=True):
+            row: dict[str, Any] = {"question_id": question.question_id, "turns": [reply.answer for reply in turns]}
+            if any(reply.reasoning is not None for reply in turns):
+                row["reasoning"] = [reply.reasoning for reply in turns]
+            stream.write(json.dumps(row) + "\n")
     partial.replace(path)

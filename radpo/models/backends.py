@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from radpo.clients.chat import Chat, ChatRequest
 from radpo.core.errors import ConfigError, ServiceError
 from radpo.core.progress import Progress
+from radpo.models.context import Context, Room, context_of, context_tokens
+from radpo.models.decoding import model_settings_note, saved_generation_config, vllm_parameters
 from radpo.models.generation import Conversation, Goal, Keep, Sampling, answer, render
 from radpo.models.loading import Precision, load_model, load_tokenizer
 
@@ -29,11 +32,47 @@ class Backend(Protocol):
     ) -> list[str]: ...
 
 
+@dataclass
+class _Own:
+    """A model's own generation config, and whether answers were drawn by it."""
+
+    config: Any
+    asked: bool = False
+
+    def notes(self) -> list[str]:
+        return [model_settings_note(self.config)] if self.asked else []
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """A backend that has something to say of its answers, once they are there."""
+
+    call: Backend
+    notes: Callable[[], list[str]]
+
+    def __call__(
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling,
+        done: Mapping[int, str],
+        keep: Keep,
+        progress: Progress,
+    ) -> list[str]:
+        return self.call(conversations, sampling, done, keep, progress)
+
+
+def notes_of(backend: Backend) -> list[str]:
+    """Sentences on the answers that a backend has given; none from one that keeps no notes."""
+    notes: Callable[[], list[str]] | None = getattr(backend, "notes", None)
+    return [] if notes is None else notes()
+
+
 def with_transformers(
     folder: Path, *, goal: Goal = "default", batch_size: int = 32, precision: Precision = "auto"
 ) -> Backend:
     """Answers by a Hugging Face folder in this process, on the GPU where there is one."""
     model, tokenizer = load_model(folder, precision), load_tokenizer(folder)
+    room, own = Room(context_of(model, tokenizer)), _Own(model.generation_config)
 
     def backend(
         conversations: Sequence[Conversation],
@@ -42,12 +81,13 @@ def with_transformers(
         keep: Keep,
         progress: Progress,
     ) -> list[str]:
+        own.asked |= sampling.use_model_config
         return answer(
             model, tokenizer, conversations, sampling,
-            goal=goal, batch_size=batch_size, done=done, keep=keep, progress=progress,
+            goal=goal, batch_size=batch_size, done=done, keep=keep, room=room, progress=progress,
         )  # fmt: skip
 
-    return backend
+    return _Noted(backend, lambda: [*own.notes(), *room.notes()])
 
 
 def with_vllm(folder: Path, *, goal: Goal = "default", precision: Precision = "auto") -> Backend:
@@ -58,6 +98,8 @@ def with_vllm(folder: Path, *, goal: Goal = "default", precision: Precision = "a
     Raises:
         ConfigError: vLLM is not installed.
     """
+    from transformers import AutoConfig
+
     try:
         from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
     except ImportError as error:
@@ -65,7 +107,8 @@ def with_vllm(folder: Path, *, goal: Goal = "default", precision: Precision = "a
             f"backend vllm: it cannot be loaded ({error}); install radpo[vllm], or use another"
         ) from error
     model = LLM(model=str(folder), dtype=precision, trust_remote_code=False)
-    tokenizer = load_tokenizer(folder)
+    tokenizer, own = load_tokenizer(folder), _Own(saved_generation_config(folder))
+    room = Room(Context(context_tokens(AutoConfig.from_pretrained(folder), tokenizer)))
 
     def backend(
         conversations: Sequence[Conversation],
@@ -74,19 +117,17 @@ def with_vllm(folder: Path, *, goal: Goal = "default", precision: Precision = "a
         keep: Keep,
         progress: Progress,
     ) -> list[str]:
+        own.asked |= sampling.use_model_config
         prompts, answers = render(tokenizer, conversations, goal), dict(done)
-        parameters = SamplingParams(
-            max_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=sampling.seed,
-            stop=list(sampling.stop),
-        )
+        rooms = room.for_answers([len(prompt) for prompt in prompts], sampling.max_new_tokens)
+        answers |= {place: "" for place, most in enumerate(rooms) if most == 0}
         missing = [place for place in range(len(prompts)) if place not in answers]
         for start in range(0, len(missing), CHUNK):
             part = missing[start : start + CHUNK]
             outputs = model.generate(
-                [{"prompt_token_ids": prompts[place]} for place in part], parameters, use_tqdm=False
+                [{"prompt_token_ids": prompts[place]} for place in part],
+                [SamplingParams(**vllm_parameters(own.config, tokenizer, sampling, rooms[place])) for place in part],
+                use_tqdm=False,
             )
             fresh = {place: output.outputs[0].text.strip() for place, output in zip(part, outputs, strict=True)}
             answers |= fresh
@@ -94,11 +135,13 @@ def with_vllm(folder: Path, *, goal: Goal = "default", precision: Precision = "a
             progress(len(answers), len(prompts))
         return [answers[place] for place in range(len(prompts))]
 
-    return backend
+    return _Noted(backend, lambda: [*own.notes(), *room.notes()])
 
 
 def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
     """Answers by an OpenAI-compatible endpoint, which renders the conversations itself.
+
+    What it does where its model's context ends, and what of the model's own generation config it applies, is its own.
 
     A goal other than the checkpoint's own goes as `chat_template_kwargs`, which vLLM's and transformers' servers take.
     What is answered is in the chat's cache, which an interrupted call goes on from.
@@ -111,9 +154,13 @@ def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
         keep: Keep,
         progress: Progress,
     ) -> list[str]:
-        options: dict[str, Any] = {"max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
-        if sampling.temperature > 0:
-            options |= {"top_p": sampling.top_p, "seed": sampling.seed}
+        options: dict[str, Any] = {"max_tokens": sampling.max_new_tokens}
+        if not sampling.use_model_config:  # a server fills what it is not told from its model's generation config
+            options["temperature"] = sampling.temperature
+        if sampling.use_model_config or sampling.temperature > 0:
+            options["seed"] = sampling.seed
+        if not sampling.use_model_config and sampling.temperature > 0:
+            options["top_p"] = sampling.top_p
         if sampling.stop:
             options["stop"] = list(sampling.stop)
         if goal != "default":

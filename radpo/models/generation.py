@@ -1,4 +1,4 @@
-"""Generation: conversations come in, one answer each goes out, from a Hugging Face folder through transformers.
+"""Answers to conversations by a Hugging Face folder, through transformers.
 
 `radpo.models.backends` has the other ways to answer, `radpo.models.answers` whole sets of questions.
 """
@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from radpo.core.errors import ModelError
 from radpo.core.progress import Progress, no_progress
+from radpo.core.reasoning import MARKS
+from radpo.models.context import Room, context_of
+from radpo.models.decoding import generation_config, own_settings_aside
 from radpo.models.loading import Precision, load_model, load_tokenizer
 from radpo.preferences.goals import is_goal_aware
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Goal = float | None | Literal["default"]
 """The score asked for; `default` leaves it to the checkpoint's chat template, None asks for none."""
@@ -33,6 +36,8 @@ class Sampling:
 
     Args:
         stop: texts at which an answer ends, not part of it; the checkpoint's own end tokens end it in any case.
+        use_model_config: tokens are chosen as the checkpoint's own generation config says (repetition_penalty, top_k,
+            its temperature, ...), and `temperature` and `top_p` here do not count.
     """
 
     max_new_tokens: int
@@ -40,6 +45,7 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    use_model_config: bool = False
 
 
 def keep_nothing(answers: Mapping[int, str]) -> None:
@@ -71,36 +77,57 @@ def answer(
     batch_size: int = 32,
     done: Mapping[int, str] | None = None,
     keep: Keep = keep_nothing,
+    room: Room | None = None,
     progress: Progress = no_progress,
 ) -> list[str]:
     """Answer every conversation, in order, the last message of each being the user's.
 
     Prompts of like length share a batch, padded on the left. Each batch draws from a seed of its own, so that a call
-    that goes on from an interrupted one's answers gives what the whole call would have given, on the same machine.
+    that resumes from an interrupted one's answers gives what the whole call would have given, on the same machine.
+    An answer ends where the model's context does; a prompt that fills the context has an empty answer.
 
     Args:
         done: answers that an interrupted call of the same arguments had finished, by place.
         keep: told every batch's answers as they come.
+        room: counts the answers that the context leaves less room than the sampling allows.
 
     Raises:
-        ModelError: a goal is asked of a checkpoint whose chat template takes none.
+        ModelError: a goal is asked of a checkpoint whose chat template takes none, or every prompt fills the context.
     """
     import torch
 
     prompts = render(tokenizer, conversations, goal)
+    room = Room(context_of(model, tokenizer)) if room is None else room
+    rooms = room.for_answers([len(prompt) for prompt in prompts], sampling.max_new_tokens)
     answers = dict(done or {})
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    with torch.inference_mode(), torch.random.fork_rng():
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+    with torch.inference_mode(), torch.random.fork_rng(), own_settings_aside(model, tokenizer) as own:
+        for start, batch in _batches(order, rooms, batch_size):
             if not all(index in answers for index in batch):
-                torch.manual_seed(_batch_seed(sampling.seed, start))
-                found = _answer_batch(model, tokenizer, [prompts[index] for index in batch], sampling)
+                found = [""] * len(batch)
+                if most := rooms[batch[0]]:
+                    torch.manual_seed(_batch_seed(sampling.seed, start))
+                    config = generation_config(own, tokenizer, sampling, most)
+                    found = _answer_batch(model, tokenizer, [prompts[index] for index in batch], config)
                 fresh = dict(zip(batch, found, strict=True))
                 answers |= fresh
                 keep(fresh)
             progress(start + len(batch), len(order))
     return [answers[index] for index in range(len(prompts))]
+
+
+def _batches(order: Sequence[int], rooms: Sequence[int], batch_size: int) -> Iterator[tuple[int, Sequence[int]]]:
+    """Where each batch starts in the order, and its places; only answers of equal room share one.
+
+    A table of learned positions has none beyond the context, not even for an answer that waits for the others to end.
+    """
+    start = 0
+    while start < len(order):
+        end = min(start + batch_size, len(order))
+        while end > start + 1 and rooms[order[end - 1]] != rooms[order[start]]:
+            end -= 1
+        yield start, order[start:end]
+        start = end
 
 
 def render(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], goal: Goal) -> list[list[int]]:
@@ -121,23 +148,29 @@ def render(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversat
 
 
 def _answer_batch(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], sampling: Sampling
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    config: GenerationConfig,
 ) -> list[str]:
-    draw: dict[str, Any] = {"do_sample": False}
-    if sampling.temperature > 0:
-        # top_k: transformers would otherwise cut to its own default of 50, which nobody asked for.
-        draw = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-    if sampling.stop:
-        draw |= {"stop_strings": list(sampling.stop), "tokenizer": tokenizer}
     inputs = tokenizer.pad({"input_ids": [list(ids) for ids in prompts]}, padding_side="left", return_tensors="pt")
-    output = model.generate(
-        **inputs.to(model.device),
-        **draw,
-        max_new_tokens=sampling.max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    texts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [_until_stop(text, sampling.stop).strip() for text in texts]
+    stops = {"tokenizer": tokenizer} if config.stop_strings else {}
+    output = model.generate(**inputs.to(model.device), generation_config=config, **stops)
+    texts = [as_text(tokenizer, row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+    return [_until_stop(text, config.stop_strings or ()).strip() for text in texts]
+
+
+def as_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Generated tokens as text, without special tokens other than those that open and close a model's reasoning."""
+    marks = {mark for pair in MARKS for mark in pair}
+    hidden = {
+        number
+        for number, token in zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
+        if token not in marks
+    }
+    if len(hidden) == len(tokenizer.all_special_ids):
+        return str(tokenizer.decode(ids, skip_special_tokens=True))
+    return str(tokenizer.decode([number for number in ids if number not in hidden]))
 
 
 def _until_stop(text: str, stop: Sequence[str]) -> str:

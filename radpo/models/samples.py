@@ -1,4 +1,4 @@
-"""Samples and what they say of two models: prompts come in, answers with their log-likelihoods under both go out.
+"""Samples from a policy, with their log-likelihoods under it and under its reference.
 
 Answers are drawn at temperature 1 from the whole distribution, and scored on the very tokens that were drawn, so that
 means over them are unbiased estimates of expectations under the policy: of KL(policy || reference), of its entropy.
@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radpo.core.errors import ModelError
 from radpo.core.progress import Progress, no_progress
 from radpo.judges.base import GradeRequest, Judge
-from radpo.models.generation import Goal
+from radpo.models.context import context_of
+from radpo.models.decoding import end_tokens, generation_config, own_settings_aside
+from radpo.models.generation import Goal, Sampling
 from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
 from radpo.models.loading import load_model, load_tokenizer
@@ -67,6 +70,9 @@ def write_samples(
         out: a Parquet file: prompt_id, goal, sample (its number), text, tokens (drawn, the end included), ended,
             logp_policy and logp_reference (nats, given the same prompt, goal included).
         made_by: says which models and questions these are.
+
+    Raises:
+        ModelError: a prompt and max_new_tokens together are more than a model's context.
     """
     jobs = [(question, goal) for question in questions for goal in drawing.goals for _ in range(drawing.per_prompt)]
     done = 0
@@ -86,6 +92,7 @@ def write_samples(
     def rows(number: int, chunk: list[_Job]) -> list[dict[str, Any]]:
         if not loaded:
             loaded.append(_Models(policy_folder, reference_folder))
+            loaded[0].check_room(questions, drawing)
         return loaded[0].rows(chunk, drawing.max_new_tokens, seed=drawing.seed * 1_000_003 + number)
 
     identity = json.dumps([made_by, drawing.goals, drawing.per_prompt, drawing.max_new_tokens, drawing.seed,
@@ -107,6 +114,19 @@ class _Models:
         self._placement = detect_placement(self._template)
         self._policy = load_model(policy_folder)
         self._reference = None if reference_folder is None else load_model(reference_folder)
+
+    def check_room(self, questions: Sequence[Question], drawing: Drawing) -> None:
+        """Refuse samples that would be cut by the context: their lengths and log-likelihoods would be of the cut."""
+        asked = {q.question_id: max(len(self._prompt(q, goal)) for goal in drawing.goals) for q in questions}
+        longest = max(asked, key=lambda name: asked[name])
+        for model in (self._policy, self._reference):
+            tokens = None if model is None else context_of(model, self._tokenizer).tokens
+            if tokens is not None and asked[longest] + drawing.max_new_tokens > tokens:
+                raise ModelError(
+                    f"question {longest!r}: its prompt of {asked[longest]} tokens and max_new_tokens "
+                    f"{drawing.max_new_tokens} are more than the model's context of {tokens} tokens; "
+                    "lower max_new_tokens, or leave the question out"
+                )
 
     def rows(self, jobs: Sequence[_Job], max_new_tokens: int, seed: int) -> list[dict[str, Any]]:
         prompts = [self._prompt(question, goal) for question, goal, _ in jobs]
@@ -141,14 +161,16 @@ class _Models:
         import torch
 
         inputs = self._tokenizer.pad({"input_ids": list(prompts)}, padding_side="left", return_tensors="pt")
-        ends = self._policy.generation_config.eos_token_id
-        ends = set(ends) if isinstance(ends, list) else {ends}
-        with torch.inference_mode(), torch.random.fork_rng():
+        sampling = Sampling(max_new_tokens, temperature=1.0)
+        with (
+            torch.inference_mode(),
+            torch.random.fork_rng(),
+            own_settings_aside(self._policy, self._tokenizer) as own,
+        ):
             torch.manual_seed(seed)
-            output = self._policy.generate(
-                **inputs.to(self._policy.device), do_sample=True, temperature=1.0, top_p=1.0, top_k=0,
-                max_new_tokens=max_new_tokens, pad_token_id=self._tokenizer.pad_token_id,
-            )  # fmt: skip
+            config = generation_config(own, self._tokenizer, sampling, max_new_tokens)
+            output = self._policy.generate(**inputs.to(self._policy.device), generation_config=config)
+            ends = end_tokens(own, self._tokenizer)
         drawn = []
         for row in output[:, inputs["input_ids"].shape[1] :].tolist():
             end = next((place for place, token in enumerate(row) if token in ends), None)

@@ -6,10 +6,12 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from radpo.engine.graph import Function, Source, Task
+from radpo.engine.store import WORK
 from radpo.matrix.stages.common import NUMERICS, kept_between_tries, path_of, policy_folder, write_json
 
 if TYPE_CHECKING:
     from radpo.benchmarks.answers import Answers
+    from radpo.core.results import Scores
     from radpo.judges.base import Judge
     from radpo.models.backends import Backend
     from radpo.preferences.questions import Question
@@ -56,7 +58,7 @@ def _unlearning(task: Task) -> None:
 def _generate(task: Task) -> None:
     """A checkpoint and questions -> its answer to every turn of every question (`answers.jsonl`)."""
     from radpo.benchmarks.questions import load_benchmark_questions
-    from radpo.models.answers import ANSWERS, answer_questions
+    from radpo.models.answers import ANSWERS, NOTES, answer_questions
     from radpo.models.backends import with_transformers, with_vllm
     from radpo.models.generation import Sampling
 
@@ -64,7 +66,8 @@ def _generate(task: Task) -> None:
     questions = load_benchmark_questions(path_of(settings["questions"]))[: settings["limit"]]
     sampling = dict(settings["sampling"])
     by_category: dict[str, float] = sampling.pop("temperature_by_category", {})
-    batch_size, kind = sampling.pop("batch_size"), sampling.pop("backend")
+    batch_size, kind, precision = (sampling.pop(name) for name in ("batch_size", "backend", "precision"))
+    keep_reasoning = sampling.pop("keep_reasoning")
     policy = policy_folder(task)
 
     def sampling_of(question: Question, turn: int) -> Sampling:
@@ -73,10 +76,15 @@ def _generate(task: Task) -> None:
         return Sampling(**drawn, seed=settings["seed"] * 1000 + turn)
 
     def open_backend() -> Backend:
-        return with_vllm(policy) if kind == "vllm" else with_transformers(policy, batch_size=batch_size)
+        if kind == "vllm":
+            return with_vllm(policy, precision=precision)
+        return with_transformers(policy, batch_size=batch_size, precision=precision)
 
     with kept_between_tries(task, ANSWERS) as out:
-        answer_questions(questions, open_backend, sampling_of, out.parent, progress=task.progress)
+        answer_questions(
+            questions, open_backend, sampling_of, out.parent, keep_reasoning=keep_reasoning, progress=task.progress
+        )
+    (task.out / WORK / NOTES).replace(task.out / NOTES)
 
 
 def _baseline(task: Task, questions: list[Question]) -> tuple[str, Answers]:
@@ -88,6 +96,17 @@ def _baseline(task: Task, questions: list[Question]) -> tuple[str, Answers]:
     if "baseline_outputs" in settings:
         return load_outputs(path_of(settings["baseline_outputs"]), questions)
     return settings["baseline"], load_answers(task.inputs["baseline_answers"] / "answers.jsonl", questions)
+
+
+def _noted(task: Task, found: Scores) -> Scores:
+    """The scores of answers, with what is to be said of how those, and the baseline's, came about."""
+    from radpo.models.answers import answer_notes
+
+    benchmark, notes = found.results[0].benchmark, list(found.notes)
+    for name, whose in (("answers", ""), ("baseline_answers", "the baseline: ")):
+        if name in task.inputs:
+            notes += [f"{benchmark}: {whose}{note}" for note in answer_notes(task.inputs[name])]
+    return replace(found, notes=tuple(notes))
 
 
 def _alpaca_eval(task: Task) -> None:
@@ -108,7 +127,7 @@ def _alpaca_eval(task: Task) -> None:
     of_judge = judge_bias(judge, pairs, annotations, settings["swap_check"]).results(BENCHMARK)
     reference = settings["reference"]
     found = scores(annotations, goal=settings["goal"], reference_dir=None if reference is None else path_of(reference))
-    write_scores(replace(found, results=(*found.results, *of_judge)), task.out)
+    write_scores(_noted(task, replace(found, results=(*found.results, *of_judge))), task.out)
     _note_usage(task, judge)
 
 
@@ -129,7 +148,7 @@ def _mt_bench(task: Task) -> None:
     )  # fmt: skip
     found = scores(judgments, questions=questions, answers=answers, goal=settings["goal"])
     of_judge = judge_bias(judgments, answers).results(BENCHMARK)
-    write_scores(replace(found, results=(*found.results, *of_judge)), task.out)
+    write_scores(_noted(task, replace(found, results=(*found.results, *of_judge))), task.out)
     _note_usage(task, judge)
 
 
@@ -154,7 +173,7 @@ def _arena_hard(task: Task) -> None:
         q.question_id: (q.turns[0], outputs[q.question_id][0], baseline_outputs[q.question_id][0]) for q in questions
     }
     found = scores(battles, score(battles, rounds=settings["resamples"]), model, texts=texts, goal=settings["goal"])
-    write_scores(replace(found, results=(*found.results, *bias.results(BENCHMARK))), task.out)
+    write_scores(_noted(task, replace(found, results=(*found.results, *bias.results(BENCHMARK)))), task.out)
     _note_usage(task, judge)
 
 
@@ -198,7 +217,7 @@ def _note_usage(task: Task, judge: Judge) -> None:
 SCORING = {
     "likelihood": Function(_likelihood, version=3, packages=NUMERICS, resumable=True),
     "unlearning": Function(_unlearning, version=2),
-    "generate": Function(_generate, version=2, packages=NUMERICS, resumable=True),
+    "generate": Function(_generate, version=3, packages=NUMERICS, resumable=True),
     "alpaca-eval": Function(_alpaca_eval, version=3, packages=("alpaca-eval",)),
     "mt-bench": Function(_mt_bench, version=3),
     "arena-hard": Function(_arena_hard, version=1, packages=("scikit-learn",)),
