@@ -308,7 +308,7 @@ def test_the_whole_study_runs_at_toy_size(tmp_path: Path) -> None:
 
 
 def test_seed_means_are_what_the_page_says() -> None:
-    from radpo.report.claims_page import spoken
+    from page import spoken
 
     found = mean([1.0, 2.0, 3.0])
     assert spoken(found) == "2.00 [-0.48, 4.48]"
