@@ -58,7 +58,7 @@ def load_plugin(group: str, entry: EntryPoint, kind: type[T]) -> T:
     try:
         found = entry.load()
     # A foreign package may fail in any way when it is imported, and even leave the interpreter.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{place} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(found, kind):
         raise ConfigError(f"{place} is no {kind.__name__}, but {type(found).__name__}")
@@ -73,7 +73,9 @@ def find_plugin(group: str, name: str, kind: type[T], *, what: str) -> T:
     """
     entries = plugin_entries(group)
     if name not in entries:
-        raise ConfigError(f"{what} {name!r}: no such {what}; there are {', '.join(entries)}{did_you_mean(name, entries)}")
+        raise ConfigError(
+            f"{what} {name!r}: no such {what}; there are {', '.join(entries)}{did_you_mean(name, entries)}"
+        )
     return load_plugin(group, entries[name], kind)
 
 
