@@ -117,13 +117,13 @@ def test_examples_show_what_was_asked_and_answered(outcome):
     assert text.output == outcome.samples["sums"][0]["resps"][0][0]
 
 
-def direct(place, **settings):
+def direct(place, model="model", **settings):
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     return simple_evaluate(
-        model=HFLM(pretrained=str(place / "model"), device="cpu", dtype="float32", batch_size=4),
+        model=HFLM(pretrained=str(place / model), device="cpu", dtype="float32", batch_size=4),
         task_manager=TaskManager(include_path=str(place / "tasks"), include_defaults=False),
         apply_chat_template=True, **settings,
     )  # fmt: skip
@@ -251,3 +251,68 @@ def test_a_group_with_its_own_figure_is_primary_in_place_of_its_tasks():
     assert [name for name, result in results.items() if result.primary] == ["both"]
     assert results["two"].stderr is None
     assert results["both"].n == 8
+
+
+# --- the context
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory, place) -> Path:
+    """The same model with a context of 100 tokens, and a generation config that would change what is generated."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("short")
+    config = AutoConfig.from_pretrained(place / "model")
+    config.max_position_embeddings = 100
+    AutoModelForCausalLM.from_pretrained(place / "model", config=config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(place / "model").save_pretrained(folder)
+    (folder / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": 0, "pad_token_id": 1, "repetition_penalty": 9.0, "min_new_tokens": 3})
+    )
+    return folder
+
+
+@pytest.mark.parametrize(("task", "generated"), [("sums", 4), ("colours", 0)])
+def test_prompts_that_lm_eval_cuts_are_counted_and_shown_as_read(place, short, tmp_path, task, generated):
+    from transformers import AutoTokenizer
+
+    tasks = tmp_path / "tasks"
+    write_tasks(tasks)
+    rows = [{"question": "x" * size, "answer": size % 3 if task == "colours" else "0"} for size in (5, 20, 120)]
+    write_rows(tasks / ("data/colours.jsonl" if task == "colours" else "sums.jsonl"), rows)
+    outcome = run(short, [f"{task}:0"], tasks, batch_size=3, precision="float32")
+    given = scores(outcome)
+    tokenizer = AutoTokenizer.from_pretrained(short)
+    whole = f"<user>{'x' * 120}</s><assistant>"
+    ids = tokenizer(whole)["input_ids"]
+    longest = max(len(tokenizer(text)["input_ids"]) for text in ("red", "green", "blue"))
+    kept = 100 - generated if generated else 100 + 1 - longest
+    example = next(e for e in given.examples if e.example_id == "2")
+    assert example.prompt == tokenizer.decode(ids[-kept:])
+    detail = json.loads(example.detail)
+    assert (detail["prompt_tokens"], detail["prompt_tokens_cut"]) == (len(ids), len(ids) - kept)
+    (note,) = [note for note in given.notes if "did not fit" in note]
+    assert note.startswith(f"academic, {task}: 1 of 3 prompts did not fit the model's context")
+    assert f"(up to {len(ids) - kept} of {len(ids)})" in note
+    others = [e for e in given.examples if e.example_id != "2"]
+    assert [e.prompt for e in others] == [f"<user>{'x' * size}</s><assistant>" for size in (5, 20)]
+    assert all("prompt_tokens_cut" not in json.loads(e.detail) for e in others)
+
+
+def test_values_of_cut_prompts_are_lm_evals_and_generated_text_follows_the_task_alone(place, short, monkeypatch):
+    monkeypatch.chdir(place / "tasks")
+    ours = run(short, ["colours:3", "sums"], place / "tasks", batch_size=4, precision="float32")
+    theirs = direct(place, short, tasks=["colours"], num_fewshot=3)
+    assert len(ours.cuts) == 18
+    assert ours.lm_eval_results["results"]["colours"] == theirs["results"]["colours"]
+    plain = run(place / "model", ["sums"], place / "tasks", precision="float32")
+    assert [s["resps"] for s in ours.samples["sums"]] == [s["resps"] for s in plain.samples["sums"]]
+    leaking = direct(place, short, tasks=["sums"])
+    assert [s["resps"] for s in ours.samples["sums"]] != [s["resps"] for s in leaking["samples"]["sums"]]
+
+
+def test_a_task_that_generates_more_than_the_context_is_refused_before_work_begins(place, short, tmp_path):
+    tasks = write_tasks(tmp_path / "tasks")
+    (tasks / "sums.yaml").write_text(TEXT_TASK.replace("max_gen_toks: 4", "max_gen_toks: 100"))
+    with pytest.raises(ModelError, match=r"task sums: it generates up to 100 tokens, and the model's context of 100"):
+        run(short, ["sums"], tasks)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from radpo.core.errors import ConfigError, DataError, ModelError
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores, write_scores
+from radpo.models.context import context_tokens
 from radpo.models.generation import Goal
 from radpo.models.loading import Precision, load_tokenizer, torch_dtype
+from radpo.models.prompt_cuts import Asked, Cut, cut_note, cut_of
 from radpo.preferences.goals import is_goal_aware
 
 if TYPE_CHECKING:
@@ -35,10 +37,11 @@ NAMED = {"paper": PAPER}
 
 @dataclass(frozen=True)
 class AcademicRun:
-    """What lm-eval returned: its results document (JSON-serialisable), and its samples by task."""
+    """What lm-eval returned: its results document (JSON-serialisable), its samples by task, and what it cut off."""
 
     lm_eval_results: Mapping[str, Any]
     samples: Mapping[str, Sequence[Mapping[str, Any]]]
+    cuts: Mapping[Asked, Cut] = field(default_factory=dict)
 
 
 def run(
@@ -67,13 +70,16 @@ def run(
     Raises:
         ConfigError: there is no such task.
         DataError: a task's data set cannot be loaded.
-        ModelError: the checkpoint has no chat template, or a goal is asked of one that takes none.
+        ModelError: the checkpoint has no chat template, or a goal is asked of one that takes none; or a task generates
+            more than the checkpoint's context holds.
     """
     import datasets
     import torch
     from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
     from lm_eval.utils import handle_non_serializable
+    from transformers import AutoConfig
+
+    from radpo.models.lm_eval import CountingHFLM, check_generation_room
 
     wanted, folders = _wanted(tasks, include_path)
     tasks = list(wanted)
@@ -95,12 +101,15 @@ def run(
     tokenizer.chat_template = _asking_for(goal, str(tokenizer.chat_template))
     children = {child for names in loaded["group_map"].values() for child in names}
     specs = [item for name, item in {**loaded["groups"], **loaded["tasks"]}.items() if name not in children]
-    model = HFLM(
+    context = context_tokens(AutoConfig.from_pretrained(model_folder), tokenizer)
+    check_generation_room(loaded["tasks"], context)
+    model = CountingHFLM(
         pretrained=str(model_folder),
         tokenizer=tokenizer,
         device="cuda" if torch.cuda.is_available() else "cpu",
         dtype=torch_dtype(precision),
         batch_size=batch_size,
+        max_length=context,
         trust_remote_code=False,
     )
     document = simple_evaluate(
@@ -113,14 +122,14 @@ def run(
     )
     samples = document.pop("samples")
     progress(len(tasks), len(tasks))
-    return AcademicRun(json.loads(json.dumps(document, default=handle_non_serializable)), samples)
+    return AcademicRun(json.loads(json.dumps(document, default=handle_non_serializable)), samples, model.cuts)
 
 
 def scores(run: AcademicRun) -> Scores:
     """lm-eval's own values and standard errors as results, and a row a document.
 
     Each task's primary metric is the first of its `metric_list`, under its first filter; a group with a figure of its
-    own is primary in place of its tasks. Per-document rows hold the primary metric.
+    own is primary in place of its tasks. Per-document rows hold the primary metric, and the prompt as it was read.
     """
     document = run.lm_eval_results
     groups = document.get("groups", {})
@@ -139,7 +148,8 @@ def scores(run: AcademicRun) -> Scores:
                 continue
             results.append(_result(name, key, document, primary=key == primary and name not in inside))
         if name in run.samples:
-            rows = list(_examples(name, primary, run.samples[name]))
+            notes += cut_note(name, run.cuts, run.samples[name])
+            rows = list(_examples(name, primary, run.samples[name], run.cuts))
             examples += rows
             if not rows:
                 notes.append(f"academic, {name}: {primary} is no figure of single documents, so there are no examples.")
@@ -323,7 +333,9 @@ def _metric_name(key: str) -> str:
     return key.removesuffix(",none")
 
 
-def _examples(task: str, key: str, samples: Sequence[Mapping[str, Any]]) -> Iterator[Example]:
+def _examples(
+    task: str, key: str, samples: Sequence[Mapping[str, Any]], cuts: Mapping[Asked, Cut]
+) -> Iterator[Example]:
     import numpy as np
 
     metric, filter_name = key.split(",", 1)
@@ -332,11 +344,14 @@ def _examples(task: str, key: str, samples: Sequence[Mapping[str, Any]]) -> Iter
         if sample["filter"] != filter_name or not isinstance(value, Real | np.bool_):
             continue
         output, detail = _output(sample)
+        cut = cut_of(cuts, sample)
+        if cut is not None:
+            detail |= {"prompt_tokens": cut.of, "prompt_tokens_cut": cut.tokens}
         yield Example(
             benchmark=BENCHMARK,
             subset=task,
             example_id=str(sample["doc_id"]),
-            prompt=str(sample["arguments"][0][0]),
+            prompt=str(sample["arguments"][0][0]) if cut is None else cut.read,
             output=output,
             baseline_output=None,
             metric=_metric_name(key),

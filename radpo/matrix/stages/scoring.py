@@ -221,5 +221,5 @@ SCORING = {
     "alpaca-eval": Function(_alpaca_eval, version=3, packages=("alpaca-eval",)),
     "mt-bench": Function(_mt_bench, version=3),
     "arena-hard": Function(_arena_hard, version=1, packages=("scikit-learn",)),
-    "academic": Function(_academic, version=2, packages=(*NUMERICS, "lm-eval")),
+    "academic": Function(_academic, version=3, packages=(*NUMERICS, "lm-eval")),
 }
