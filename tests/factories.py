@@ -77,3 +77,24 @@ def alpaca_leaderboard_row(real_data: Path, model: str) -> dict[str, float]:
     with (real_data / "alpaca_eval2" / "leaderboard.csv").open() as stream:
         (row,) = [row for row in csv.DictReader(stream) if row[""] == model]
     return {name: float(value) for name, value in row.items() if value and name not in ("", "mode")}
+
+
+def write_plugin(site: Path, name: str, entries: dict[str, str], **modules: str) -> Path:
+    """A package as pip leaves it in a folder of installed packages.
+
+    Args:
+        entries: the lines of each entry point group, by group: {"radpo.judges": "lengths = lengths:KIND"}.
+        modules: the source of each module by its name; a name with two underscores is a module of a package.
+
+    Returns:
+        `site`, to be put on the path.
+    """
+    metadata = site / f"{name.replace('-', '_')}-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("".join(f"[{group}]\n{lines}\n" for group, lines in entries.items()))
+    for module, source in modules.items():
+        path = site.joinpath(*module.split("__")).with_suffix(".py")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(source)
+    return site

@@ -13,15 +13,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from factories import scored_pairs, write_model
+from factories import scored_pairs, write_model, write_plugin
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from radpo.cli.main import app
 from radpo.core.errors import ConfigError, DataError, ServiceError
 from radpo.core.progress import Progress, no_progress
-from radpo.judges import lookup
-from radpo.judges.base import Grade, GradeRequest
+from radpo.judges.base import Grade, GradeRequest, JudgeKind
 from radpo.preferences.writing import write_preferences
 
 
@@ -172,19 +171,14 @@ class LengthJudge:
         return [Grade(min(10.0, float(len(request.response))), f"by {self.model} \ud800") for request in requests]
 
 
-class Entry:
-    """An installed entry point."""
-
-    name = value = "length"
-
-    def load(self) -> Any:
-        return lookup.JudgeKind(LengthSettings, LengthJudge, frozenset({"api_key"}))
+KIND = JudgeKind(LengthSettings, LengthJudge, frozenset({"api_key"}))
 
 
 def test_any_installed_judge_scores_and_goes_on_after_it_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "entry_points", lambda group: [Entry()] if group == "radpo.judges" else [])
+    write_plugin(tmp_path / "site", "length", {"radpo.judges": f"length = {__name__}:KIND"})
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
     asked = [{"role": "user", "content": "?"}]
     rows = [
         {"prompt_id": f"q{n // 4}", "sample": n % 4, "prompt": asked, "response": "x" * (n % 4 + 1)} for n in range(20)
@@ -208,7 +202,7 @@ def test_any_installed_judge_scores_and_goes_on_after_it_failed(
         assert len(made) == count
         assert all(row["score_chosen"] > row["score_rejected"] for row in made)
         assert call("validate", tmp_path / f"{rule}.parquet").exit_code == 0
-    with pytest.raises(ConfigError, match=r"no such judge; there are verifier, openai, reward-model, length"):
+    with pytest.raises(ConfigError, match=r"no such judge; there are openai, reward-model, verifier, length"):
         call("score", samples, "--out", out, "--judge", "nobody")
     with pytest.raises(ConfigError, match=r"judge length, model: Field required"):
         call("score", samples, "--out", out, "--judge", "length")

@@ -11,12 +11,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from cheap_stages import COUNT, InlinePool, Watcher, run_inline, stage
+from factories import write_plugin
 from run_cheap import graph
 
 from radpo.core.errors import ConfigError
@@ -237,14 +237,22 @@ def test_a_resumable_stage_goes_on_after_a_kill(tmp_path: Path) -> None:
 
 
 def test_an_executor_that_is_none_is_named_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="--executor 'slurm': no such executor; there are local, ray"):
+    with pytest.raises(ConfigError, match="executor 'slurm': no such executor; there are local, ray"):
         find_executor("slurm")
 
 
-def test_an_executor_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = EntryPoint("inline", "cheap_stages:InlinePool", "radpo.executors")
-    monkeypatch.setattr("radpo.engine.executors.entry_points", lambda group: [theirs] if group == theirs.group else [])
-    assert find_executor("inline") is InlinePool
+def test_an_executor_of_another_package_is_found_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = (
+        "from cheap_stages import InlinePool\nfrom radpo.core.plugins import NoSettings\n"
+        "from radpo.engine.executors import Executor\n"
+        "EXECUTOR = Executor('inline', NoSettings, lambda store, jobs, settings: InlinePool(store))\n"
+    )
+    write_plugin(tmp_path, "inline", {"radpo.executors": "inline = inline_executor:EXECUTOR"}, inline_executor=module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    executor = find_executor("inline")
+    assert isinstance(executor.make(Store(tmp_path), None, executor.Settings()), InlinePool)
 
 
 def test_a_stage_that_no_node_could_hold_is_refused_instead_of_waited_for() -> None:

@@ -16,11 +16,10 @@ from fault_server import FaultServer
 from radpo.clients.chat import Chat
 from radpo.clients.endpoint import Endpoint
 from radpo.core.errors import ConfigError, DataError, ModelError
-from radpo.judges import lookup
 from radpo.judges.annotator import annotate_pairs
 from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, compare
 from radpo.judges.fastchat import NEED_REFERENCE, grading, load_prompts, pairing, rating, winner
-from radpo.judges.lookup import JudgeKind, NoSettings, check_settings, find_judge, split_settings
+from radpo.judges.lookup import check_settings, find_judge, split_settings
 from radpo.judges.openai import OpenAIJudge, OpenAISettings
 from radpo.judges.quality import agreement, bias, both_orders, spearman, turned_back, verdict
 from radpo.judges.reward_model import RewardModelJudge, RewardModelSettings
@@ -353,7 +352,7 @@ def test_agreement_and_kappa_equal_scikit_learns_and_scipys():
 
 def test_judges_are_found_by_name_and_wrong_settings_named():
     assert isinstance(find_judge("verifier"), Verifier)
-    with pytest.raises(ConfigError, match="no such judge; there are verifier, openai, reward-model"):
+    with pytest.raises(ConfigError, match="no such judge; there are openai, reward-model, verifier"):
         find_judge("oracle")
     with pytest.raises(ConfigError, match="judge openai: no setting 'modle'; allowed: model, base_url"):
         find_judge("openai", {"model": "m", "modle": "m"})
@@ -361,26 +360,6 @@ def test_judges_are_found_by_name_and_wrong_settings_named():
         find_judge("openai", {"model": "m", "concurrency": 0})
     with pytest.raises(ConfigError, match="judge openai, model"):
         find_judge("openai")
-
-
-def test_a_package_adds_its_judge_by_an_entry_point(monkeypatch):
-    @dataclass
-    class Entry:
-        name: str
-        found: object
-        value: str = "package:thing"
-
-        def load(self):
-            return self.found
-
-    kind = JudgeKind(NoSettings, lambda settings: Lengths())
-    monkeypatch.setattr(
-        lookup, "entry_points", lambda group: [Entry("lengths", kind)] if group == "radpo.judges" else []
-    )
-    assert find_judge("lengths").name == "lengths"
-    monkeypatch.setattr(lookup, "entry_points", lambda group: [Entry("odd", Lengths())])
-    with pytest.raises(ConfigError, match="package:thing is not a radpo JudgeKind"):
-        find_judge("odd")
 
 
 def test_only_what_can_change_a_verdict_counts(tmp_path):

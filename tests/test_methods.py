@@ -21,7 +21,7 @@ from radpo.matrix.expand import Plan, expand
 from radpo.matrix.loading import load_matrix
 from radpo.preferences.writing import write_preferences
 from radpo.training.settings import TrainingSettings
-from radpo.training.variants import BUILT_IN, find_variant
+from radpo.training.variants import find_variant, variant_names
 
 ROOT = Path(__file__).parents[1]
 SCORES = [(9.0, 3.0), (7.0, 6.0), (10.0, 1.0), (5.0, 4.0), (8.0, 2.0), (6.0, 5.0)]
@@ -86,7 +86,7 @@ def test_implicit_rewards_come_from_a_dpo_policy_of_the_same_seed(tmp_path: Path
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store, Path]:
     """A run of every built-in method, through the command line."""
     folder = tmp_path_factory.mktemp("methods")
-    methods = {name: None for name in BUILT_IN if name != "base"}
+    methods = {name: None for name in variant_names() if name != "base"}
     lora = {"method": "dpo", "training": {"lora": {"r": 4, "alpha": 16, "targets": ["q_proj", "v_proj"]}}}
     matrix = write_matrix(folder, {**methods, "dpo-lora": lora}, track=1)
     command = [sys.executable, "-m", "radpo", "run", str(matrix), "--out", str(folder / "run")]
@@ -99,7 +99,7 @@ def test_every_method_trains_and_is_measured(ran: tuple[Plan, Store, Path]) -> N
     plan, store, out = ran
     results = pd.read_parquet(out / "results.parquet")
     trained = {cell.variant for cell in plan.cells if cell.train is not None}
-    assert trained == {*BUILT_IN, "dpo-lora"} - {"base"}
+    assert trained == {*variant_names(), "dpo-lora"} - {"base"}
     assert set(results[results["benchmark"] == "unlearning"]["variant"]) == {*trained, "base"}
     training = pd.read_parquet(out / "training.parquet")
     assert set(training["variant"]) == trained
@@ -211,7 +211,8 @@ def test_a_users_variants_appear_in_a_matrix(installed: Path, tmp_path: Path, mo
 
 
 def test_a_method_that_does_not_exist_is_named_with_those_that_do() -> None:
-    with pytest.raises(ConfigError, match="method 'rado': no such variant; there are base, dpo, ra-dpo"):
+    known = "base, cond-sft, dpo, dpo-norm, half-ra, ira, ra-attributes, ra-dpo"
+    with pytest.raises(ConfigError, match=f"method 'rado': no such variant; there are {known}; did you mean"):
         find_variant("rado")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from radpo.cli.options import Json, print_json, quiet_libraries
+from radpo.cli.options import Json, parse_pairs, print_json, quiet_libraries
 
 if TYPE_CHECKING:
     from radpo.engine.store import Store
@@ -32,10 +32,20 @@ def run(
     matrix: MatrixFile,
     out: OutFolder = None,
     store: StorePlace = None,
-    executor: Annotated[str, typer.Option(help="local (processes), ray, or an installed one.")] = "local",
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            help="local (processes), ray, or an installed one; the matrix file's `executor`, else local, unless given."
+        ),
+    ] = None,
+    executor_set: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of the executor, over the matrix file's. Repeat."),
+    ] = None,
     jobs: Jobs = None,
     address: Annotated[
-        str | None, typer.Option(help="A Ray cluster's address, or `auto`; one on this machine unless given.")
+        str | None,
+        typer.Option(help="Short for --executor-set address=…: a Ray cluster's, or `auto`; one here unless given."),
     ] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="After a failure, still do all that does not depend on it.")
@@ -48,7 +58,7 @@ def run(
     compute each stage once. With --jobs N the cores are divided among N stages at once.
     """
     from radpo.cli.console import MatrixView
-    from radpo.engine.executors import find_executor
+    from radpo.engine.executors import choose_executor
     from radpo.matrix.estimate import estimate
     from radpo.matrix.expand import expand
     from radpo.matrix.loading import load_matrix
@@ -60,7 +70,10 @@ def run(
     if dry_run:
         _print_plan(plan_, kept, "here", jobs, as_json=False)
         return
-    make_pool = find_executor(executor)
+    options = parse_pairs("--executor-set", executor_set or [])
+    if address is not None:
+        options["address"] = address
+    make_pool = choose_executor(plan_.matrix.executor, executor, options)
     quiet_libraries()
     missing = [stage for stage in plan_.stages if not kept.has(stage)]
     expected = estimate(missing, kept, NOMINAL, jobs or 1, plan_.matrix.stated)
@@ -70,7 +83,7 @@ def run(
             folder,
             kept,
             view,
-            lambda: make_pool(kept, jobs, address),
+            lambda: make_pool(kept, jobs),
             keep_going=keep_going,
             weights=expected.seconds_by_key(),
             notes=expected.notes_by_key(),

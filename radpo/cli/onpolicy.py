@@ -83,13 +83,16 @@ def data_score(
 ) -> None:
     """Have a judge or a reward model score every sample. Interrupted, the same command goes on where it stopped."""
     from radpo.cli.console import progress_bar
-    from radpo.judges.lookup import check_settings, find_judge, judge_kinds
+    from radpo.judges.lookup import check_settings, find_judge, split_settings
     from radpo.preferences.onpolicy import score
 
     quiet_libraries()
     settings = parse_pairs("--judge-set", judge_set)
     # What cannot change a score, such as a key, is no part of what makes a call the same.
-    counted = check_settings(judge, settings).model_dump_json(exclude=set(judge_kinds()[judge].hints))
+    parts = split_settings(judge, check_settings(judge, settings))
+    counted = check_settings(judge, settings).model_dump_json(exclude=set(parts.hints))
+    if parts.code is not None:
+        counted += f" {parts.code}"
     with progress_bar("scoring") as progress:
         score(samples, find_judge(judge, settings), out, chunk=chunk, made_by=f"{judge} {counted}", progress=progress)
     print(out)

@@ -1,18 +1,23 @@
 """What installed packages add to radpo: variants, benchmarks, judges and executors, found by entry points.
 
 radpo's own are found the same way. A package is imported only when something of it is asked for, and one that cannot
-be imported never hinders the others: it is warned about once, by name.
+be imported, or whose metadata cannot be read, never hinders the others: it is warned about once, by name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
+import sys
 import warnings
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
 
 from radpo.core.errors import ConfigError
 from radpo.core.suggestions import did_you_mean
@@ -25,9 +30,24 @@ class PluginWarning(UserWarning):
     """An installed package's plug-in cannot be used."""
 
 
+class NoSettings(BaseModel):
+    """The settings of a plug-in that has none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 def plugin_entries(group: str) -> dict[str, EntryPoint]:
-    """The entry points of a group by name, radpo's own first; of two with one name radpo's own, else the first."""
-    entries = sorted(entry_points(group=group), key=lambda entry: (not is_own(entry), entry.name))
+    """The entry points of a group by name, radpo's own first; of two with one name radpo's own, else the first.
+
+    Raises:
+        ConfigError: radpo's own are not there, because its installed metadata are an older version's.
+    """
+    entries = sorted(_readable_entries(group), key=lambda entry: (not is_own(entry), entry.name))
+    if not entries or not is_own(entries[0]):
+        raise ConfigError(
+            f"radpo's installed metadata name none of its own {group}: they are of another version than its code; "
+            "install it again (pip install -e . in a source tree)"
+        )
     found: dict[str, EntryPoint] = {}
     for entry in entries:
         if entry.name not in found:
@@ -40,16 +60,20 @@ def plugin_entries(group: str) -> dict[str, EntryPoint]:
 
 def is_own(entry: EntryPoint) -> bool:
     """Whether an entry point is one of radpo's own."""
-    return entry.module.split(".")[0] == OWN
+    return _top_package(entry) == OWN
 
 
 def package_of(entry: EntryPoint) -> str:
     """The distribution that an entry point comes from, with its version, as messages name it."""
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.module
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value.partition(":")[0]
 
 
-def load_plugin(group: str, entry: EntryPoint, kind: type[T]) -> T:
+def load_plugin(group: str, entry: EntryPoint, kind: type[T], adapt: Callable[[Any], Any] | None = None) -> T:
     """What an entry point leads to.
+
+    Args:
+        adapt: makes a `kind` of other things that an entry point of the group may lead to; what it returns as it was
+            is refused.
 
     Raises:
         ConfigError: it cannot be imported, whatever the reason, or is not of the kind; the message names the package.
@@ -60,23 +84,37 @@ def load_plugin(group: str, entry: EntryPoint, kind: type[T]) -> T:
     # A foreign package may fail in any way when it is imported, and even leave the interpreter.
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{place} cannot be loaded: {type(error).__name__}: {error}") from error
+    if adapt is not None and not isinstance(found, kind):
+        found = adapt(found)
     if not isinstance(found, kind):
         raise ConfigError(f"{place} is no {kind.__name__}, but {type(found).__name__}")
     return found
 
 
-def find_plugin(group: str, name: str, kind: type[T], *, what: str) -> T:
-    """The plug-in of that name; `what` is what messages call it (`judge`).
+def find_plugin(
+    group: str,
+    name: str,
+    kind: type[T],
+    *,
+    what: str,
+    key: str | None = None,
+    adapt: Callable[[Any], Any] | None = None,
+) -> T:
+    """The plug-in of that name.
+
+    Args:
+        what: what messages call it, such as `judge`.
+        key: the key or option that names it, where that is called otherwise (`method` of a variant).
+        adapt: as `load_plugin` takes it.
 
     Raises:
         ConfigError: there is none of that name (the message lists those there are), or it cannot be loaded.
     """
     entries = plugin_entries(group)
     if name not in entries:
-        raise ConfigError(
-            f"{what} {name!r}: no such {what}; there are {', '.join(entries)}{did_you_mean(name, entries)}"
-        )
-    return load_plugin(group, entries[name], kind)
+        known, hint = ", ".join(entries), did_you_mean(name, entries)
+        raise ConfigError(f"{key or what} {name!r}: no such {what}; there are {known}{hint}")
+    return load_plugin(group, entries[name], kind, adapt)
 
 
 def load_plugins(group: str, kind: type[T]) -> dict[str, T]:
@@ -92,7 +130,44 @@ def load_plugins(group: str, kind: type[T]) -> dict[str, T]:
     return found
 
 
-@cache
+def check_settings(place: str, model: type[BaseModel], settings: Mapping[str, Any]) -> Any:
+    """A plug-in's settings as its own model has them; `place` is what messages call it (`judge openai`).
+
+    Raises:
+        ConfigError: a setting is wrong; the message names it and what is allowed.
+    """
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        # A misspelt setting that is required is missing, too; its spelling is what to tell.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        where = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            allowed = ", ".join(model.model_fields) or "none"
+            hint = did_you_mean(where, model.model_fields)
+            raise ConfigError(f"{place}: no setting {where!r}; allowed: {allowed}{hint}") from error
+        at = f"{place}, {where}" if where else place
+        raise ConfigError(f"{at}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def choice_schema(
+    handler: GetJsonSchemaHandler, settings: Mapping[str, type[BaseModel]], *, default: str
+) -> dict[str, Any]:
+    """The JSON schema of a key that chooses a plug-in: its name, or a mapping of `kind` and its own settings.
+
+    Args:
+        settings: each plug-in's settings by its name.
+        default: the kind of a mapping that names none.
+    """
+    choices: list[dict[str, Any]] = [{"type": "string", "enum": list(settings)}]
+    for name, model in settings.items():
+        found = handler.resolve_ref_schema(handler(model.__pydantic_core_schema__))
+        kind = {"const": name, **({"default": name} if name == default else {})}
+        required = [*([] if name == default else ["kind"]), *found.get("required", [])]
+        choices.append({**found, "properties": {"kind": kind, **found.get("properties", {})}, "required": required})
+    return {"anyOf": choices}
+
+
 def plugin_code(entry: EntryPoint) -> str | None:
     """What tells a plug-in's code in a stage's key: package, version and a hash of its source; None for radpo's own.
 
@@ -100,16 +175,75 @@ def plugin_code(entry: EntryPoint) -> str | None:
     """
     if is_own(entry):
         return None
-    top = entry.module.split(".")[0]
-    spec = importlib.util.find_spec(top)
+    top = _top_package(entry)
     digest = hashlib.sha256()
-    for root in [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []:
-        for file in sorted(root.rglob("*.py")):
-            digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
-    if spec and spec.origin and not spec.submodule_search_locations:
-        digest.update(Path(spec.origin).read_bytes())
+    for name, path in _python_files(top):
+        status = path.stat()
+        digest.update(f"{name}\0{_file_hash(path, status.st_mtime_ns, status.st_size)}\0".encode())
     version = f"{entry.dist.name}=={entry.dist.version}" if entry.dist else top
     return f"{version} {entry.value} sha256:{digest.hexdigest()}"
+
+
+def _top_package(entry: EntryPoint) -> str:
+    """Not `entry.module`, which fails on a value that is no place in a module."""
+    return entry.value.partition(":")[0].strip().split(".")[0]
+
+
+def _python_files(top: str) -> Iterator[tuple[str, Path]]:
+    """The Python files of a top-level package or module, without importing it, by name within it."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return
+    if spec.submodule_search_locations:
+        for root in map(Path, spec.submodule_search_locations):
+            yield from ((path.relative_to(root).as_posix(), path) for path in sorted(root.rglob("*.py")))
+    elif spec.origin and Path(spec.origin).is_file():
+        yield top, Path(spec.origin)
+
+
+@cache
+def _file_hash(path: Path, modified_ns: int, size: int) -> str:
+    """Time and size are arguments so that a file that has changed is read again."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _readable_entries(group: str) -> list[EntryPoint]:
+    return list(_read_entries(group, tuple((folder, _modified(folder)) for folder in sys.path)))
+
+
+def _modified(folder: str) -> int:
+    try:
+        return os.stat(folder or ".").st_mtime_ns  # noqa: PTH116 - many times a second, and without a Path
+    except OSError:
+        return 0
+
+
+@cache
+def _read_entries(group: str, path: tuple[tuple[str, int], ...]) -> list[EntryPoint]:
+    """The entry points of a group; where one distribution's metadata cannot be parsed, those of all others.
+
+    Args:
+        path: where packages are looked for and when each place last changed, so that what is installed meanwhile is
+            found; reading all metadata takes 10 ms, and a matrix asks hundreds of times.
+    """
+    try:
+        return list(entry_points(group=group))
+    except Exception:  # noqa: BLE001 - the parser fails on another's broken file in ways of its own
+        return [entry for distribution in distributions() for entry in _entries_of(distribution, group)]
+
+
+def _entries_of(distribution: Any, group: str) -> list[EntryPoint]:
+    try:
+        return [entry for entry in distribution.entry_points if entry.group == group]
+    except Exception as error:  # noqa: BLE001 - as above
+        _warn_once(
+            f"the entry points of {distribution.metadata['Name']} cannot be read: {type(error).__name__}: {error}; "
+            "everything else works without them"
+        )
+        return []
 
 
 _WARNED: set[str] = set()

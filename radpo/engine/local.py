@@ -17,7 +17,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from radpo.core.plugins import NoSettings
 from radpo.engine.execute import Outcome, divide_threads, perform
+from radpo.engine.executors import Executor
 from radpo.engine.graph import Stage
 from radpo.engine.machine import cores, gpus
 from radpo.engine.schedule import Event
@@ -77,6 +79,9 @@ class LocalPool:
         for worker in workers:
             worker.end()
         self._workers = [None] * self.slots
+
+
+EXECUTOR = Executor("local", NoSettings, lambda store, jobs, settings: LocalPool(store, jobs or 1))
 
 
 class _Worker:

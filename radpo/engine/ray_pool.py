@@ -15,8 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from radpo.core.errors import ConfigError, ServiceError
 from radpo.engine.execute import Outcome, divide_threads, perform
+from radpo.engine.executors import Executor
 from radpo.engine.graph import Stage
 from radpo.engine.schedule import Event
 from radpo.engine.store import Store
@@ -24,6 +27,17 @@ from radpo.engine.store import Store
 NODE_DEATHS = 3
 """How often a stage is begun again because its node or its process died under it."""
 UNLIMITED = 10_000
+
+
+class RaySettings(BaseModel):
+    """The options of the executor `ray`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str | None = Field(
+        None,
+        description="A Ray cluster's address, or `auto`; one on this machine, which ends with the run, unless given.",
+    )
 
 
 class RayPool:
@@ -95,6 +109,9 @@ class RayPool:
                 ray.cancel(reference, force=True)
         self._at_work, self._cluster = {}, None
         ray.shutdown()
+
+
+EXECUTOR = Executor("ray", RaySettings, lambda store, jobs, settings: RayPool(store, jobs, settings.address))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def run_cell(matrix: Path, variant: str, out: Path, *, seed: int | None = None, 
         StageError: a stage failed.
     """
     from radpo.cli.console import MatrixView
-    from radpo.engine.executors import find_executor
+    from radpo.engine.local import LocalPool
     from radpo.engine.shared import open_store
     from radpo.matrix.expand import expand
     from radpo.matrix.loading import load_matrix
@@ -37,7 +37,7 @@ def run_cell(matrix: Path, variant: str, out: Path, *, seed: int | None = None, 
     plan = expand(_narrowed(load_matrix(matrix), variant, seed))
     kept = open_store(store or os.environ.get("RADPO_STORE") or str(out.parent / "store"))
     with MatrixView(len(plan.stages), {}) as view:
-        run_matrix(plan, out, kept, view, lambda: find_executor("local")(kept, 1, None))
+        run_matrix(plan, out, kept, view, lambda: LocalPool(kept, 1))
     return out
 
 

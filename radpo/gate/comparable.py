@@ -127,11 +127,16 @@ def _with_defaults(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
 
 def _hints(section: Mapping[str, Any]) -> frozenset[str]:
     """The settings of a section's judge that cannot change a verdict: limits, prices, speed."""
-    from radpo.judges.lookup import judge_kinds
+    from radpo.core.errors import ConfigError
+    from radpo.judges.lookup import find_judge_kind
 
     judge = section.get("judge") or {}
-    kind = judge_kinds().get(str(judge.get("kind")))
-    return frozenset() if kind is None else kind.hints
+    if "kind" not in judge:
+        return frozenset()
+    try:
+        return find_judge_kind(str(judge["kind"])).hints
+    except ConfigError:  # the package that the judge came from is not installed here: every setting counts
+        return frozenset()
 
 
 def _leaves(key: str, value: Any, hints: frozenset[str]) -> Iterator[tuple[str, Any]]:

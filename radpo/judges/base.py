@@ -1,13 +1,16 @@
 """The judge protocol: a judge grades responses, and may compare two at once; else its grades compare them.
 
-A package adds a judge of its own through the entry point group `radpo.judges`; see `radpo.judges.lookup`.
+Each is registered in the entry point group `radpo.judges`, as a package's own are: a name, and the `JudgeKind` that it
+points to.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
+
+from pydantic import BaseModel
 
 from radpo.core.progress import Progress, no_progress
 
@@ -96,6 +99,23 @@ class ComparingJudge(Protocol):
     def compare(self, requests: Sequence[CompareRequest], progress: Progress = no_progress) -> list[Comparison]:
         """Compare every pair, in order. Raises as `Judge.grade`."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeKind:
+    """One kind of judge.
+
+    Args:
+        settings: the pydantic model of what it may be told. Paths in it are files whose content can change a verdict.
+        make: the judge with these settings. Whatever is slow (a model, a connection) waits for the first request.
+        hints: the settings that cannot change a verdict (speed, limits, keys); no part of a stage's key.
+        models: the settings that name a model as `radpo.models.loading` finds it; they count by the model's content.
+    """
+
+    settings: type[BaseModel]
+    make: Callable[[Any], Judge]
+    hints: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
 
 
 def compare(

@@ -17,7 +17,7 @@ from radpo.core.errors import ConfigError
 from radpo.core.progress import Progress, no_progress
 from radpo.judges.annotator import annotate_pairs
 from radpo.judges.arena import arena_compare, load_arena_config
-from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest
+from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, JudgeKind
 from radpo.judges.fastchat import OPTIONS, Prompt, grading, load_prompts, pairing, rating, winner
 from radpo.models.loading import cache_folder
 
@@ -94,3 +94,6 @@ class OpenAIJudge:
     @property
     def _options(self) -> dict[str, float | int]:
         return {"temperature": self.settings.temperature, "max_tokens": self.settings.max_tokens}
+
+
+KIND = JudgeKind(OpenAISettings, OpenAIJudge, hints=HINTS)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from radpo.core.errors import ConfigError, ModelError
 from radpo.core.progress import Progress, no_progress
-from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest
+from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, JudgeKind
 
 
 class RewardModelSettings(BaseModel):
@@ -146,6 +146,9 @@ class RewardModelJudge:
             )
         rewards: list[float] = values[:, 0].tolist()
         return rewards
+
+
+KIND = JudgeKind(RewardModelSettings, RewardModelJudge, hints=HINTS, models=frozenset({"model"}))
 
 
 def _conversation(prompt: Sequence[Any], response: str) -> list[dict[str, str]]:

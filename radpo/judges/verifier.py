@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from radpo.core.errors import DataError
+from radpo.core.plugins import NoSettings
 from radpo.core.progress import Progress, no_progress
-from radpo.judges.base import Grade, GradeRequest
+from radpo.judges.base import Grade, GradeRequest, JudgeKind
 
 Constraint = Mapping[str, Any]
 
@@ -193,6 +194,9 @@ class Verifier:
             grades.append(Grade(LOWEST + (HIGHEST - LOWEST) * share, reason))
             progress(number, len(requests))
         return grades
+
+
+KIND = JudgeKind(NoSettings, lambda settings: Verifier())
 
 
 def _kind(constraint: Constraint) -> Kind:

@@ -101,7 +101,8 @@ def _judge(builder: Builder, judge: JudgeSettings) -> tuple[dict[str, Any], dict
     files = {name: builder.file(path) for name, path in parts.files.items()}
     models = {name: Source(model, model_fingerprint(model)) for name, model in parts.models.items()}
     told = {**parts.counted, **files, **models}
-    return {"judge": judge.kind, "judge_settings": told}, {"judge_settings": dict(parts.hints)}
+    code = {} if parts.code is None else {"judge_code": parts.code}
+    return {"judge": judge.kind, "judge_settings": told, **code}, {"judge_settings": dict(parts.hints)}
 
 
 def _academic(builder: Builder, section: Academic, scored: Checkpoint) -> Stage:

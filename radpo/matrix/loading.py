@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from radpo.matrix.layers import Layer, depth, merged, read_layers
 from radpo.matrix.settings import Matrix
 from radpo.matrix.unfold import Location, Unfolded, VariantError, unfold
 from radpo.training.settings import TrainingSettings
-from radpo.training.variants import BUILT_IN, method_training
+from radpo.training.variants import method_training, variant_names
 
 SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
 """The value of a key called so is never shown, lest a secret that was written into a file gets into a log."""
@@ -125,7 +124,7 @@ def _first_word(message: str) -> Location:
 
 def _wrong_variants(unfolded: Unfolded) -> Iterator[tuple[Location, str]]:
     """What is wrong with the variants' methods and training settings."""
-    methods = [*BUILT_IN, *sorted(entry.name for entry in entry_points(group="radpo.variants"))]
+    methods = variant_names()
     common = unfolded.document.get("training") or {}
     for name, settings in (unfolded.document.get("variants") or {}).items() if unfolded.written else ():
         method, training = settings.get("method"), settings.get("training")

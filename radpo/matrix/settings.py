@@ -11,6 +11,7 @@ from radpo.benchmarks.section import DataFile, MatrixPath, Section
 from radpo.benchmarks.sections import Benchmarks
 from radpo.core.published import read_published
 from radpo.core.suggestions import did_you_mean
+from radpo.engine.executors import ExecutorChoice
 from radpo.matrix.size_hints import Stated
 from radpo.training.settings import TrainingSettings
 from radpo.training.variants import method_training
@@ -97,6 +98,11 @@ class Matrix(Section):
     )
     resources: dict[str, Resources] = Field(
         default_factory=dict, description="What stages take of a Ray cluster, by function, such as `train`."
+    )
+    executor: ExecutorChoice | None = Field(
+        None,
+        description="What computes the stages, unless --executor says otherwise: local, ray, or one of an installed "
+        "package; a name, or a mapping with its options, such as {kind: ray, address: auto}.",
     )
     benchmarks: Benchmarks
     published: MatrixPath | None = Field(
