@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from radpo.core.errors import ConfigError, DataError, ModelError
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores, write_scores
-from radpo.models.context import context_tokens
+from radpo.models.context import saved_context
 from radpo.models.generation import Goal
 from radpo.models.loading import Precision, load_tokenizer, torch_dtype
 from radpo.models.prompt_cuts import Asked, Cut, cut_note, cut_of
@@ -77,7 +77,6 @@ def run(
     import torch
     from lm_eval import simple_evaluate
     from lm_eval.utils import handle_non_serializable
-    from transformers import AutoConfig
 
     from radpo.models.lm_eval import CountingHFLM, check_generation_room
 
@@ -101,7 +100,7 @@ def run(
     tokenizer.chat_template = _asking_for(goal, str(tokenizer.chat_template))
     children = {child for names in loaded["group_map"].values() for child in names}
     specs = [item for name, item in {**loaded["groups"], **loaded["tasks"]}.items() if name not in children]
-    context = context_tokens(AutoConfig.from_pretrained(model_folder), tokenizer)
+    context = saved_context(model_folder, tokenizer).tokens
     check_generation_room(loaded["tasks"], context)
     model = CountingHFLM(
         pretrained=str(model_folder),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from radpo.core.errors import DataError
 from radpo.core.results import Scores
-from radpo.stats.contrasts import changes_by_response
+from radpo.stats.contrasts import changes_by_response, whole_pairs
 from radpo.stats.estimates import mean, rank_correlation
 from radpo.stats.rows import results_of
 
@@ -40,6 +40,7 @@ def summarise(frame: pd.DataFrame, ches: pd.DataFrame, *, seed: int = 0, resampl
     """
     import numpy as np
 
+    frame, left_out = whole_pairs(frame)
     changes = changes_by_response(frame.assign(variant="policy", seed=0))
     changes = changes[changes["goal"] == "none"]
     key = ["pair_id", "prompt_id"]
@@ -56,7 +57,7 @@ def summarise(frame: pd.DataFrame, ches: pd.DataFrame, *, seed: int = 0, resampl
         "share_rejected_lost": mean((rejected < 0).astype(float), clusters=who),
         "share_both_lost": mean(((chosen < 0) & (rejected < 0)).astype(float), clusters=who),
     }
-    notes = []
+    notes = [f"displacement: {note}" for note in left_out]
     for name in ("ches", "ches_normalised"):
         try:
             found[f"{name}_correlation"] = rank_correlation(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
 from radpo.core.results import Scores
-from radpo.stats.contrasts import changes_by_response
+from radpo.stats.contrasts import changes_by_response, whole_pairs
 from radpo.stats.estimates import Estimate, bootstrap, mean, paired_bootstrap, rank_correlation
 from radpo.stats.rows import results_of
 
@@ -49,9 +49,10 @@ def summarise(frame: pd.DataFrame, *, beta: float, resamples: int = 1_000, seed:
     """
     import numpy as np
 
+    frame, left_out = whole_pairs(frame)
     pairs = margins(frame.assign(variant="policy", seed=0))
     found: dict[tuple[str, str], Estimate] = {}
-    notes: list[str] = []
+    notes: list[str] = [f"implicit-reward: {note}" for note in left_out]
     for goal in GOALS:
         part = pairs[pairs["goal"] == goal]
         clusters = part["prompt_id"].to_numpy()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from radpo.core.errors import DataError
 from radpo.core.results import Example, Result, Scores
+from radpo.stats.contrasts import whole_pairs
 from radpo.stats.estimates import Estimate, mean
 from radpo.stats.mixed import linear
 
@@ -63,10 +64,11 @@ def summarise(frame: pd.DataFrame, *, high_score: float = 5.0, per_pair: bool = 
     Raises:
         DataError: a column or a row is missing, or a number is not finite.
     """
+    frame, left_out = whole_pairs(frame)
     wide, prompts = by_pair(frame), _prompts(frame)
     results: list[Result] = []
     examples: list[Example] = []
-    notes: list[str] = _cut(frame)
+    notes: list[str] = [*(f"unlearning: {note}" for note in left_out), *_cut(frame)]
     for subset in SUBSETS:
         groups = _groups(wide, subset, high_score)
         groups["preference_accuracy"] = _accuracy(wide, subset)

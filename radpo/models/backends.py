@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from radpo.clients.chat import Chat, ChatRequest
 from radpo.core.errors import ConfigError, ServiceError
 from radpo.core.progress import Progress
-from radpo.models.context import Context, Room, context_of, context_tokens
+from radpo.models.context import Room, context_of, saved_context
 from radpo.models.decoding import model_settings_note, saved_generation_config, vllm_parameters
 from radpo.models.generation import Conversation, Goal, Keep, Sampling, answer, render
 from radpo.models.loading import Precision, load_model, load_tokenizer
@@ -98,8 +98,6 @@ def with_vllm(folder: Path, *, goal: Goal = "default", precision: Precision = "a
     Raises:
         ConfigError: vLLM is not installed.
     """
-    from transformers import AutoConfig
-
     try:
         from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
     except ImportError as error:
@@ -108,7 +106,7 @@ def with_vllm(folder: Path, *, goal: Goal = "default", precision: Precision = "a
         ) from error
     model = LLM(model=str(folder), dtype=precision, trust_remote_code=False)
     tokenizer, own = load_tokenizer(folder), _Own(saved_generation_config(folder))
-    room = Room(Context(context_tokens(AutoConfig.from_pretrained(folder), tokenizer)))
+    room = Room(saved_context(folder, tokenizer))
 
     def backend(
         conversations: Sequence[Conversation],

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
 from radpo.core.progress import Progress, no_progress
+from radpo.models.context import context_of
 from radpo.models.heldout import in_chunks, prompt_id
 from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedResponse, responses, tokenize_pair
@@ -46,7 +47,7 @@ def write_ches(
 
     Args:
         pairs: scored preferences as a stream of batches; `total` of them.
-        max_length: tokens of prompt and response; what is longer is cut.
+        max_length: tokens of prompt and response; what is longer, or beyond the model's context, is cut.
     """
     import pyarrow as pa
 
@@ -56,13 +57,14 @@ def write_ches(
         if not loaded:
             tokenizer = load_tokenizer(model_folder)
             tokenizer.chat_template = original_template(str(tokenizer.chat_template))
-            loaded.extend((load_model(model_folder), tokenizer))
-        model, tokenizer = loaded
+            model = load_model(model_folder)
+            loaded.extend((model, tokenizer, context_of(model, tokenizer).limit(max_length)))
+        model, tokenizer, limit = loaded
         found = []
         for pair in chunk[0]:
             tokenized = tokenize_pair(tokenizer, pair["prompt"], pair["chosen"], pair["rejected"])
-            sums = [hidden_sum(model, item) for item in responses([tokenized], max_length)]
-            lengths = [len(item.response_ids) for item in responses([tokenized], max_length)]
+            sums = [hidden_sum(model, item) for item in responses([tokenized], limit)]
+            lengths = [len(item.response_ids) for item in responses([tokenized], limit)]
             found.append(
                 {
                     "pair_id": pair["id"], "prompt_id": prompt_id(pair["prompt"]), "ches": ches(*sums),
@@ -94,6 +96,8 @@ def hidden_sum(model: PreTrainedModel, item: TokenizedResponse) -> torch.Tensor:
     """The sum of the hidden states that predict the response's tokens, shape (hidden,), in float64."""
     import torch
 
+    if not item.response_ids:
+        return torch.zeros(model.config.get_text_config().hidden_size, dtype=torch.float64)
     ids = torch.tensor([[*item.prompt_ids, *item.response_ids]], device=model.device)
     with torch.inference_mode():
         states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]

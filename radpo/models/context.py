@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import ModelError
@@ -47,16 +48,23 @@ class Context:
                 f"the model has learned positions for {self.tokens} tokens, and {length} are needed: {what}"
             )
 
-    def overrun_note(self, lengths: Sequence[int], what: str) -> list[str]:
-        """One sentence if some of these lengths (in tokens) are beyond the context, else none."""
-        if self.tokens is None:
+    def limit(self, max_length: int) -> int:
+        """Tokens of prompt and response together that are read: `max_length`, or the context where it is shorter.
+
+        Beyond it a table of positions has nothing, and rotary positions were not trained.
+        """
+        return max_length if self.tokens is None else min(max_length, self.tokens)
+
+    def cut_note(self, lengths: Sequence[int], max_length: int, what: str) -> list[str]:
+        """One sentence if the context, and not max_length, cuts some of these sequences (lengths in tokens)."""
+        if self.tokens is None or self.tokens >= max_length:
             return []
-        over = [length - self.tokens for length in lengths if length > self.tokens]
-        if not over:
+        lost = [min(length, max_length) - self.tokens for length in lengths if length > self.tokens]
+        if not lost:
             return []
         return [
-            f"{len(over)} of {len(lengths)} {what} are longer than the model's context of {self.tokens} tokens, "
-            f"by up to {max(over)}; it was not trained on such positions."
+            f"{len(lost)} of {len(lengths)} {what} were cut at the model's context of {self.tokens} tokens, which is "
+            f"shorter than max_length ({max_length}), by up to {max(lost)} tokens."
         ]
 
 
@@ -64,6 +72,13 @@ def context_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
     """The context of a loaded model (bare, or wrapped by adapters)."""
     tokens = context_tokens(model.config, tokenizer)
     return Context(tokens, tokens is not None and _has_position_table(model, tokens))
+
+
+def saved_context(folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> Context:
+    """The context of a Hugging Face folder, whose weights are not read, so a table of positions is not looked for."""
+    from transformers import AutoConfig
+
+    return Context(context_tokens(AutoConfig.from_pretrained(folder), tokenizer))
 
 
 def context_tokens(config: Any, tokenizer: PreTrainedTokenizerBase | None = None) -> int | None:

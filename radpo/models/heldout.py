@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
 from radpo.core.progress import Progress, no_progress
+from radpo.models.context import context_of
 from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import Precision, load_model, load_tokenizer, torch_dtype
@@ -52,7 +53,8 @@ def heldout_log_likelihoods(
 
     Returns:
         A tidy frame: pair_id, prompt_id (equal where prompts are), response (chosen or rejected), goal (of `GOALS`),
-        score (the response's), tokens (how many were scored), cut (how many more there were beyond `max_length`),
+        score (the response's), tokens (how many were scored), cut (how many more there were beyond `max_length`, or
+        beyond the model's context where that is shorter),
         logp (nats, summed over the scored tokens).
     """
     import pandas as pd
@@ -137,7 +139,7 @@ class _Scorer:
         self._model, self._tokenizer = load_model(folder), load_tokenizer(folder)
         self._tokenizer.chat_template = original_template(str(self._tokenizer.chat_template))
         self._placement = detect_placement(self._tokenizer.chat_template)
-        self._best, self._max_length = best, max_length
+        self._best, self._max_length = best, context_of(self._model, self._tokenizer).limit(max_length)
         self._autocast = torch_dtype(precision) is torch.bfloat16
 
     def score(self, pairs: list[dict[str, Any]], progress: Progress) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from radpo.core.progress import Progress, no_progress
+from radpo.models.context import context_of
 from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import target_log_probs
 from radpo.models.shared_prefix import IGNORED, shared_rows, why_not
@@ -101,15 +102,18 @@ def log_likelihoods(
 
     Raises:
         DataError: a prompt has no token.
+        ModelError: a sequence is longer than a table of learned positions.
     """
     import torch
 
     if hasattr(model, "get_base_model"):  # adapters stand in the base model's own modules
         model = model.get_base_model()
+    longest = max((len(item.prompt_ids) + len(item.response_ids) for item in items if item.response_ids), default=0)
+    context_of(model).check(longest, "cut prompts and responses to it with max_length")
     shared = _shares(model)
     rows = sorted(_rows(items, batch_tokens if shared else 0), key=lambda row: -row.width)
     logps = [0.0] * len(items)
-    done = 0
+    done = sum(not item.response_ids for item in items)
     with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
         for batch in _batches(rows, batch_tokens):
             for row, sums in zip(batch, _score(model, batch, items, shared), strict=True):
@@ -142,6 +146,8 @@ def _rows(items: Sequence[TokenizedResponse], most: int) -> Iterator[_Row]:
     """Items with equal prompts, as many in a row as `most` tokens hold, but at least one."""
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for index, item in enumerate(items):
+        if not item.response_ids:  # log p of nothing is 0, and its prompt may be longer than the model can read
+            continue
         by_prompt.setdefault(item.prompt_ids, []).append(index)
     for prompt, members in by_prompt.items():
         row, width = [members[0]], len(prompt) - 1 + len(items[members[0]].response_ids)

@@ -82,6 +82,23 @@ def differences(
     return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
 
 
+def whole_pairs(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The pairs of which something was measured of both responses, and a sentence on the others.
+
+    Where a prompt fills the greatest length, no token of the response is left, and its log p of 0 says nothing.
+    """
+    if not {"pair_id", "tokens"} <= set(frame.columns):  # likelihoods from elsewhere
+        return frame, []
+    empty = frame.groupby("pair_id")["tokens"].transform("min") == 0
+    if not empty.any():
+        return frame, []
+    left_out = frame.loc[empty, "pair_id"].nunique()
+    return frame[~empty], [
+        f"{left_out} of {frame['pair_id'].nunique()} held-out pairs were left out: their prompt, goal included, fills "
+        "max_length or the model's context, and no token of a response is left to measure."
+    ]
+
+
 def changes_by_response(likelihoods: pd.DataFrame) -> pd.DataFrame:
     """variant, seed, pair_id, prompt_id, response, goal (none, best, own), score, change (nats), per_token."""
     import pandas as pd

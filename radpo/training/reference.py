@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radpo.core.progress import Progress, no_progress
+from radpo.models.context import context_of
 from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import Precision, load_model, load_tokenizer, torch_dtype
 from radpo.preferences.goals import original_template
@@ -35,8 +36,8 @@ def reference_log_likelihoods(
 
     Returns:
         A table row for row as `pairs`, with columns id; prompt_ids, chosen_ids, rejected_ids (tokens, not truncated);
-        ref_chosen_logps, ref_rejected_logps, and chosen_tokens, rejected_tokens (what of the responses max_length
-        leaves, which is what was scored).
+        ref_chosen_logps, ref_rejected_logps, and chosen_tokens, rejected_tokens (what of the responses max_length,
+        or the model's context where it is shorter, leaves, which is what was scored).
     """
     import pyarrow as pa
     import torch
@@ -45,7 +46,8 @@ def reference_log_likelihoods(
     tokenizer.chat_template = original_template(str(tokenizer.chat_template))
     tokenized = tokenize_pairs(tokenizer, pairs)
     autocast = torch_dtype(precision) is torch.bfloat16
-    scored = log_likelihoods(model, list(responses(tokenized, max_length)), autocast=autocast, progress=progress)
+    items = list(responses(tokenized, context_of(model, tokenizer).limit(max_length)))
+    scored = log_likelihoods(model, items, autocast=autocast, progress=progress)
     chosen, rejected = scored[::2], scored[1::2]
     logps = pa.table(
         {

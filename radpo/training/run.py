@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
+from radpo.models.context import Context, saved_context
 from radpo.models.loading import load_model, load_tokenizer, torch_dtype
 from radpo.preferences.goals import (
     attribute_goals,
@@ -112,9 +113,12 @@ def train(
     from radpo.training.trainer import SharedPrefixDPOTrainer
 
     notes: list[str] = []
-    train_set = _with_room("training", training_dataset(pairs, reference), settings, notes)
-    eval_set = None if heldout is None else _with_room("held-out", training_dataset(*heldout), settings, notes)
     tokenizer = load_tokenizer(model_folder)
+    context = saved_context(model_folder, tokenizer)
+    train_set = _with_room("training", training_dataset(pairs, reference), settings, context, notes)
+    eval_set = None if heldout is None else _with_room("held-out", training_dataset(*heldout), settings, context, notes)
+    notes += context.cut_note(_lengths(train_set), settings.max_length, "training responses")
+    settings = settings.model_copy(update={"max_length": context.limit(settings.max_length)})
     template = original_template(str(tokenizer.chat_template))
     tokenizer.chat_template = template  # the goal, if any, is already in the prompts
     work = out / "work"
@@ -185,7 +189,18 @@ def policy_template(model_folder: Path, pairs: pa.Table, *, best: float) -> str:
     return goal_aware_template(template, best=asked, placement=placement, template=attributes_text((low, high)))
 
 
-def _with_room(what: str, data: Dataset, settings: TrainingSettings, notes: list[str]) -> Dataset:
+def _lengths(data: Dataset) -> list[int]:
+    """Tokens of every prompt with its chosen, then with its rejected response."""
+    import pyarrow.compute as pc
+
+    columns = data.with_format("arrow")[:]
+    prompt, *answers = (
+        pc.list_value_length(columns[name]).to_numpy() for name in ("prompt_ids", "chosen_ids", "rejected_ids")
+    )
+    return [int(length) for answer in answers for length in prompt + answer]
+
+
+def _with_room(what: str, data: Dataset, settings: TrainingSettings, context: Context, notes: list[str]) -> Dataset:
     """The pairs whose prompt leaves room for a response; TRL drops the others without a word, here a note is made."""
     import numpy as np
     import pyarrow.compute as pc
@@ -193,15 +208,19 @@ def _with_room(what: str, data: Dataset, settings: TrainingSettings, notes: list
     if not len(data):
         raise DataError(f"no {what} pair is left; see what was dropped in relabeling (ties, gaps, bad rows)")
     lengths = pc.list_value_length(data.with_format("arrow")[:]["prompt_ids"]).to_numpy()
-    room = lengths < settings.max_length
+    limit = context.limit(settings.max_length)
+    room = lengths < limit
     if room.all():
         return data
+    shorter = limit < settings.max_length
+    length = f"{limit} tokens (the model's context)" if shorter else f"max_length ({limit}) tokens"
     filled = (
-        f"{np.sum(~room)} of {len(data)} {what} pairs have a prompt of max_length ({settings.max_length}) tokens or "
-        "more, goal included, which leaves no response to learn from"
+        f"{np.sum(~room)} of {len(data)} {what} pairs have a prompt of {length} or more, goal included, which leaves "
+        "no response to learn from"
     )
     if settings.overlong_prompts == "stop" or not room.any():
-        raise DataError(f"{filled}; raise max_length, or leave them out with overlong_prompts: drop")
+        instead = "" if shorter else "raise max_length, or "
+        raise DataError(f"{filled}; {instead}leave them out with overlong_prompts: drop")
     notes.append(f"{filled}; they were dropped.")
     log.warning(notes[-1])
     return data.select(np.flatnonzero(room))

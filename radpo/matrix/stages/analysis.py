@@ -132,9 +132,9 @@ def _scored(task: Task) -> pd.DataFrame:
 
 
 ANALYSIS = {
-    "implicit-reward": Function(_implicit_reward, version=1, packages=("scipy",)),
-    "ches": Function(_ches, version=1, packages=NUMERICS, resumable=True),
-    "displacement": Function(_displacement, version=1, packages=("scipy",)),
+    "implicit-reward": Function(_implicit_reward, version=2, packages=("scipy",)),
+    "ches": Function(_ches, version=2, packages=NUMERICS, resumable=True),
+    "displacement": Function(_displacement, version=2, packages=("scipy",)),
     "samples": Function(_samples, version=1, packages=NUMERICS, resumable=True),
     "reward-kl": Function(_reward_kl, version=1, packages=("scipy",)),
     "calibration": Function(_calibration, version=1, packages=("scipy", "statsmodels")),

@@ -46,12 +46,13 @@ def _unlearning(task: Task) -> None:
     from radpo.benchmarks.unlearning import summarise
     from radpo.core.results import write_scores
     from radpo.models.heldout import side_by_side
+    from radpo.stats.contrasts import whole_pairs
 
     joined = side_by_side(
         policy=task.inputs["policy"] / "likelihoods.parquet",
         reference=task.inputs["reference"] / "likelihoods.parquet",
     )
-    joined.to_parquet(task.out / "likelihoods.parquet", index=False)
+    whole_pairs(joined)[0].to_parquet(task.out / "likelihoods.parquet", index=False)
     write_scores(summarise(joined, high_score=task.stage.settings["high_score"]), task.out)
 
 
@@ -215,8 +216,8 @@ def _note_usage(task: Task, judge: Judge) -> None:
 
 
 SCORING = {
-    "likelihood": Function(_likelihood, version=3, packages=NUMERICS, resumable=True),
-    "unlearning": Function(_unlearning, version=2),
+    "likelihood": Function(_likelihood, version=4, packages=NUMERICS, resumable=True),
+    "unlearning": Function(_unlearning, version=3),
     "generate": Function(_generate, version=3, packages=NUMERICS, resumable=True),
     "alpaca-eval": Function(_alpaca_eval, version=3, packages=("alpaca-eval",)),
     "mt-bench": Function(_mt_bench, version=3),

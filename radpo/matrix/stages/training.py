@@ -146,7 +146,7 @@ def _train_here(task: Task) -> None:
 
 TRAINING = {
     "relabel": Function(_relabel, version=2),
-    "reference": Function(_reference, version=3, packages=NUMERICS),
-    "implicit": Function(_implicit, version=2, packages=NUMERICS),
-    "train": Function(_train, version=3, packages=(*NUMERICS, "trl", "accelerate"), resumable=True),
+    "reference": Function(_reference, version=4, packages=NUMERICS),
+    "implicit": Function(_implicit, version=3, packages=NUMERICS),
+    "train": Function(_train, version=4, packages=(*NUMERICS, "trl", "accelerate"), resumable=True),
 }
