@@ -262,6 +262,7 @@ def _finish(
     found: Scores, document: dict[str, Any], answering: Answering, judge: Judge, bias: Bias, out: Path
 ) -> dict[str, Any]:
     """Write the tables and the document of figures, and return it with goal, notes, the judge's bias and its cost."""
+    from radpo.judges.record import judge_notes
     from radpo.models.answers import answer_notes
 
     if answering.file is None:
@@ -271,7 +272,8 @@ def _finish(
     chat = getattr(judge, "chat", None)
     if chat is not None:
         document["judge"]["usage"] = asdict(chat.usage)
-    found = replace(found, notes=(*found.notes, *answer_notes(out)))
+    benchmark = found.results[0].benchmark
+    found = replace(found, notes=(*found.notes, *judge_notes(judge, benchmark), *answer_notes(out)))
     notes = list(dict.fromkeys((*document.pop("notes", ()), *found.notes)))
     document = {**document, "notes": notes}
     write_scores(found, out)

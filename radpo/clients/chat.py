@@ -58,6 +58,20 @@ class ChatReply:
     text: str | None
     choice: Mapping[str, Any]
     error: str | None = None
+    reasoning_tokens: int = 0
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the answer ends, in the API's words."""
+        reason = self.choice.get("finish_reason")
+        return reason if isinstance(reason, str) else None
+
+    @property
+    def reasoned(self) -> bool:
+        """Whether the model reasoned apart from its text: in a field of its own, or unseen but counted."""
+        message = self.choice.get("message")
+        fields = message if isinstance(message, dict) else {}
+        return self.reasoning_tokens > 0 or any(fields.get(name) for name in ("reasoning_content", "reasoning"))
 
 
 @dataclass

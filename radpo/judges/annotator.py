@@ -7,16 +7,25 @@ outputs is shown first is the package's own seeded draw for each instruction.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from radpo.clients.chat import Chat, ChatRequest
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
 from radpo.judges.base import CompareRequest, Comparison
+from radpo.judges.record import JudgeRecord, read_reply
+from radpo.judges.structure import acting_marks, frame_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What an annotator may ask of its client that goes into a chat request's body; the rest is for the package's client.
 _BODY = frozenset(
@@ -25,15 +34,22 @@ _BODY = frozenset(
 )
 _DEFAULTS = {"max_tokens": 2048, "temperature": 0.7, "top_p": 1.0}
 """The package's client's own."""
+_PLACEHOLDER = re.compile(r"{([^ \s]+?)}")
+"""As the package's own."""
 
 
 def annotate_pairs(
-    chat: Chat, annotator: str, requests: Sequence[CompareRequest], progress: Progress = no_progress
+    chat: Chat,
+    annotator: str,
+    requests: Sequence[CompareRequest],
+    progress: Progress = no_progress,
+    record: JudgeRecord | None = None,
 ) -> list[Comparison]:
     """Compare every pair, in order, as the annotator would.
 
     Args:
         annotator: a name in the package's evaluators_configs.
+        record: what is to be said of the replies is counted there.
 
     Raises:
         ConfigError: there is no such annotator, or it is not one for chat models.
@@ -48,13 +64,21 @@ def annotate_pairs(
         {"instruction": _instruction(request), "output_1": request.first, "output_2": request.second}
         for request in requests
     ]
+    reasons: dict[frozenset[str], str] = {}
+    record = record or JudgeRecord()
     with _quiet():
         package = _load(annotator)
         for single in package.annotators.values():
-            single.fn_completions = lambda prompts, **options: _complete(chat, prompts, options, progress)
+            single._make_prompts = partial(_fill, single.prompt_template, single.batch_size)
+            single.fn_completions = lambda prompts, **options: _complete(
+                chat, prompts, options, record, reasons, progress
+            )
         done = package(pd.DataFrame(rows), chunksize=None)
     by_pair = {(row["instruction"], row["output_1"], row["output_2"]): row for row in done}
-    return [_comparison(by_pair[row["instruction"], row["output_1"], row["output_2"]]) for row in rows]
+    return [
+        _comparison(by_pair[tuple(row.values())], reasons.get(frozenset(row.values()), ""))  # type: ignore[index]
+        for row in rows
+    ]
 
 
 def _load(annotator: str) -> Any:
@@ -69,36 +93,83 @@ def _load(annotator: str) -> Any:
     return PairwiseAnnotator(annotators_config=folder.resolve(), caching_path=None)
 
 
-def _complete(chat: Chat, prompts: Sequence[str], options: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """What the package's own client gives for prompts, by way of ours."""
+@dataclass(frozen=True)
+class _Filled:
+    """A prompt: its messages, the texts that were filled in, its template's marks, and the first instruction."""
+
+    messages: list[dict[str, str]]
+    texts: list[str]
+    frame: frozenset[str]
+    asked: str
+
+
+def _fill(template: str, batch_size: int, rows: pd.DataFrame) -> tuple[list[_Filled], pd.DataFrame]:
+    """What the package's `make_prompts` and `prompt_to_chatml` make of a template and pairs, text staying text.
+
+    The package fills placeholder after placeholder and splits what results into messages, so that an answer with
+    `<|im_end|>` cuts the prompt, and an instruction with `{output_1}` gets an answer put in. Here the template is split
+    first, and every placeholder filled once.
+    """
     from alpaca_eval.utils import prompt_to_chatml
 
-    body = {**_DEFAULTS, **{name: value for name, value in options.items() if name in _BODY}}
-    if options.get("is_strip", True):
-        prompts = [prompt.strip() for prompt in prompts]
     try:
-        asked = [ChatRequest(prompt_to_chatml(prompt), body) for prompt in prompts]
-    except (AssertionError, ValueError) as error:
+        parts = prompt_to_chatml(template)
+    except (AssertionError, ValueError, IndexError) as error:
         raise ConfigError("the annotator's prompt is not for chat models (it is not in ChatML)") from error
-    replies = chat.complete(asked, progress)
-    texts = [reply.text or "" for reply in replies]
+    frame, table = frame_of(template), rows.to_dict("records")
+    names = Counter(name for part in parts for name in _PLACEHOLDER.findall(part["content"]) if name in rows.columns)
+    if set(names.values()) != {batch_size}:
+        raise ConfigError(f"the annotator's prompt does not hold every placeholder {batch_size} times: {dict(names)}")
+    prompts = []
+    for start in range(0, len(table), batch_size):
+        batch = table[start : start + batch_size]
+        waiting = {name: iter([str(row[name]) for row in batch]) for name in names}
+        fill = partial(_fill_place, waiting)
+        messages = [{**part, "content": _PLACEHOLDER.sub(fill, part["content"]).strip()} for part in parts]
+        texts = [str(row[name]) for row in batch for name in names]
+        prompts.append(_Filled(messages, texts, frame, str(batch[0]["instruction"])))
+    return prompts, rows.copy()
+
+
+def _fill_place(waiting: Mapping[str, Iterator[str]], place: re.Match[str]) -> str:
+    """The next text for a placeholder; what only looks like one stays."""
+    return next(waiting[place[1]]) if place[1] in waiting else place[0]
+
+
+def _complete(
+    chat: Chat,
+    prompts: Sequence[_Filled],
+    options: Mapping[str, Any],
+    record: JudgeRecord,
+    reasons: dict[frozenset[str], str],
+    progress: Progress,
+) -> dict[str, Any]:
+    """What the package's own client gives for prompts, by way of ours."""
+    body = {**_DEFAULTS, **{name: value for name, value in options.items() if name in _BODY}}
+    replies = chat.complete([ChatRequest(prompt.messages, body) for prompt in prompts], progress)
+    found = [read_reply(reply) for reply in replies]
+    for prompt, said in zip(prompts, found, strict=True):
+        record.add(said, prompt.asked, acting_marks(prompt.texts, prompt.frame))
+        reasons[frozenset(prompt.texts)] = said.reason
+    texts = [said.answer or "" for said in found]
     return {
         "completions": texts,
         # The parsers take "" for an answer that could not be had, which leaves the pair without a preference.
         "completions_all": [
-            {**reply.choice, "text": text} if reply.text is not None else ""
-            for reply, text in zip(replies, texts, strict=True)
+            {**reply.choice, "text": text} if said.answer is not None else ""
+            for reply, said, text in zip(replies, found, texts, strict=True)
         ],
         "price_per_example": [0.0] * len(replies),
         "time_per_example": [0.0] * len(replies),
     }
 
 
-def _comparison(row: Mapping[str, Any]) -> Comparison:
+def _comparison(row: Mapping[str, Any], said: str) -> Comparison:
+    """A row of the package's as a comparison; `said` is the judge's reply, which rows without a verdict lack."""
     preference = row.get("preference")
     raw = row.get("preference_raw_completion")
     text = raw.get("text") if isinstance(raw, dict) else raw
-    reason = row.get("concise_explanation") or (text if isinstance(text, str) else "")
+    reason = row.get("concise_explanation") or (text if isinstance(text, str) and text else said)
     known = isinstance(preference, int | float) and preference == preference
     return Comparison(float(preference) if known else None, str(reason))  # type: ignore[arg-type]
 

@@ -17,6 +17,8 @@ from radpo.clients.chat import Chat, ChatRequest
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
 from radpo.judges.base import CompareRequest, Comparison
+from radpo.judges.record import JudgeRecord, Said, read_reply, texts_of
+from radpo.judges.structure import acting_marks, frame_of
 
 # Verdicts on alpaca-eval's scale; judges also write the labels the other way round.
 PREFERENCES: Mapping[str, float] = {
@@ -98,9 +100,16 @@ def label(judgment: str, config: ArenaConfig) -> tuple[str | None, bool]:
 
 
 def arena_compare(
-    chat: Chat, config: ArenaConfig, requests: Sequence[CompareRequest], progress: Progress = no_progress
+    chat: Chat,
+    config: ArenaConfig,
+    requests: Sequence[CompareRequest],
+    progress: Progress = no_progress,
+    record: JudgeRecord | None = None,
 ) -> list[Comparison]:
     """Ask for a label on every pair, in the order it is shown, again where none was given.
+
+    Args:
+        record: what is to be said of the replies is counted there.
 
     Raises:
         DataError: a prompt has more than one turn.
@@ -110,22 +119,27 @@ def arena_compare(
     talks = [_talk(config, request) for request in requests]
     judgments = [""] * len(talks)
     labels: list[str | None] = [None] * len(talks)
+    said: list[Said | None] = [None] * len(talks)
     asking = list(range(len(talks)))
     for attempt in range(config.attempts):
         replies = chat.complete([ChatRequest(talks[place], options) for place in asking], progress)
         open_ones = []
         for place, reply in zip(asking, replies, strict=True):
-            if reply.text is None:
-                judgments[place] += f"\n{reply.error}"
+            found = said[place] = read_reply(reply)
+            judgments[place] += f"\n{found.reason}"
+            if found.answer is None:
                 continue
-            judgments[place] += "\n" + reply.text
             labels[place], again = label(judgments[place], config)
             if again:
-                talks[place] += [{"role": "assistant", "content": reply.text}, {"role": "user", "content": GO_ON}]
+                talks[place] += [{"role": "assistant", "content": found.answer}, {"role": "user", "content": GO_ON}]
                 open_ones.append(place)
         asking = open_ones
         if not asking or attempt + 1 == config.attempts:
             break
+    frame, record = frame_of(config.template), record or JudgeRecord()
+    for request, of in zip(requests, said, strict=True):
+        if of is not None:
+            record.add(of, request.prompt[-1]["content"], acting_marks(texts_of(request), frame))
     return [
         Comparison(PREFERENCES.get(found or ""), judgment) for found, judgment in zip(labels, judgments, strict=True)
     ]

@@ -7,15 +7,19 @@ data folders carry it; nothing of them is rephrased here.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from radpo.core.errors import DataError
 from radpo.core.json_rows import read_rows
 from radpo.judges.base import CompareRequest, GradeRequest
+from radpo.judges.structure import frame_of
 
+Winner = Literal["A", "B", "tie", "error"]
 FILE = "judge_prompts.jsonl"
 NEED_REFERENCE = frozenset({"math", "reasoning", "coding"})
 """Categories that are judged beside a reference answer."""
@@ -23,11 +27,18 @@ NEED_REFERENCE = frozenset({"math", "reasoning", "coding"})
 OPTIONS: Mapping[str, float | int] = {"temperature": 0, "max_tokens": 2048}
 """What FastChat asks its judge with."""
 
-_RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
-_RATING_BACKUP = re.compile(r"\[(\d+\.?\d*)\]")
-_TWO = re.compile(r"\[\[(\d+\.?\d*),\s?(\d+\.?\d*)\]\]")
-_TWO_BACKUP = re.compile(r"\[(\d+\.?\d*),\s?(\d+\.?\d*)\]")
+# FastChat's patterns, with a limit on digits, so that a reply of digits alone is read in linear time.
+_NUMBER = r"(\d{1,9}\.?\d{0,9})"
+_RATING = re.compile(rf"\[\[{_NUMBER}\]\]")
+_RATING_BACKUP = re.compile(rf"\[{_NUMBER}\]")
+_TWO = re.compile(rf"\[\[{_NUMBER},\s?{_NUMBER}\]\]")
+_TWO_BACKUP = re.compile(rf"\[{_NUMBER},\s?{_NUMBER}\]")
+_WINNERS: Mapping[str, Winner] = {"[[A]]": "A", "[[B]]": "B", "[[C]]": "tie"}
 TIE_DELTA = 0.1
+
+Rule = Literal["fastchat", "last"]
+"""Which of several verdicts in one reply counts: FastChat's rule takes the first rating, and of two models A before B
+before a tie wherever they stand, as its released judgments were read; `last` takes the final one."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,11 @@ class Prompt:
     system: str
     template: str
     output_format: str
+
+    @cached_property
+    def frame(self) -> frozenset[str]:
+        """The marks that the template sets its parts apart with."""
+        return frame_of(self.template)
 
 
 # For grading outside of MT-Bench, where no folder of prompts is given.
@@ -53,6 +69,9 @@ OWN = Prompt(
     ),
     output_format="[[rating]]",
 )
+
+
+_OWN_MARK = re.compile(r"\[(?:Conversation|Answer to grade|End of the answer)(?: (\d{1,9}))?\]")
 
 
 def load_prompts(folder: Path) -> dict[str, Prompt]:
@@ -87,7 +106,8 @@ def grading(prompts: Mapping[str, Prompt] | None, request: GradeRequest) -> tupl
         conversation = "\n\n".join(
             f"{message['role'].capitalize()}: {message['content']}" for message in request.prompt
         )
-        return OWN, _messages(OWN, conversation=conversation, answer=request.response)
+        own = _own_prompt(conversation, request.response)
+        return own, _messages(own, conversation=conversation, answer=request.response)
     turns = [message["content"] for message in request.prompt if message["role"] != "system"]
     answers = request.reference.get("reference_answers")
     kind = "single-math-v1" if answers else "single-v1"
@@ -127,25 +147,41 @@ def pairing(prompts: Mapping[str, Prompt], request: CompareRequest) -> tuple[Pro
     )  # fmt: skip
 
 
-def rating(judgment: str) -> float | None:
-    """The first [[rating]] in a judgment, else the first [rating]; None where there is none or it is not on 1-10."""
-    found = _RATING.search(judgment) or _RATING_BACKUP.search(judgment)
+def rating(judgment: str, rule: Rule = "fastchat") -> float | None:
+    """The [[rating]] in a judgment, else the [rating]; None where there is none or it is not on 1-10."""
+    found = _choose(_RATING, judgment, rule) or _choose(_RATING_BACKUP, judgment, rule)
     value = float(found[1]) if found else None
     return value if value is not None and 0 <= value <= 10 else None
 
 
-def winner(judgment: str, output_format: str) -> Literal["A", "B", "tie", "error"]:
-    """FastChat's verdict on a pair, by the template's output format."""
+def winner(judgment: str, output_format: str, rule: Rule = "fastchat") -> Winner:
+    """The verdict on a pair, by the template's output format."""
     if output_format == "[[A]]":
-        for mark, verdict in (("[[A]]", "A"), ("[[B]]", "B"), ("[[C]]", "tie")):
-            if mark in judgment:
-                return verdict  # type: ignore[return-value]
-        return "error"
-    found = _TWO.search(judgment) or _TWO_BACKUP.search(judgment)
+        places = {mark: judgment.rfind(mark) for mark in _WINNERS if mark in judgment}
+        if not places:
+            return "error"
+        return _WINNERS[max(places, key=lambda mark: places[mark]) if rule == "last" else next(iter(places))]
+    found = _choose(_TWO, judgment, rule) or _choose(_TWO_BACKUP, judgment, rule)
     if not found:
         return "error"
     apart = float(found[1]) - float(found[2])
     return "tie" if abs(apart) <= TIE_DELTA else "A" if apart > 0 else "B"
+
+
+def _choose(pattern: re.Pattern[str], judgment: str, rule: Rule) -> re.Match[str] | None:
+    """The first or the last match."""
+    if rule == "fastchat":
+        return pattern.search(judgment)
+    last = deque(pattern.finditer(judgment), maxlen=1)
+    return last[0] if last else None
+
+
+def _own_prompt(*texts: str) -> Prompt:
+    """Radpo's own prompt, its marks numbered where a text holds one of them, so that no text ends its own part."""
+    used = [int(number or 1) for text in texts for number in _OWN_MARK.findall(text)]
+    if not used:
+        return OWN
+    return replace(OWN, template=_OWN_MARK.sub(lambda mark: f"{mark[0][:-1]} {max(used) + 1}]", OWN.template))
 
 
 def _find(prompts: Mapping[str, Prompt], name: str) -> Prompt:

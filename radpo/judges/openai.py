@@ -5,21 +5,26 @@ FastChat's prompts grade; alpaca-eval's annotators, FastChat's pairwise prompts 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from pydantic import Field
 
-from radpo.clients.chat import Chat, ChatRequest
+from radpo.clients.chat import Chat, ChatReply, ChatRequest
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
 from radpo.core.errors import ConfigError
 from radpo.core.progress import Progress, no_progress
 from radpo.judges.annotator import annotate_pairs
 from radpo.judges.arena import arena_compare, load_arena_config
 from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, JudgeKind
-from radpo.judges.fastchat import OPTIONS, Prompt, grading, load_prompts, pairing, rating, winner
+from radpo.judges.fastchat import OPTIONS, OWN, Prompt, Rule, grading, load_prompts, pairing, rating, winner
+from radpo.judges.record import JudgeRecord, Said, read_reply, texts_of
+from radpo.judges.structure import acting_marks
 from radpo.models.loading import cache_folder
+
+Verdict = TypeVar("Verdict")
 
 
 class OpenAISettings(Endpoint):
@@ -30,6 +35,9 @@ class OpenAISettings(Endpoint):
         annotator: whose prompt and parser comparisons use: an annotator of alpaca-eval, or `fastchat` (with prompts).
         arena_config: Arena-Hard's judge_config.yaml, whose prompt and labels comparisons then use instead.
         temperature, max_tokens: for FastChat's and radpo's own prompts; FastChat's.
+        verdict: which of several verdicts in a reply to FastChat's prompts counts: `fastchat` as its released judgments
+            were read, `last` the final one; `auto` takes the last of a judge that reasons, FastChat's of others. In
+            replies to radpo's own prompt the last always counts.
     """
 
     prompts: Path | None = None
@@ -37,6 +45,7 @@ class OpenAISettings(Endpoint):
     arena_config: Path | None = None
     temperature: float = Field(float(OPTIONS["temperature"]), ge=0)
     max_tokens: int = Field(int(OPTIONS["max_tokens"]), ge=1)
+    verdict: Literal["auto", "fastchat", "last"] = "auto"
 
     def endpoint(self) -> Endpoint:
         """The endpoint alone."""
@@ -52,6 +61,7 @@ class OpenAIJudge:
     def __init__(self, settings: OpenAISettings, cache: Path | None = None) -> None:
         self.settings = settings
         self.chat = Chat(settings.endpoint(), cache or cache_folder() / "chat.sqlite")
+        self.record = JudgeRecord()
 
     @property
     def name(self) -> str:
@@ -69,27 +79,54 @@ class OpenAIJudge:
             DataError: the prompts lack the one that is needed.
             ServiceError: the endpoint could not be reached after its retries, or a limit is reached.
         """
-        asked = [ChatRequest(grading(self._prompts, request)[1], self._options) for request in requests]
-        return [
-            Grade(None, reply.error or "no answer") if reply.text is None else Grade(rating(reply.text), reply.text)
-            for reply in self.chat.complete(asked, progress)
-        ]
+        shown = [grading(self._prompts, request) for request in requests]
+        asked = [ChatRequest(messages, self._options) for _, messages in shown]
+        grades = []
+        for request, (prompt, _), reply in zip(requests, shown, self.chat.complete(asked, progress), strict=True):
+            said = self._read(request, prompt, reply)
+            score = None if said.answer is None else self._verdict(prompt, said, partial(rating, said.answer))
+            grades.append(Grade(score, said.reason))
+        return grades
 
     def compare(self, requests: Sequence[CompareRequest], progress: Progress = no_progress) -> list[Comparison]:
         """Compare by Arena-Hard's, FastChat's or an annotator's prompt, as the settings say. Raises as `grade`."""
         if self.settings.arena_config is not None:
-            return arena_compare(self.chat, load_arena_config(self.settings.arena_config), requests, progress)
+            return arena_compare(
+                self.chat, load_arena_config(self.settings.arena_config), requests, progress, self.record
+            )
         if self.settings.annotator != "fastchat":
-            return annotate_pairs(self.chat, self.settings.annotator, requests, progress)
+            return annotate_pairs(self.chat, self.settings.annotator, requests, progress, self.record)
         if self._prompts is None:
             raise ConfigError("judge openai: annotator fastchat needs prompts, FastChat's folder of judge prompts")
         shown = [pairing(self._prompts, request) for request in requests]
         asked = [ChatRequest(messages, self._options) for _, messages in shown]
         preferences = {"A": 1.0, "B": 2.0, "tie": 1.5, "error": None}
-        return [
-            Comparison(preferences[winner(reply.text or "", prompt.output_format)], reply.text or str(reply.error))
-            for (prompt, _), reply in zip(shown, self.chat.complete(asked, progress), strict=True)
-        ]
+        comparisons = []
+        for request, (prompt, _), reply in zip(requests, shown, self.chat.complete(asked, progress), strict=True):
+            said = self._read(request, prompt, reply)
+            verdict = (
+                "error"
+                if said.answer is None
+                else self._verdict(prompt, said, partial(winner, said.answer, prompt.output_format))
+            )
+            comparisons.append(Comparison(preferences[verdict], said.reason))
+        return comparisons
+
+    def _read(self, request: GradeRequest | CompareRequest, prompt: Prompt, reply: ChatReply) -> Said:
+        """A reply to one of FastChat's prompts or radpo's own, counted."""
+        said = read_reply(reply)
+        self.record.add(said, request.prompt[-1]["content"], acting_marks(texts_of(request), prompt.frame))
+        return said
+
+    def _verdict(self, prompt: Prompt, said: Said, read: Callable[[Rule], Verdict]) -> Verdict:
+        """The verdict in a reply that counts."""
+        last = read("last")
+        if prompt.name == OWN.name:
+            return last
+        published, choice = read("fastchat"), self.settings.verdict
+        take_last = choice == "last" or (choice == "auto" and said.reasoned)
+        self.record.add_verdicts(published, last, take_last=take_last)
+        return last if take_last else published
 
     @property
     def _options(self) -> dict[str, float | int]:

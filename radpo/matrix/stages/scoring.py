@@ -99,11 +99,13 @@ def _baseline(task: Task, questions: list[Question]) -> tuple[str, Answers]:
     return settings["baseline"], load_answers(task.inputs["baseline_answers"] / "answers.jsonl", questions)
 
 
-def _noted(task: Task, found: Scores) -> Scores:
-    """The scores of answers, with what is to be said of how those, and the baseline's, came about."""
+def _noted(task: Task, found: Scores, judge: Judge) -> Scores:
+    """The scores of answers, with what is to be said of the judge's replies and of how the answers came about."""
+    from radpo.judges.record import judge_notes
     from radpo.models.answers import answer_notes
 
-    benchmark, notes = found.results[0].benchmark, list(found.notes)
+    benchmark = found.results[0].benchmark
+    notes = [*found.notes, *judge_notes(judge, benchmark)]
     for name, whose in (("answers", ""), ("baseline_answers", "the baseline: ")):
         if name in task.inputs:
             notes += [f"{benchmark}: {whose}{note}" for note in answer_notes(task.inputs[name])]
@@ -128,7 +130,7 @@ def _alpaca_eval(task: Task) -> None:
     of_judge = judge_bias(judge, pairs, annotations, settings["swap_check"]).results(BENCHMARK)
     reference = settings["reference"]
     found = scores(annotations, goal=settings["goal"], reference_dir=None if reference is None else path_of(reference))
-    write_scores(_noted(task, replace(found, results=(*found.results, *of_judge))), task.out)
+    write_scores(_noted(task, replace(found, results=(*found.results, *of_judge)), judge), task.out)
     _note_usage(task, judge)
 
 
@@ -149,7 +151,7 @@ def _mt_bench(task: Task) -> None:
     )  # fmt: skip
     found = scores(judgments, questions=questions, answers=answers, goal=settings["goal"])
     of_judge = judge_bias(judgments, answers).results(BENCHMARK)
-    write_scores(_noted(task, replace(found, results=(*found.results, *of_judge))), task.out)
+    write_scores(_noted(task, replace(found, results=(*found.results, *of_judge)), judge), task.out)
     _note_usage(task, judge)
 
 
@@ -174,7 +176,7 @@ def _arena_hard(task: Task) -> None:
         q.question_id: (q.turns[0], outputs[q.question_id][0], baseline_outputs[q.question_id][0]) for q in questions
     }
     found = scores(battles, score(battles, rounds=settings["resamples"]), model, texts=texts, goal=settings["goal"])
-    write_scores(_noted(task, replace(found, results=(*found.results, *bias.results(BENCHMARK)))), task.out)
+    write_scores(_noted(task, replace(found, results=(*found.results, *bias.results(BENCHMARK))), judge), task.out)
     _note_usage(task, judge)
 
 
@@ -219,8 +221,8 @@ SCORING = {
     "likelihood": Function(_likelihood, version=4, packages=NUMERICS, resumable=True),
     "unlearning": Function(_unlearning, version=3),
     "generate": Function(_generate, version=3, packages=NUMERICS, resumable=True),
-    "alpaca-eval": Function(_alpaca_eval, version=3, packages=("alpaca-eval",)),
-    "mt-bench": Function(_mt_bench, version=3),
-    "arena-hard": Function(_arena_hard, version=1, packages=("scikit-learn",)),
+    "alpaca-eval": Function(_alpaca_eval, version=4, packages=("alpaca-eval",)),
+    "mt-bench": Function(_mt_bench, version=4),
+    "arena-hard": Function(_arena_hard, version=2, packages=("scikit-learn",)),
     "academic": Function(_academic, version=3, packages=(*NUMERICS, "lm-eval")),
 }

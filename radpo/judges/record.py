@@ -1,0 +1,134 @@
+"""What is to be said of a judge's replies beside their verdicts: counted as they are read, told as notes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from radpo.clients.chat import ChatReply
+from radpo.core.reasoning import split_reasoning
+from radpo.judges.base import CompareRequest, GradeRequest
+
+_SHOWN = 5
+_EXCERPT = 80
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a judge said.
+
+    Args:
+        answer: its reply without its reasoning; None where there is none.
+        reasoned: whether it reasoned first, in its reply, in a field of its own, or unseen.
+        reason: for a record: the answer, or why there is none.
+    """
+
+    answer: str | None
+    reasoned: bool
+    reason: str
+
+
+def read_reply(reply: ChatReply) -> Said:
+    """A reply without the reasoning before it; one that ends before its reasoning does says nothing."""
+    if reply.text is None:
+        return Said(None, reply.reasoned, reply.error or "no answer")
+    parts = split_reasoning(reply.text)
+    reasoned = reply.reasoned or parts.reasoning is not None
+    if parts.reasoning is not None and not parts.answer.strip():
+        return Said(None, reasoned, f"the reply ends in its reasoning (finish_reason {reply.finish_reason})")
+    return Said(parts.answer, reasoned, parts.answer)
+
+
+@dataclass
+class JudgeRecord:
+    """Counts over all replies of one judge.
+
+    Args:
+        replies: replies read.
+        reasoned: those that came with reasoning, which was cut off.
+        contradictory: those in which FastChat's rule and the last verdict differ.
+        last_taken: those of them in which the last verdict counts.
+        unanswered: the excerpts of the prompts without an answer, each with the reason.
+        structured: prompts with a text that could act as a part of them.
+        marks: in how many prompts each such mark was found.
+    """
+
+    replies: int = 0
+    reasoned: int = 0
+    contradictory: int = 0
+    last_taken: int = 0
+    unanswered: list[tuple[str, str]] = field(default_factory=list)
+    structured: int = 0
+    marks: Counter[str] = field(default_factory=Counter)
+
+    def add(self, said: Said, asked: str, marks: frozenset[str]) -> None:
+        """Count a reply.
+
+        Args:
+            asked: the question that was judged.
+            marks: as `radpo.judges.structure.acting_marks` gives.
+        """
+        self.replies += 1
+        self.reasoned += said.reasoned
+        self.structured += bool(marks)
+        self.marks.update(marks)
+        if said.answer is None:
+            self.unanswered.append((_excerpt(asked), said.reason))
+
+    def add_verdicts(self, published: object, last: object, *, take_last: bool) -> None:
+        """Count a reply's verdicts by FastChat's rule and by the last one, and which of them counts."""
+        differ = published != last
+        self.contradictory += differ
+        self.last_taken += differ and take_last
+
+    def notes(self) -> list[str]:
+        """Sentences for the record; none where there is nothing to say."""
+        found = []
+        if self.reasoned:
+            found.append(
+                f"the judge reasoned before {self.reasoned} of {self.replies} replies; verdicts in its reasoning do "
+                "not count."
+            )
+        if self.contradictory:
+            taken = (
+                "FastChat's rule counts"
+                if not self.last_taken
+                else "the last one counts"
+                if self.last_taken == self.contradictory
+                else f"the last one counts in {self.last_taken} of them, FastChat's rule in the others"
+            )
+            found.append(
+                f"the first and the last verdict differ in {self.contradictory} of {self.replies} replies; {taken}."
+            )
+        if self.structured:
+            shown = ", ".join(f"{mark!r} in {count}" for mark, count in self.marks.most_common(_SHOWN))
+            more = ", ..." if len(self.marks) > _SHOWN else ""
+            found.append(
+                f"{self.structured} of {self.replies} prompts hold a text with marks that a judge could take for its "
+                f"prompt's own, for control tokens or for a verdict ({shown}{more}); they were sent as plain text."
+            )
+        if self.unanswered:
+            shown = "; ".join(f"{asked!r}: {reason}" for asked, reason in self.unanswered[:_SHOWN])
+            more = "; ..." if len(self.unanswered) > _SHOWN else ""
+            found.append(f"{len(self.unanswered)} of {self.replies} requests have no answer ({shown}{more}).")
+        return found
+
+
+def judge_notes(judge: object, benchmark: str) -> tuple[str, ...]:
+    """What a judge has to say of the verdicts that it gave; nothing from one that keeps no record."""
+    record = getattr(judge, "record", None)
+    return tuple(f"{benchmark}: {note}" for note in record.notes()) if isinstance(record, JudgeRecord) else ()
+
+
+def _excerpt(text: str) -> str:
+    shown = " ".join(text[: 2 * _EXCERPT].split())
+    return shown if len(shown) <= _EXCERPT else shown[: _EXCERPT - 3] + "..."
+
+
+def texts_of(request: GradeRequest | CompareRequest) -> Iterator[str]:
+    """Every text of a request that goes into a judge's prompt."""
+    yield from (message["content"] for message in request.prompt)
+    yield from [request.response] if isinstance(request, GradeRequest) else [request.first, request.second]
+    for name in ("reference_answers", "first_answers"):
+        yield from map(str, request.reference.get(name) or ())
