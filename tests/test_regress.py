@@ -19,11 +19,13 @@ from typer.testing import CliRunner
 
 from radpo.cli.main import app
 from radpo.core.errors import ConfigError, DataError
+from radpo.core.metrics import Metric, find_metric
 from radpo.core.results import examples_frame, results_frame
+from radpo.core.run import installed_metrics
 from radpo.gate import Verdict, compare
 from radpo.gate.baselines import find_baseline, save_baseline
 from radpo.gate.documents import to_junit, to_markdown, to_table
-from radpo.gate.margins import DEFAULTS, find_margin, parse_margins
+from radpo.gate.margins import find_margin, parse_margins
 
 SEEDS = (0, 1)
 NO_MARGIN = {"*": 0.0}
@@ -35,6 +37,12 @@ MATRIX = {
         "alpaca-eval": {"questions": {"path": "heldout.jsonl"}, "sampling": {"temperature": 0.0, "batch_size": 8}},
     },
 }
+
+MANIFEST = {
+    "name": "gate", "created": "2025-03-01T12:00:00+00:00", "radpo": "0.1.0", "git_commit": None, "platform": {},
+    "packages": {}, "models": {}, "seeds": [0, 1], "baseline": "base", "variants": {}, "notes": [], "stages": [],
+    "wall_seconds": 1.0,
+}  # fmt: skip
 
 
 def write_run(
@@ -87,7 +95,7 @@ def write_run(
                 )
     results_frame(results).to_parquet(folder / "results.parquet", index=False)
     examples_frame(examples).to_parquet(folder / "examples.parquet", index=False)
-    said = {"baseline": "base", "data": {"heldout.jsonl": {"sha256": f"sha256:{sha256}"}}, **(manifest or {})}
+    said = {**MANIFEST, "data": {"heldout.jsonl": {"sha256": f"sha256:{sha256}"}}, **(manifest or {})}
     (folder / "manifest.json").write_text(json.dumps(said))
     (folder / "matrix.yaml").write_text(yaml.safe_dump(matrix or MATRIX))
     return folder
@@ -341,13 +349,18 @@ def test_any_name_at_all_stays_in_its_cell(name):
 def test_margins_are_found_by_metric_benchmark_or_pattern():
     given_ = parse_margins(["0.5", "academic=0.1", "academic/gsm8k/*=0.2", "win_rate=3", "unlearning=off"])
     assert given_ == {"*": 0.5, "academic": 0.1, "academic/gsm8k/*": 0.2, "win_rate": 3.0, "unlearning": None}
-    assert find_margin(given_, "academic", "musr", "acc,none") == 0.1
-    assert find_margin(given_, "academic", "gsm8k", "exact_match,strict-match") == 0.2
-    assert find_margin(given_, "alpaca-eval", "all", "win_rate") == 3.0
-    assert find_margin(given_, "mt-bench", "all", "score") == 0.5
-    assert find_margin(given_, "unlearning", "own", "delta_logp_rejected_high") is None
-    assert find_margin({}, "mt-bench", "all", "score") == DEFAULTS["mt-bench/*/score"]
-    assert find_margin({}, "mine", "all", "score") == 0.0
+    assert margin(given_, "academic", "musr", "acc,none") == 0.1
+    assert margin(given_, "academic", "gsm8k", "exact_match,strict-match") == 0.2
+    assert margin(given_, "alpaca-eval", "all", "win_rate") == 3.0
+    assert margin(given_, "mt-bench", "all", "score") == 0.5
+    assert margin(given_, "unlearning", "own", "delta_logp_rejected_high") is None
+    assert margin({}, "mt-bench", "all", "score") == 1.0, "the benchmark's own"
+    assert margin({}, "mine", "all", "score") == 0.0
+
+
+def margin(given: dict[str, float | None], benchmark: str, subset: str, metric: str) -> float | None:
+    described: tuple[Metric, ...] = installed_metrics().get(benchmark, ())
+    return find_margin(given, benchmark, subset, find_metric(described, metric))
 
 
 @pytest.mark.parametrize("option", ["much", "score=-1", "score=inf", "=nan", "score="])

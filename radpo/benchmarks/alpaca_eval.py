@@ -286,6 +286,7 @@ def _example(row: Mapping[Any, Any], goal: float | None) -> Example:
         metric="preference",
         value=1.5 if row["preference"] == 0 else float(row["preference"]),
         detail=json.dumps(detail, ensure_ascii=False),
+        opponent=_text(row.get("generator_1")),
     )
 
 

@@ -373,7 +373,10 @@ def _examples(
         value = 100 * float((part["score"] * part["weight"]).sum() / part["weight"].sum())
         detail: dict[str, Any] = {} if goal is None else {"goal": goal}
         detail |= {"baseline": baseline, "games": part[["game", "score", "weight"]].to_dict("records")}
-        yield Example(BENCHMARK, "all", str(question_id), prompt, output, other, "score", value, json.dumps(detail))
+        yield Example(
+            BENCHMARK, "all", str(question_id), prompt, output, other, "score", value, json.dumps(detail),
+            opponent=baseline,
+        )  # fmt: skip
 
 
 def _games(games: Any, version: Version, place: str) -> Iterator[dict[str, Any]]:

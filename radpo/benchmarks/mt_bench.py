@@ -278,4 +278,5 @@ def _examples(
             metric="score",
             value=judgment.score,
             detail=json.dumps(detail, ensure_ascii=False),
+            prompt_id=judgment.question_id,
         )

@@ -83,7 +83,7 @@ def summarise(frame: pd.DataFrame, *, high_score: float = 5.0, per_pair: bool = 
         notes += missing
         results += _by_score(wide, subset, prompts)
         if per_pair:
-            examples += _examples(wide, subset, high_score)
+            examples += _examples(wide, prompts, subset, high_score)
     return Scores(tuple(results), tuple(examples), tuple(notes))
 
 
@@ -234,7 +234,7 @@ def _by_score(wide: pd.DataFrame, subset: Subset, prompts: pd.Series[str]) -> It
             yield _result(f"{subset}/[{floor:g},{floor + 1:g})", f"delta_logp_{response}", estimate)
 
 
-def _examples(wide: pd.DataFrame, subset: Subset, high_score: float) -> Iterable[Example]:
+def _examples(wide: pd.DataFrame, prompts: pd.Series[str], subset: Subset, high_score: float) -> Iterable[Example]:
     """One row a rejected response, under the metric that it counts towards."""
     goal = _goal(subset, "rejected")
     columns = [wide[name, "rejected", goal] for name in ("delta", "score", "tokens", "logp_policy", "logp_reference")]
@@ -250,6 +250,7 @@ def _examples(wide: pd.DataFrame, subset: Subset, high_score: float) -> Iterable
             metric="delta_logp_rejected_high" if score >= high_score else "delta_logp_rejected_low",
             value=float(change),
             detail=json.dumps(detail),
+            prompt_id=str(prompts[pair_id]),
         )
 
 

@@ -1,4 +1,4 @@
-"""The two result tables of a run directory: what every benchmark returns, and what analysis and report read."""
+"""The result tables of a run directory: what every benchmark returns, and what analysis and report read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,31 @@ EXAMPLE_DTYPES = {
     "baseline_output": "string",
     "metric": "string",
     "value": "float64",
+    "prompt_id": "string",
+    "opponent": "string",
     "detail": "string",
+}
+COMPARISON_DTYPES = {
+    "variant": "string",
+    "baseline": "string",
+    "benchmark": "string",
+    "subset": "string",
+    "metric": "string",
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+    "stderr": "float64",
+    "degrees": "float64",
+    "kind": "string",
+    "n": "Int64",
+    "prompts": "Int64",
+    "seeds": "Int64",
+    "p": "float64",
+    "p_less": "float64",
+    "p_greater": "float64",
+    "family": "string",
+    "p_holm": "float64",
+    "detectable": "float64",
 }
 
 
@@ -74,6 +98,9 @@ class Example:
         metric: the name of the per-example figure.
         value: that figure.
         detail: a JSON document with whatever else a reader wants to see (goal, constraints, scores, turn).
+        prompt_id: the question that it is a turn, a seed or a pair of: examples that share one are not independent.
+            None where the example stands alone.
+        opponent: whose answer `baseline_output` is: a variant's or a model's name.
     """
 
     benchmark: str
@@ -85,6 +112,8 @@ class Example:
     metric: str
     value: float
     detail: str = "{}"
+    prompt_id: str | None = None
+    opponent: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +133,11 @@ def results_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 def examples_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """A tidy frame with exactly the columns and types of `examples.parquet`."""
     return _frame(rows, EXAMPLE_DTYPES)
+
+
+def comparisons_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """A tidy frame with exactly the columns and types of `comparisons.parquet`; see `radpo.core.run.Run`."""
+    return _frame(rows, COMPARISON_DTYPES)
 
 
 def write_scores(scores: Scores, folder: Path) -> None:

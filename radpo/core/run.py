@@ -1,18 +1,23 @@
-"""Reading run directories: their tables and manifests come in, one checked `Run` of them all goes out."""
+"""The one reader of run directories: tables, manifests and settings as one checked `Run`.
+
+Report, gate, exports and `radpo.load_run` all read through it, so that what old runs lack is made up for here alone.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
+from radpo.core.metrics import Metric, find_metric, metrics_from_json
 from radpo.core.published import COLUMNS as PUBLISHED
-from radpo.core.results import EXAMPLE_DTYPES, RESULT_DTYPES
+from radpo.core.results import COMPARISON_DTYPES, EXAMPLE_DTYPES, RESULT_DTYPES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +32,8 @@ MANIFEST: Mapping[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 STAGE = ("name", "key", "seconds", "from_store", "peak_mib")
 JUDGE = ("answered", "from_cache", "failed", "prompt_tokens", "completion_tokens", "cost", "unclear_cost")
+_ADDED = ("prompt_id", "opponent")
+"""Columns of examples.parquet that runs of earlier releases lack."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +43,88 @@ class Source:
     Args:
         label: what it is called in the report: its matrix's name, or where several share one, its folder's.
         names: what its variants are called in the report, by their own names.
+        folder: where it is.
     """
 
     label: str
     manifest: dict[str, Any]
     matrix: str | None
     names: dict[str, str]
+    folder: Path
 
     @property
     def baseline(self) -> str:
         """The variant that its win rates are against, as the report calls it."""
         return self.names[str(self.manifest["baseline"])]
 
+    @cached_property
+    def settings(self) -> dict[str, Any] | None:
+        """matrix.yaml as a mapping; None where there is none.
+
+        Raises:
+            DataError: it is no YAML mapping.
+        """
+        import yaml
+
+        if self.matrix is None:
+            return None
+        path = self.folder / "matrix.yaml"
+        try:
+            document = yaml.safe_load(self.matrix)
+        except (ValueError, yaml.YAMLError) as error:
+            raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(document, dict):
+            raise DataError(f"{path}: expected a mapping, found {type(document).__name__}")
+        return document
+
+    def section(self, benchmark: str) -> Mapping[str, Any]:
+        """A benchmark's settings in matrix.yaml, empty where there are none."""
+        sections = (self.settings or {}).get("benchmarks")
+        found = sections.get(benchmark) if isinstance(sections, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def metrics(self) -> dict[str, tuple[Metric, ...]]:
+        """What the run's own manifest says of its metrics, by benchmark; nothing in runs of earlier releases.
+
+        Raises:
+            DataError: the manifest's `metrics` are malformed.
+        """
+        try:
+            return metrics_from_json(self.manifest.get("metrics") or {})
+        except (ValueError, TypeError, AttributeError) as error:
+            path = self.folder / "manifest.json"
+            raise DataError(f"{path}: metrics is malformed ({error}); run the matrix again") from error
+
 
 @dataclass(frozen=True)
 class Run:
-    """The tables of one or several run directories, one below the other; optional ones are None where none has them.
+    """The tables of one or several run directories as tidy pandas frames, one below the other.
 
-    Every table has its directory's columns; `results` also `run` (the directory's place, from 0) and `row` (the row's
-    place in its results.parquet, from 0). With several directories a variant is called LABEL/VARIANT.
+    With several directories a variant is called LABEL/VARIANT. Optional tables are None where no directory has them.
+
+    Attributes:
+        results: a row a figure. variant, model, seed; benchmark, subset (a part of the benchmark, or `all`), metric;
+            value, in the metric's own unit; stderr, its standard error in the same unit (missing where there is none);
+            n, how many examples it rests on; higher_is_better (missing where neither is better); primary, whether it is
+            one of the few that sum the benchmark up. Besides `run` (the directory's place, from 0) and `row` (the row's
+            place in its results.parquet, from 0).
+        examples: a row a scored example. variant, seed, benchmark, subset, example_id, prompt, output, baseline_output
+            (what the output was compared with), metric, value; prompt_id, the question that the example is a turn, a
+            seed or a pair of (never missing: the example's own id where it stands alone); opponent, whose answer
+            baseline_output is (missing where nobody says); detail, a JSON document.
+        comparisons: a row a variant, a baseline and a figure; see `radpo.stats.comparison.comparisons`. value, variant
+            minus baseline in the metric's own unit, with the ends low and high of its 95% interval; stderr and degrees
+            (of freedom); kind, how it was found; n pairs, prompts, seeds; p, two-sided, with its one-sided halves
+            p_less (is the variant lower?) and p_greater; family (`primary` or `secondary`) and p_holm, p adjusted
+            within one baseline's family; detectable, the difference that would have been found with power 0.8. None for
+            runs of earlier releases and several directories: `radpo.stats.comparison.compared` works it out.
+        likelihoods: a row a variant, seed, held-out pair, response (chosen, rejected) and goal: score, tokens,
+            logp_policy and logp_reference (nats, summed over tokens), and in new runs prompt_id.
+        training: TRL's figures. variant, seed, step, metric, value.
+        trajectory: log-likelihoods of tracked pairs while training went on. variant, seed, step, id, side, goal, logp
+            (nats), tokens.
+        published: published figures to show beside the run's own. variant, benchmark, subset, metric, value, source.
     """
 
     sources: tuple[Source, ...]
@@ -64,6 +134,8 @@ class Run:
     training: pd.DataFrame | None
     trajectory: pd.DataFrame | None
     published: pd.DataFrame | None
+    comparisons: pd.DataFrame | None = None
+    _metrics: dict[tuple[str, str], Metric] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -90,6 +162,33 @@ class Run:
         """The place of every variant's directory."""
         return {name: place for place, source in enumerate(self.sources) for name in source.names.values()}
 
+    def setting(self, benchmark: str, key: str, default: Any) -> Any:
+        """A setting of a benchmark in the first directory that states it."""
+        for source in self.sources:
+            if key in source.section(benchmark):
+                return source.section(benchmark)[key]
+        return default
+
+    def metric(self, benchmark: str, metric: str) -> Metric:
+        """What a metric is: as the runs' manifests say, else as the installed benchmark of that name does."""
+        key = benchmark, metric
+        if key not in self._metrics:
+            self._metrics[key] = find_metric(self._described(benchmark), metric)
+        return self._metrics[key]
+
+    def _described(self, benchmark: str) -> Iterable[Metric]:
+        for source in self.sources:
+            if benchmark in source.metrics:
+                return source.metrics[benchmark]
+        return installed_metrics().get(benchmark, ())
+
+    @cached_property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks with results, in the order in which their metrics are described, then of appearance."""
+        described = [name for source in self.sources for name in source.metrics]
+        there = dict.fromkeys(map(str, self.results["benchmark"].unique()))
+        return [name for name in dict.fromkeys([*described, *installed_metrics(), *there]) if name in there]
+
     @cached_property
     def figures(self) -> dict[tuple[str, str, str, str], pd.DataFrame]:
         """The rows of results with a value, by variant, benchmark, subset and metric."""
@@ -114,17 +213,15 @@ class Run:
 
     @cached_property
     def _opponents(self) -> dict[tuple[str, str], str | None]:
-        told = self.examples[self.examples["baseline_output"].notna()].drop_duplicates(["variant", "benchmark"])
+        told = self.examples[self.examples["opponent"].notna()].drop_duplicates(["variant", "benchmark"])
         found: dict[tuple[str, str], str | None] = {}
         for variant, benchmark in self.results[["variant", "benchmark"]].drop_duplicates().itertuples(index=False):
             baseline = self.sources[self.source_of[variant]].baseline
             own = (self.results["variant"] == baseline) & (self.results["benchmark"] == benchmark)
             found[str(variant), str(benchmark)] = None if own.any() else baseline
-        for row in told.to_dict("records"):
-            name = _named_opponent(row["detail"])
-            if name is not None:
-                names = self.sources[self.source_of[row["variant"]]].names
-                found[str(row["variant"]), str(row["benchmark"])] = names.get(name, name)
+        for variant, benchmark, name in told[["variant", "benchmark", "opponent"]].itertuples(index=False):
+            names = self.sources[self.source_of[variant]].names
+            found[str(variant), str(benchmark)] = names.get(name, name)
         return found
 
     def comparable(self, one: str, other: str) -> bool:
@@ -139,19 +236,55 @@ def differing_data(one: Source, other: Source) -> list[str]:
     return [name for name in mine if name in theirs and mine[name].get("sha256") != theirs[name].get("sha256")]
 
 
-def _named_opponent(detail: str) -> str | None:
-    """Whose answer an example was compared with, as AlpacaEval (`generator_1`) and Arena-Hard (`baseline`) say it."""
-    try:
-        found = json.loads(detail)
-    except (ValueError, RecursionError, TypeError):
-        return None
-    name = found.get("generator_1", found.get("baseline")) if isinstance(found, dict) else None
-    return name if isinstance(name, str) else None
+@cache
+def installed_metrics() -> dict[str, tuple[Metric, ...]]:
+    """The metrics of the installed benchmarks by benchmark, for runs whose manifest does not describe its own."""
+    from radpo.core.plugins import load_plugins
+
+    found = load_plugins("radpo.benchmarks", object)
+    return {**_BUILT_IN, **{name: tuple(benchmark.metrics) for name, benchmark in found.items()}}  # type: ignore[attr-defined]
 
 
-def load_run(run_dir: Path) -> Run:
-    """Read one run directory; see `load_runs`."""
-    return load_runs([run_dir])
+_SHARE = Metric("share_*", "", unit="share")
+_BUILT_IN: Mapping[str, tuple[Metric, ...]] = {
+    "alpaca-eval": (
+        Metric("win_rate", "win rate", unit="%", primary="all", margin=5.0, even=50.0, examples="preference",
+               example_scale=(100.0, -100.0), overview=True),
+        Metric("length_controlled_winrate", "length-controlled win rate", unit="%", even=50.0, examples=None,
+               overview=True, leads=True),
+        Metric("length_controlled_minimal_winrate", "length-controlled win rate (minimal GLM)", unit="%", even=50.0,
+               examples=None, overview=True),
+        Metric("discrete_win_rate", "", unit="%", even=50.0, examples=None),
+    ),
+    "arena-hard": (Metric("score", "", bounds=(0.0, 100.0), primary="all", margin=7.0, even=50.0, overview=True),),
+    "mt-bench": (
+        Metric("score", "", bounds=(1.0, 10.0), primary="all", margin=1.0, overview=True),
+        Metric("first_turn", "", bounds=(1.0, 10.0), examples=None, overview=True),
+        Metric("second_turn", "", bounds=(1.0, 10.0), examples=None, overview=True),
+        Metric("*win_rate", "", unit="%", even=50.0),
+    ),
+    "academic": (
+        Metric("acc", "accuracy", unit="share", primary="*", margin=0.05),
+        Metric("acc_norm", "accuracy, normalised", unit="share", primary="*", margin=0.05),
+        Metric("exact_match", "exact match", unit="share", primary="*", margin=0.05),
+        Metric("*", "", primary="*", margin=0.05),
+    ),
+    "displacement": (_SHARE,),
+    "implicit-reward": (Metric("accuracy", "", unit="share"),),
+    "style": (Metric("win_rate", "win rate", unit="%", even=50.0), _SHARE),
+    "unlearning": (
+        Metric("delta_logp_rejected_high", "high-scored rejected", unit="nats", primary="*", margin=2.0,
+               zero_is_reference=True),
+        Metric("delta_logp*", "", unit="nats", zero_is_reference=True),
+        Metric("preference_accuracy", "", unit="share", examples=None),
+        _SHARE,
+    ),
+}  # fmt: skip
+
+
+def load_run(run_dir: str | PathLike[str]) -> Run:
+    """Read one run directory; see `Run` for its tables and `load_runs` for errors."""
+    return load_runs([Path(run_dir)])
 
 
 def load_runs(run_dirs: Sequence[Path]) -> Run:
@@ -161,8 +294,11 @@ def load_runs(run_dirs: Sequence[Path]) -> Run:
         DataError: a file that the report needs is missing or malformed, or a table lacks a column.
     """
     manifests = [_manifest(run_dir / "manifest.json") for run_dir in run_dirs]
-    results = [_table(run_dir / "results.parquet", tuple(RESULT_DTYPES)) for run_dir in run_dirs]
-    examples = [_table(run_dir / "examples.parquet", tuple(EXAMPLE_DTYPES)) for run_dir in run_dirs]
+    results = [_table(run_dir / "results.parquet", RESULT_DTYPES) for run_dir in run_dirs]
+    likelihoods = [_optional(run_dir / "likelihoods.parquet", LIKELIHOODS) for run_dir in run_dirs]
+    examples = [
+        _examples(run_dir / "examples.parquet", told) for run_dir, told in zip(run_dirs, likelihoods, strict=True)
+    ]
     labels = _labels(run_dirs, manifests)
     sources = []
     for place, (run_dir, manifest, label) in enumerate(zip(run_dirs, manifests, labels, strict=True)):
@@ -171,11 +307,11 @@ def load_runs(run_dirs: Sequence[Path]) -> Run:
         names = {
             str(name): str(name) if len(run_dirs) == 1 else f"{label}/{name}" for name in [*known, manifest["baseline"]]
         }
-        sources.append(Source(label, manifest, _text(run_dir / "matrix.yaml"), names))
+        sources.append(Source(label, manifest, _text(run_dir / "matrix.yaml"), names, run_dir))
     results = [table.assign(run=place, row=range(len(table))) for place, table in enumerate(results)]
     optional = {
         name: [_optional(run_dir / f"{name}.parquet", columns) for run_dir in run_dirs]
-        for name, columns in (("likelihoods", LIKELIHOODS), ("training", TRAINING), ("trajectory", TRAJECTORY))
+        for name, columns in (("training", TRAINING), ("trajectory", TRAJECTORY))
     }
     joined = {name: _joined(tables, sources) for name, tables in optional.items()}
     whole_results, whole_examples = _joined(results, sources), _joined(examples, sources)
@@ -185,11 +321,56 @@ def load_runs(run_dirs: Sequence[Path]) -> Run:
         sources=tuple(sources),
         results=whole_results,
         examples=whole_examples,
-        likelihoods=joined["likelihoods"],
+        likelihoods=_joined(likelihoods, sources),
         training=joined["training"],
         trajectory=joined["trajectory"],
         published=_joined([_published(run_dir / "published.csv") for run_dir in run_dirs], sources),
+        comparisons=_comparisons(run_dirs),
     )
+
+
+def _comparisons(run_dirs: Sequence[Path]) -> pd.DataFrame | None:
+    """Of one directory alone: two know nothing of each other's variants."""
+    path = run_dirs[0] / "comparisons.parquet"
+    return _table(path, COMPARISON_DTYPES) if len(run_dirs) == 1 and path.exists() else None
+
+
+def _examples(path: Path, likelihoods: pd.DataFrame | None) -> pd.DataFrame:
+    """examples.parquet with `prompt_id` and `opponent` in every row that tells them, in whatever way."""
+    import pandas as pd
+
+    required = {name: dtype for name, dtype in EXAMPLE_DTYPES.items() if name not in _ADDED}
+    frame = _table(path, required)
+    for name in _ADDED:
+        frame[name] = frame[name].astype("string") if name in frame.columns else pd.array([None] * len(frame), "string")
+    untold = frame[frame["prompt_id"].isna() | (frame["opponent"].isna() & frame["baseline_output"].notna())]
+    details = [detail_of(text) for text in untold["detail"]]
+    asked = [_of(detail, "question_id") for detail in details]
+    against = [_of(detail, "generator_1", "baseline") for detail in details]
+    told = pd.DataFrame({"prompt_id": asked, "opponent": against}, index=untold.index, dtype="string")
+    told["opponent"] = told["opponent"].where(untold["baseline_output"].notna())
+    frame = frame.fillna({name: told[name] for name in _ADDED})
+    if likelihoods is not None and "prompt_id" in likelihoods.columns:
+        of_pair = likelihoods.drop_duplicates("pair_id").set_index("pair_id")["prompt_id"].astype("string")
+        pairs = frame["example_id"].where(frame["output"].isna()).map(of_pair)
+        frame["prompt_id"] = frame["prompt_id"].fillna(pairs.astype("string"))
+    # A turn's id was the question's id and /turn-N before the question had a column of its own.
+    frame["prompt_id"] = frame["prompt_id"].fillna(frame["example_id"].str.split("/turn-").str[0])
+    return frame[list(EXAMPLE_DTYPES)]
+
+
+def detail_of(text: Any) -> dict[str, Any]:
+    """An example's detail, empty where it is no JSON object."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _of(detail: Mapping[str, Any], *names: str) -> str | None:
+    """The first of these that is a text or a whole number."""
+    return next((str(detail[name]) for name in names if isinstance(detail.get(name), str | int)), None)
 
 
 def _labels(run_dirs: Sequence[Path], manifests: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -267,16 +448,27 @@ def _manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+def _table(path: Path, columns: Iterable[str] | Mapping[str, str]) -> pd.DataFrame:
+    """A table with these columns, and where their types are given, of these types."""
     import pandas as pd
+    import pyarrow as pa
 
     try:
         frame = pd.read_parquet(path)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: no Parquet file ({error}); run the matrix again") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); run the matrix again") from error
+        raise DataError(
+            f"{path}: cannot be read ({error}); give a run directory as `radpo run` makes, or run the matrix again"
+        ) from error
     lacking = [column for column in columns if column not in frame.columns]
     if lacking:
         raise DataError(f"{path}: lacks the column(s) {', '.join(lacking)}; run the matrix again")
+    if isinstance(columns, Mapping):
+        try:
+            frame = frame.astype(dict(columns))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path}: a column is of the wrong type ({error}); run the matrix again") from error
     return frame.reset_index(drop=True)
 
 

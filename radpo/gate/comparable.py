@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from radpo.gate.runs import MetricName, RunFiles, detail_of, in_both
+from radpo.core.run import Run, detail_of
+from radpo.gate.runs import MetricName, in_both
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,7 @@ _RENDERED = "academic"
 """Its prompts are as the model saw them, goal and all, which is the variant's own; its documents must be the same."""
 
 
-def differing_settings(baseline: RunFiles, candidate: RunFiles, benchmarks: Iterable[str]) -> list[str]:
+def differing_settings(baseline: Run, candidate: Run, benchmarks: Iterable[str]) -> list[str]:
     """What differs between the two runs' data and settings, as far as these benchmarks rest on it."""
     ours, theirs = baseline.manifest, candidate.manifest
     found = [
@@ -33,7 +34,7 @@ def differing_settings(baseline: RunFiles, candidate: RunFiles, benchmarks: Iter
         found.append(
             f"win rates are against variant {ours.get('baseline')!r} in one and {theirs.get('baseline')!r} in the other"
         )
-    if baseline.matrix is None or candidate.matrix is None:
+    if baseline.sources[0].settings is None or candidate.sources[0].settings is None:
         return found
     left, right = _measured(baseline, benchmarks), _measured(candidate, benchmarks)
     told = {name for run in (ours, theirs) for name in run.get("data", {}) if any(name in item for item in found)}
@@ -68,7 +69,7 @@ def differing_examples(name: MetricName, pairs: pd.DataFrame, same_model: bool) 
         yield (share if same_model else f"{share}, and so do the models that they come from"), not same_model
 
 
-def same_models(baseline: RunFiles, candidate: RunFiles) -> bool:
+def same_models(baseline: Run, candidate: Run) -> bool:
     """Whether both runs began with the same models, by content."""
     ours, theirs = (
         {model.get("fingerprint") for model in run.manifest.get("models", {}).values()} for run in (baseline, candidate)
@@ -76,12 +77,12 @@ def same_models(baseline: RunFiles, candidate: RunFiles) -> bool:
     return ours == theirs
 
 
-def remarks(baseline: RunFiles, candidate: RunFiles) -> list[str]:
+def remarks(baseline: Run, candidate: Run) -> list[str]:
     """What a reader should know that forbids nothing."""
     found = [
-        f"{run.folder.name} has no matrix.yaml: judges, prompts and sampling could not be compared."
+        f"{run.sources[0].folder.name} has no matrix.yaml: judges, prompts and sampling could not be compared."
         for run in (baseline, candidate)
-        if run.matrix is None
+        if run.sources[0].settings is None
     ]
     ours, theirs = (run.manifest.get("packages", {}) for run in (baseline, candidate))
     for name in _SCORERS:
@@ -93,9 +94,9 @@ def remarks(baseline: RunFiles, candidate: RunFiles) -> list[str]:
 _RUNS = ("baseline", "candidate")
 
 
-def _measured(run: RunFiles, benchmarks: Iterable[str]) -> dict[str, Any]:
+def _measured(run: Run, benchmarks: Iterable[str]) -> dict[str, Any]:
     """By key, all that how something is measured rests on; files by their content."""
-    matrix: Mapping[str, Any] = run.matrix or {}
+    matrix: Mapping[str, Any] = run.sources[0].settings or {}
     sections = matrix.get("benchmarks") or {}
     found: dict[str, Any] = {"data.scale": (matrix.get("data") or {}).get("scale")}
     for name in benchmarks:
@@ -149,7 +150,7 @@ def _leaves(key: str, value: Any, hints: frozenset[str]) -> Iterator[tuple[str, 
         yield key, value
 
 
-def _content(run: RunFiles, value: Any) -> Any:
+def _content(run: Run, value: Any) -> Any:
     """A file that the manifest knows counts by its content, whatever it is called."""
     file = run.manifest.get("data", {}).get(value) if isinstance(value, str) else None
     return value if file is None else _hash(file)

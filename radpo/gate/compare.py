@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import ConfigError
+from radpo.core.run import Run
 from radpo.gate.comparable import differing_examples, differing_settings, remarks, same_models
 from radpo.gate.gate import Finding, Sample, decide
 from radpo.gate.margins import OFF, Margins, check_margins, find_margin
-from radpo.gate.runs import METRIC, MetricName, RunFiles, has_metric, in_both, paired, primaries, read_run
+from radpo.gate.runs import METRIC, MetricName, has_metric, in_both, paired, primaries, read_run
 from radpo.gate.verdict import NotGated, Row, Verdict
 from radpo.stats.estimates import paired_bootstrap
 
@@ -66,7 +67,8 @@ def compare(
     if not pairs:
         reasons = "; ".join(sorted({item.reason for item in not_gated})) or "neither run has a primary metric"
         differences.append(f"they have nothing to compare: {reasons}")
-    rows = [] if differences else _rows(pairs, metrics, margins, alpha, seed)
+    of = {name: _margin(margins, name, candidate) or 0.0 for name in pairs}
+    rows = [] if differences else _rows(pairs, metrics, of, alpha, seed)
     return Verdict(
         baseline=baseline_dir.resolve().name,
         candidate=candidate_dir.resolve().name,
@@ -78,15 +80,20 @@ def compare(
     )
 
 
+def _margin(margins: Margins, name: MetricName, run: Run) -> float | None:
+    _, benchmark, subset, metric = name
+    return find_margin(margins, benchmark, subset, run.metric(benchmark, metric))
+
+
 def _gated(
-    metrics: dict[MetricName, bool | None], margins: Margins, baseline: RunFiles, candidate: RunFiles
+    metrics: dict[MetricName, bool | None], margins: Margins, baseline: Run, candidate: Run
 ) -> tuple[dict[MetricName, pd.DataFrame], list[NotGated]]:
     """The pairs of every metric that can be tested, and the reasons for those that cannot."""
     pairs: dict[MetricName, pd.DataFrame] = {}
     not_gated = []
     for name, higher_is_better in metrics.items():
         frame = paired(name, baseline, candidate)
-        reason = "it is left out by --margin" if find_margin(margins, *name[1:]) is OFF else None
+        reason = "it is left out by --margin" if _margin(margins, name, candidate) is OFF else None
         reason = reason or _why_not(name, higher_is_better, frame, baseline, candidate)
         if reason is None:
             pairs[name] = frame
@@ -96,7 +103,7 @@ def _gated(
 
 
 def _why_not(
-    name: MetricName, higher_is_better: bool | None, pairs: pd.DataFrame, baseline: RunFiles, candidate: RunFiles
+    name: MetricName, higher_is_better: bool | None, pairs: pd.DataFrame, baseline: Run, candidate: Run
 ) -> str | None:
     for run, which in ((baseline, "baseline"), (candidate, "candidate")):
         if not has_metric(run, name):
@@ -121,17 +128,14 @@ class _Measured:
 def _rows(
     pairs: dict[MetricName, pd.DataFrame],
     metrics: dict[MetricName, bool | None],
-    margins: Margins,
+    margins: Mapping[MetricName, float],
     alpha: float,
     seed: int,
 ) -> list[Row]:
     # A drawn p-value cannot fall below 1 / resamples, and Holm multiplies it by the number of metrics: draw so many
     # that a clear regression can still be called one.
     resamples = min(max(10_000, math.ceil(10 * len(pairs) / alpha)), 1_000_000)
-    measured = [
-        _measure(name, frame, bool(metrics[name]), find_margin(margins, *name[1:]) or 0.0, seed)
-        for name, frame in pairs.items()
-    ]
+    measured = [_measure(name, frame, bool(metrics[name]), margins[name], seed) for name, frame in pairs.items()]
     found = decide([item.sample for item in measured], alpha=alpha, resamples=resamples, seed=seed)
     return [_row(item, finding) for item, finding in zip(measured, found, strict=True)]
 

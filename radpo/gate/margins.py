@@ -1,4 +1,4 @@
-"""Margins: what the user says of metrics comes in, the drop that is to be found in each goes out."""
+"""Margins: the drop that is to be found in each metric, as the user says or as the metric's benchmark describes it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from radpo.core.errors import ConfigError
+from radpo.core.metrics import Metric
 from radpo.core.suggestions import did_you_mean
 
 OFF = None
 """The margin of a metric that is left out of the gate."""
 
 Margins = Mapping[str, float | None]
-
-DEFAULTS: Mapping[str, float] = {
-    "alpaca-eval/*/win_rate": 5.0,
-    "arena-hard/*/score": 7.0,
-    "mt-bench/*/score": 1.0,
-    "academic/*": 0.05,
-    "unlearning/*/delta_logp_rejected_high": 2.0,
-}
-"""In each metric's own unit, wide enough that the benchmark's own questions can tell.
-
-By released judgments (805 questions of AlpacaEval 2, 500 of Arena-Hard, 80 of MT-Bench) the standard error of the
-paired difference of two models is 0.4 to 1.6 points, 1.3 to 2.1 points, and 0.20 to 0.34 of a grade; a gate of three
-metrics finds drops of three standard errors. For log-likelihoods, in nats, it is a factor of seven in probability.
-"""
 
 
 def parse_margins(options: Sequence[str]) -> dict[str, float | None]:
@@ -52,16 +39,15 @@ def _number(option: str, value: str) -> float:
     return number
 
 
-def find_margin(given: Margins, benchmark: str, subset: str, metric: str) -> float | None:
-    """The margin of a metric: the last given one that fits it, else the default, else 0; OFF where it is left out.
+def find_margin(given: Margins, benchmark: str, subset: str, metric: Metric) -> float | None:
+    """The margin of a metric: the last given one that fits it, else its own, else 0; OFF where it is left out.
 
     A name fits a metric that is called so, every metric of a benchmark that is, or `benchmark/subset/metric` with *.
     """
-    for margins in (given, DEFAULTS):
-        for name, margin in reversed(list(margins.items())):
-            if _fits(name, benchmark, subset, metric):
-                return margin
-    return 0.0
+    for name, margin in reversed(list(given.items())):
+        if _fits(name, benchmark, subset, metric.name):
+            return margin
+    return metric.margin or 0.0
 
 
 def check_margins(given: Margins, metrics: Iterable[tuple[str, str, str]]) -> None:
