@@ -239,9 +239,11 @@ def differing_data(one: Source, other: Source) -> list[str]:
 @cache
 def installed_metrics() -> dict[str, tuple[Metric, ...]]:
     """The metrics of the installed benchmarks by benchmark, for runs whose manifest does not describe its own."""
+    from importlib.metadata import entry_points
+
     from radpo.core.plugins import load_plugins
 
-    found = load_plugins("radpo.benchmarks", object)
+    found = load_plugins("radpo.benchmarks", object) if entry_points(group="radpo.benchmarks") else {}
     return {**_BUILT_IN, **{name: tuple(benchmark.metrics) for name, benchmark in found.items()}}  # type: ignore[attr-defined]
 
 
