@@ -97,7 +97,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hugging Face folder, with a padding token.
 
     Raises:
-        ModelError: it has no chat template, so a conversation cannot be rendered.
+        ModelError: it has no chat template, so a conversation cannot be rendered, or neither padding nor end token.
     """
     from transformers import AutoTokenizer
 
@@ -107,6 +107,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             f"model {folder}: its tokenizer has no chat template, so conversations cannot be rendered for it"
         )
     if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ModelError(
+                f"model {folder}: its tokenizer has neither a padding nor an end token; "
+                "name one as pad_token in tokenizer_config.json"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 

@@ -4,21 +4,95 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from radpo.core.errors import ModelError
 from radpo.core.files import broken_seal, replace_json, seal
+from radpo.models.decoding import token_ids_only
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 COMPLETE = "complete"
 """Name of the file that marks a resumable checkpoint as written to its end; it holds its files' checksums."""
 
 
-def save_policy(
-    trainer: Any, tokenizer: PreTrainedTokenizerBase, chat_template: str, folder: Path, adapter: Path
-) -> None:
+GENERATION_CONFIG = "generation_config.json"
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What a policy's folder has beside weights and config, settled before training.
+
+    The generation config is the base model's to the letter: transformers refuses to save one that it finds
+    inconsistent (a temperature without do_sample, as many published models have it) once anything in it was touched,
+    and trainers touch it.
+
+    Args:
+        base: the folder of the model that training starts from.
+        generation: its generation config as loaded, for folders that have it in config.json.
+        tokenizer: the policy's.
+        chat_template: the policy's.
+    """
+
+    base: Path
+    generation: GenerationConfig
+    tokenizer: PreTrainedTokenizerBase
+    chat_template: str
+
+    def save(self, folder: Path) -> None:
+        """Write them into a folder that the model was saved to."""
+        if (self.base / GENERATION_CONFIG).is_file():
+            shutil.copyfile(self.base / GENERATION_CONFIG, folder / GENERATION_CONFIG)
+        else:
+            self.generation.to_json_file(folder / GENERATION_CONFIG, use_diff=True)
+        rendering = self.tokenizer.chat_template
+        self.tokenizer.chat_template = self.chat_template
+        try:
+            self.tokenizer.save_pretrained(folder)
+        finally:
+            self.tokenizer.chat_template = rendering
+
+
+def companions(model: Any, tokenizer: PreTrainedTokenizerBase, chat_template: str, base: Path) -> Companions:
+    """What the policy's folder will have beside weights; the model in training keeps only its token ids of it."""
+    own = model.generation_config
+    model.generation_config = token_ids_only(own, tokenizer)
+    return Companions(base, own, tokenizer, chat_template)
+
+
+def check_saving(model: Any, beside: Companions, out: Path) -> None:
+    """Write all of a policy but its weights, and remove it again: what cannot be saved is known before training.
+
+    Raises:
+        ModelError: a file cannot be written, or the disk has no room for the weights.
+    """
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out, prefix=".saving-") as scratch:
+        try:
+            bare.config.save_pretrained(scratch)
+            bare.generation_config.save_pretrained(scratch)
+            beside.save(Path(scratch))
+        except Exception as error:  # whatever transformers refuses
+            cause = " ".join(str(error).split())[:400]
+            raise ModelError(
+                f"model {beside.base}: a policy trained from it could not be saved ({type(error).__name__}: {cause}); "
+                "fix its config.json, generation_config.json or tokenizer_config.json"
+            ) from error
+    needed, free = sum(weight.nbytes for weight in bare.parameters()), shutil.disk_usage(out).free
+    if free < needed:
+        raise ModelError(
+            f"{out}: the policy's weights take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; make room, or "
+            "give another folder"
+        )
+
+
+def save_policy(trainer: Any, beside: Companions, folder: Path, adapter: Path) -> None:
     """Write a trainer's policy as an ordinary Hugging Face folder (safetensors), usable by any tool without radpo.
 
     Every process calls it, as the parts of a sharded model are gathered; the first one writes. LoRA adapters are
@@ -33,8 +107,7 @@ def save_policy(
         model.save_pretrained(adapter, state_dict=state)
         model, state = model.merge_and_unload(), None
     model.save_pretrained(folder, state_dict=state)
-    tokenizer.chat_template = chat_template
-    tokenizer.save_pretrained(folder)
+    beside.save(folder)
 
 
 def mark_complete(folder: Path) -> None:

@@ -24,7 +24,7 @@ from radpo.preferences.goals import (
     goal_aware_template,
     original_template,
 )
-from radpo.training.checkpoint import last_complete, mark_complete, save_policy
+from radpo.training.checkpoint import check_saving, companions, last_complete, mark_complete, save_policy
 from radpo.training.dataset import training_dataset
 from radpo.training.settings import TrainingSettings, loss_arguments
 
@@ -104,6 +104,7 @@ def train(
     Raises:
         ConfigError: the processes do not divide the batch, or a package that the settings need is not installed.
         DataError: no pair is left to train on, or prompts leave no room for a response.
+        ModelError: the policy could not be saved; found out before the first step.
         RadpoError: the loss is no longer a number.
     """
     import pandas as pd
@@ -128,8 +129,10 @@ def train(
         asked = tracked_responses(tokenizer, tracked.scored, best=tracked.best, max_length=settings.max_length)
         callbacks.append(tracker(asked, tracked.every, work / "trajectory", autocast=autocast))
     arguments = _arguments(settings, work, seed, save_every, report_to, 0 if eval_set is None else len(eval_set))
+    model = _model(model_folder, settings)
+    beside = companions(model, tokenizer, chat_template or template, model_folder)
     trainer = SharedPrefixDPOTrainer(
-        model=_model(model_folder, settings),
+        model=model,
         args=arguments,
         train_dataset=train_set,
         eval_dataset=eval_set,
@@ -141,6 +144,8 @@ def train(
     if tracked is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         raise ConfigError("track: the model is in parts on several processes (FSDP, DeepSpeed); leave track out")
     trainer.remove_callback(PrinterCallback)  # it writes to standard output, which is for results
+    if trainer.is_world_process_zero():
+        check_saving(trainer.accelerator.unwrap_model(trainer.model), beside, out)
     checkpoint = last_complete(work)
     if tracked is not None and checkpoint is not None:
         reached = int(checkpoint.name.rpartition("-")[2])
@@ -166,7 +171,7 @@ def train(
         if tracked is not None:
             trajectory(work / "trajectory").to_parquet(out / "trajectory.parquet", index=False)
         shutil.rmtree(partial, ignore_errors=True)
-    save_policy(trainer, tokenizer, chat_template or template, partial, out / "adapter")
+    save_policy(trainer, beside, partial, out / "adapter")
     if trainer.is_world_process_zero():
         partial.rename(out / "policy")
         shutil.rmtree(work, ignore_errors=True)
