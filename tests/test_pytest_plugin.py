@@ -18,11 +18,12 @@ import yaml
 from factories import scored_pairs, write_model
 from typer.main import get_command
 
+import radpo
 from radpo.cli.main import app
 from radpo.core.errors import ConfigError
 from radpo.gate.baselines import save_baseline
-from radpo.gate.cell import _narrowed, run_cell
 from radpo.matrix.loading import load_matrix
+from radpo.matrix.one_cell import narrowed
 from radpo.preferences.writing import write_preferences
 
 pytest_plugins = ["pytester"]
@@ -84,7 +85,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Made before `pytester` begins, which afterwards forgets every module that was first imported while it lasted.
     """
     root = tmp_path_factory.mktemp("project")
-    run = run_cell(write_matrix(root), "base", root / "runs" / "gate" / "first", seed=1)
+    (run,) = radpo.run(write_matrix(root), root / "runs" / "gate" / "first", variant="base", seed=1).run_dirs
     results = pd.read_parquet(run / "results.parquet")
     assert (results["variant"].unique().tolist(), results["seed"].unique().tolist()) == (["base"], [1])
     assert (run / "published.csv").read_text() == FIGURES
@@ -120,18 +121,18 @@ def test_a_cell_is_run_and_gated_and_what_fails_says_why(
 def test_a_cell_is_one_variant_and_one_seed_and_a_slip_of_the_pen_is_told(tmp_path: Path) -> None:
     matrix = load_matrix(write_matrix(tmp_path))
     for seed, left in ((None, {("base", 0), ("base", 1)}), (1, {("base", 1)})):
-        narrowed = _narrowed(matrix, "base", seed)
+        left_over = narrowed(matrix, "base", seed)
         cells = {
             (variant, each)
             for variant in matrix.variants
             for each in matrix.seeds
-            if narrowed.has_cell(model=matrix.all_models[0], variant=variant, seed=each)
+            if left_over.has_cell(model=matrix.all_models[0], variant=variant, seed=each)
         }
         assert cells == left
     with pytest.raises(ConfigError, match="variant 'bas': there are base, other; did you mean 'base'"):
-        _narrowed(matrix, "bas", None)
+        narrowed(matrix, "bas", None)
     with pytest.raises(ConfigError, match="seed 7: there are 0, 1"):
-        _narrowed(matrix, "base", 7)
+        narrowed(matrix, "base", 7)
 
 
 def test_the_workflow_in_the_docs_is_yaml_and_calls_commands_that_there_are() -> None:
@@ -159,4 +160,4 @@ def test_the_entry_point_is_declared_and_loads_nothing_heavy() -> None:
     assert import_module(module).radpo_gate is not None
     code = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert not {"torch", "pandas", "numpy", "pydantic", "typer", "yaml", "radpo.gate"} & set(json.loads(loaded))
+    assert not {"torch", "pandas", "numpy", "pydantic", "typer", "yaml", "radpo.gate.compare"} & set(json.loads(loaded))

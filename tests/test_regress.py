@@ -22,10 +22,11 @@ from radpo.core.errors import ConfigError, DataError
 from radpo.core.metrics import Metric, find_metric
 from radpo.core.results import examples_frame, results_frame
 from radpo.core.run import installed_metrics
-from radpo.gate import Verdict, compare
 from radpo.gate.baselines import find_baseline, save_baseline
+from radpo.gate.compare import compare
 from radpo.gate.documents import to_junit, to_markdown, to_table
 from radpo.gate.margins import find_margin, parse_margins
+from radpo.gate.verdict import Verdict
 
 SEEDS = (0, 1)
 NO_MARGIN = {"*": 0.0}

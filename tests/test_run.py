@@ -14,12 +14,12 @@ from cheap_stages import InlinePool, stage
 from factories import scored_pairs, write_model
 from typer.testing import CliRunner
 
-from radpo.cli.console import MatrixView
 from radpo.cli.main import app
 from radpo.core.errors import ServiceError
 from radpo.engine.graph import Function, Task
 from radpo.engine.schedule import StageError, run_stages
 from radpo.engine.store import Store
+from radpo.matrix.view import MatrixView
 from radpo.preferences.writing import write_preferences
 
 TABLES = ("results.parquet", "examples.parquet", "likelihoods.parquet", "training.parquet")

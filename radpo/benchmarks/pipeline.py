@@ -221,8 +221,9 @@ def answers_of(
 
 def _backend(answering: Answering) -> Backend:
     from radpo.clients.chat import Chat
+    from radpo.core.cache import cache_folder
     from radpo.models.backends import with_endpoint, with_transformers, with_vllm
-    from radpo.models.loading import cache_folder, resolve_model
+    from radpo.models.loading import resolve_model
 
     if answering.endpoint is not None:
         return with_endpoint(Chat(answering.endpoint, cache_folder() / "chat.sqlite"), goal=answering.goal)

@@ -55,7 +55,7 @@ def analyze_unlearning(
     """
     from radpo.benchmarks.alone import kept_in, measure_pairs
     from radpo.benchmarks.unlearning import summarise
-    from radpo.cli.console import progress_bar
+    from radpo.core.console import progress_bar
     from radpo.preferences.preferences import Reading
     from radpo.preferences.streamed import stream_pairs
 
@@ -151,7 +151,7 @@ def analyze_displacement(
     """Whether training lowered chosen responses, and whether hidden states told which (CHES, arXiv 2410.08847)."""
     from radpo.benchmarks.alone import kept_in, measure_ches, measure_pairs
     from radpo.benchmarks.displacement import summarise
-    from radpo.cli.console import progress_bar
+    from radpo.core.console import progress_bar
     from radpo.preferences.preferences import Reading
     from radpo.preferences.streamed import stream_pairs
 
@@ -188,7 +188,7 @@ def analyze_reward_kl(
     """
     from radpo.benchmarks.alone import kept_in, sample_and_score
     from radpo.benchmarks.reward_kl import summarise
-    from radpo.cli.console import progress_bar
+    from radpo.core.console import progress_bar
     from radpo.models.samples import Drawing
 
     drawing = Drawing(("default" if goal is None else goal,), per_prompt, max_new_tokens, seed, batch_size)
@@ -216,7 +216,7 @@ def analyze_calibration(
     """Whether a policy that is asked for a higher score gets one: the curve of goals, scored by the verifier."""
     from radpo.benchmarks.alone import kept_in, sample_and_score
     from radpo.benchmarks.calibration import summarise
-    from radpo.cli.console import progress_bar
+    from radpo.core.console import progress_bar
     from radpo.models.samples import Drawing
 
     asked = (None, *(goals or [*map(float, range(1, 11)), 12.0]))
@@ -317,7 +317,7 @@ def analyze_theory(
     import numpy as np
     import pandas as pd
 
-    from radpo.cli.console import progress_bar
+    from radpo.core.console import progress_bar
     from radpo.report.page import write_page
     from radpo.theory.page import theory_page
     from radpo.theory.rates import METHODS, QUANTITIES, exponent, rates, unlearning

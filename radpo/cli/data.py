@@ -46,7 +46,7 @@ def data_validate(
     as_json: Json = False,
 ) -> None:
     """Check scored pairs; exit status 0 if they are usable, 2 with file, line, column and mend if not."""
-    from radpo.cli.console import progress_bar
+    from radpo.core.console import progress_bar
     from radpo.preferences.preferences import PreferenceReader
     from radpo.preferences.sources import shown
 
@@ -97,7 +97,7 @@ def data_stats(
     """
     from dataclasses import replace
 
-    from radpo.cli.console import progress_bar
+    from radpo.core.console import progress_bar
     from radpo.preferences.preferences import PreferenceReader
     from radpo.preferences.profiling import profile, token_counter
     from radpo.preferences.sources import shown
@@ -206,7 +206,7 @@ def data_relabel(
     The result is written batch by batch, so a set may be larger than the memory. It has the columns that TRL's trainers
     take, and id, source_id, side and goal, which say where each pair comes from.
     """
-    from radpo.cli.console import progress_bar
+    from radpo.core.console import progress_bar
     from radpo.preferences.goals import read_goal_template
     from radpo.preferences.plan import KINDS, Relabeling
     from radpo.preferences.preferences import PreferenceReader

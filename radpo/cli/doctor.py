@@ -16,7 +16,8 @@ def examine() -> dict[str, Any]:
     """Versions, processor, arithmetic, GPU and the bundled model; each finding in words a bug report can quote."""
     import torch
 
-    from radpo.models.loading import BUNDLED, bf16_supported, cache_folder, model_fingerprint
+    from radpo.core.cache import cache_folder
+    from radpo.models.loading import BUNDLED, bf16_supported, model_fingerprint
 
     models: dict[str, str] = {}
     for name, bundled in BUNDLED.items():

@@ -378,7 +378,7 @@ def _backend_and_goal(backend: str, goal: str) -> dict[str, Any]:
 @contextmanager
 def _watched() -> Iterator[dict[Literal["answers", "judge"], Progress]]:
     """Bars for the two long steps of a run."""
-    from radpo.cli.console import progress_bar
+    from radpo.core.console import progress_bar
 
     with progress_bar("answers") as answers, progress_bar("judging") as judge:
         yield {"answers": answers, "judge": judge}

@@ -108,7 +108,7 @@ def train(
 
     Settings not set are the paper's: beta 0.01, learning_rate 5e-7, batch_size 128, one epoch, max_length 1024.
     """
-    from radpo.cli.console import progress_bar
+    from radpo.core.console import progress_bar
     from radpo.training.alone import parse_settings, train_alone
 
     chosen = parse_settings(settings or [])

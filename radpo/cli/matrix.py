@@ -1,19 +1,14 @@
-"""The commands about a matrix as a whole: run, plan, schema. Options come in, `radpo.matrix` does the work."""
+"""The commands about a matrix as a whole: run, plan, schema."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from radpo.cli.options import Json, parse_pairs, print_json, quiet_libraries
-
-if TYPE_CHECKING:
-    from radpo.engine.store import Store
-    from radpo.matrix.expand import Plan
 
 MatrixFile = Annotated[Path, typer.Argument(metavar="MATRIX.yaml", help="The matrix file.")]
 OutFolder = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME unless given.")]
@@ -57,37 +52,18 @@ def run(
     Finished stages are kept in the store, shared by all matrices that need them; two runs on one store at the same time
     compute each stage once. With --jobs N the cores are divided among N stages at once.
     """
-    from radpo.cli.console import MatrixView
-    from radpo.engine.executors import choose_executor
-    from radpo.matrix.estimate import estimate
-    from radpo.matrix.expand import expand
-    from radpo.matrix.loading import load_matrix
-    from radpo.matrix.machines import NOMINAL
-    from radpo.matrix.run import run_matrix
+    from radpo import api
 
-    plan_ = expand(load_matrix(matrix, planning=dry_run), planning=dry_run)
-    folder, kept = _places(plan_, out, store)
-    if dry_run:
-        _print_plan(plan_, kept, "here", jobs, as_json=False)
-        return
     options = parse_pairs("--executor-set", executor_set or [])
     if address is not None:
         options["address"] = address
-    make_pool = choose_executor(plan_.matrix.executor, executor, options)
+    if dry_run:
+        print(api.plan(matrix, out, store=store, jobs=jobs))
+        return
     quiet_libraries()
-    missing = [stage for stage in plan_.stages if not kept.has(stage)]
-    expected = estimate(missing, kept, NOMINAL, jobs or 1, plan_.matrix.stated)
-    with MatrixView(len(plan_.stages), expected.seconds_by_key()) as view:
-        finished = run_matrix(
-            plan_,
-            folder,
-            kept,
-            view,
-            lambda: make_pool(kept, jobs),
-            keep_going=keep_going,
-            weights=expected.seconds_by_key(),
-            notes=expected.notes_by_key(),
-        )
+    finished = api.run(
+        matrix, out, store=store, executor=executor, executor_options=options, jobs=jobs, keep_going=keep_going
+    )
     if finished.unchanged:
         print("nothing to do: every stage is in the store and the report is current", file=sys.stderr)
     for report in finished.reports:
@@ -113,12 +89,13 @@ def plan(
     multiplies matrices. Nothing is computed and no judge is asked. Models and files may be yet to come, where the
     matrix states their sizes under `stated`.
     """
-    from radpo.matrix.expand import expand
-    from radpo.matrix.loading import load_matrix
+    from radpo import api
 
-    plan_ = expand(load_matrix(matrix, planning=True), planning=True)
-    _, kept = _places(plan_, out, store)
-    _print_plan(plan_, kept, machine, jobs, as_json)
+    planned = api.plan(matrix, out, store=store, jobs=jobs, machine=machine)
+    if as_json:
+        print_json(planned.to_json())
+    else:
+        print(planned)
 
 
 def schema() -> None:
@@ -126,25 +103,3 @@ def schema() -> None:
     from radpo.matrix.schema import matrix_schema
 
     print_json(matrix_schema())
-
-
-def _places(plan: Plan, out: Path | None, store: str | None) -> tuple[Path, Store]:
-    """The run directory, and the store."""
-    from radpo.engine.shared import open_store
-
-    folder = out or Path("runs") / plan.matrix.name
-    return folder, open_store(store or os.environ.get("RADPO_STORE") or str(folder.parent / "store"))
-
-
-def _print_plan(plan: Plan, store: Store, machine: str, jobs: int | None, as_json: bool) -> None:
-    from radpo.engine.machine import cores
-    from radpo.matrix.estimate import estimate
-    from radpo.matrix.machines import find_machine
-    from radpo.matrix.plan_text import plan_json, plan_text
-
-    found = find_machine(machine, max(1, cores() // (jobs or 1)))
-    expected = estimate(plan.stages, store, found, jobs or found.gpus, plan.matrix.stated)
-    if as_json:
-        print_json(plan_json(plan.matrix.name, expected, plan.absent))
-    else:
-        print(plan_text(plan.matrix.name, expected, store.root, plan.absent))

@@ -36,7 +36,7 @@ def data_sample(
     seed: Seed = 0,
 ) -> None:
     """Draw several answers to every prompt. Interrupted, the same command goes on where it stopped."""
-    from radpo.cli.console import progress_bar
+    from radpo.core.console import progress_bar
     from radpo.models.generation import Sampling, answer
     from radpo.models.loading import load_model, load_tokenizer, model_fingerprint, resolve_model
     from radpo.preferences.onpolicy import sample
@@ -82,7 +82,7 @@ def data_score(
     chunk: Annotated[int, typer.Option(min=1, help="Samples scored between two savings.")] = 64,
 ) -> None:
     """Have a judge or a reward model score every sample. Interrupted, the same command goes on where it stopped."""
-    from radpo.cli.console import progress_bar
+    from radpo.core.console import progress_bar
     from radpo.judges.lookup import check_settings, find_judge, split_settings
     from radpo.preferences.onpolicy import score
 

@@ -53,8 +53,8 @@ def regress(
 
     from radpo.core.errors import ConfigError
     from radpo.core.files import replace_file
-    from radpo.gate import compare
     from radpo.gate.baselines import find_baseline, save_baseline
+    from radpo.gate.compare import compare
     from radpo.gate.documents import to_junit, to_markdown, to_table
     from radpo.gate.margins import parse_margins
 

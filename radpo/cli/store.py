@@ -43,7 +43,7 @@ def verify(store: Place = None, as_json: Json = False) -> None:
 
     The next run of a matrix that needs a damaged stage computes it again.
     """
-    from radpo.cli.console import progress_bar
+    from radpo.core.console import progress_bar
     from radpo.engine.gc import damaged
 
     kept = _open(store)

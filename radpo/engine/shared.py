@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radpo.core.cache import cache_folder
 from radpo.core.errors import ConfigError, RadpoError, ServiceError
 from radpo.core.files import sha256
 from radpo.engine.graph import Stage
@@ -47,8 +48,6 @@ def open_store(place: str) -> Store:
     if "://" not in place:
         return Store(Path(place))
     import fsspec
-
-    from radpo.models.loading import cache_folder
 
     try:
         fsspec.core.url_to_fs(place)

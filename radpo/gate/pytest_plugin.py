@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from radpo.gate import Verdict
+    from radpo.gate.verdict import Verdict
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,17 +57,18 @@ def radpo_gate(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
 
     def gate(matrix: str | Path, *, variant: str, seed: int | None = None) -> Verdict:
         __tracebackhide__ = True
+        from radpo.api import run
         from radpo.core.errors import RadpoError
-        from radpo.gate import compare
         from radpo.gate.baselines import find_baseline
-        from radpo.gate.cell import run_cell
+        from radpo.gate.compare import compare
         from radpo.gate.documents import to_table
 
         file, failed = root / matrix, None
         try:
             kept = find_baseline(Path(name), baselines)
             out = runs / "-".join([file.stem, variant, *([] if seed is None else [str(seed)])])
-            verdict = compare(kept, run_cell(file, variant, out, seed=seed), variants=[variant], **options)
+            run(file, out, executor="local", variant=variant, seed=seed)
+            verdict = compare(kept, out, variants=[variant], **options)
         except RadpoError as error:
             failed = f"no verdict: {error}"
         if failed is not None:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from radpo.clients.chat import Chat, ChatReply, ChatRequest
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
+from radpo.core.cache import cache_folder
 from radpo.core.errors import ConfigError
 from radpo.core.progress import Progress, no_progress
 from radpo.judges.annotator import annotate_pairs
@@ -22,7 +23,6 @@ from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, J
 from radpo.judges.fastchat import OPTIONS, OWN, Prompt, Rule, grading, load_prompts, pairing, rating, winner
 from radpo.judges.record import JudgeRecord, Said, read_reply, texts_of
 from radpo.judges.structure import acting_marks
-from radpo.models.loading import cache_folder
 
 Verdict = TypeVar("Verdict")
 

@@ -1,4 +1,4 @@
-"""Running a matrix: a plan and a store come in, run directories with tables, manifest and report go out."""
+"""Running a matrix: its stages are computed, and its run directories get tables, manifest and report."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ class Finished:
     reports: tuple[Path, ...]
     unchanged: bool
 
+    @property
+    def run_dirs(self) -> tuple[Path, ...]:
+        """The run directories that the reports are in."""
+        return tuple(report.parent for report in self.reports)
+
 
 def run_matrix(
     plan: Plan,
@@ -39,6 +44,7 @@ def run_matrix(
     store: Store,
     observer: Observer,
     make_pool: Callable[[], Pool],
+    write_report: Callable[[Path], object],
     *,
     keep_going: bool = False,
     weights: Mapping[str, float] | None = None,
@@ -51,6 +57,7 @@ def run_matrix(
             training.parquet, manifest.json and report.html. A matrix of several models gets a run directory for each
             within it, because variants are compared with the baseline of their own model.
         make_pool: called once there is something to compute.
+        write_report: puts report.html into a run directory that has everything else.
         keep_going, weights, notes: as `radpo.engine.schedule.run_stages` takes them.
 
     Raises:
@@ -68,12 +75,11 @@ def run_matrix(
         for model, folder in folders.items():
             if not _is_current(folder, keys[model]):
                 _write_run(plan, model, folder, store, done, keys[model], time.perf_counter() - start)
+                write_report(folder)
     return Finished(reports, unchanged=False)
 
 
 def _write_run(plan: Plan, model: Source, out: Path, store: Store, done: list[Done], key: str, seconds: float) -> None:
-    from radpo.report.build import build_report
-
     out.mkdir(parents=True, exist_ok=True)
     for name in (MANIFEST, "report.html"):  # until both are back, the directory does not count as whole
         (out / name).unlink(missing_ok=True)
@@ -88,7 +94,6 @@ def _write_run(plan: Plan, model: Source, out: Path, store: Store, done: list[Do
     document = manifest(plan, model, store, done, key, round(seconds, 3))
     files = {name: sha256(out / name) for name in (*tables, "matrix.yaml", *copied)}
     replace_json(out / MANIFEST, {**document, "files": files})
-    build_report(out)
 
 
 def _copy_published(plan: Plan, out: Path) -> list[str]:

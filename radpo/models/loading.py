@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import re
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from radpo.core.cache import cache_folder
 from radpo.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -147,12 +147,6 @@ def bf16_supported() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: `RADPO_CACHE`, else `radpo` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("RADPO_CACHE") or Path(base) / "radpo").expanduser()
 
 
 def _bundled_file(name: str) -> Path:

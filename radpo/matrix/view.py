@@ -1,74 +1,19 @@
-"""What a person sees while a command works: progress on standard error, live on a terminal, plain lines elsewhere."""
+"""How a matrix at work is shown on standard error: live bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from radpo.core.progress import Progress
+from radpo.core.console import PLAIN_SECONDS, bars
+from radpo.engine.graph import Stage
+from radpo.engine.schedule import Done
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
-
-    from radpo.engine.graph import Stage
-    from radpo.engine.schedule import Done
-
-PLAIN_SECONDS = 20.0
-"""Where there is no terminal, a stage that works on says so no more often than this."""
-
-
-def _bars() -> RichProgress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-    from rich.progress import Task as RichTask
-    from rich.text import Text
-
-    class RateColumn(TextColumn):
-        """Steps a second."""
-
-        def __init__(self) -> None:
-            super().__init__("")
-
-        def render(self, task: RichTask) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text(f"{speed:.3g}/s" if speed else "")
-
-    return RichProgress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        RateColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Progress]:
-    """A progress callback that shows one bar, or plain lines where there is no terminal."""
-    if not sys.stderr.isatty():
-        last = time.monotonic()
-
-        def line(done: int, total: int) -> None:
-            nonlocal last
-            if done == total or time.monotonic() - last > PLAIN_SECONDS:
-                last = time.monotonic()
-                print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
-
-        yield line
-        return
-    with _bars() as bars:
-        task = bars.add_task(what, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 class MatrixView:
@@ -85,7 +30,7 @@ class MatrixView:
         self._stages = stages
         self._weights = weights
         self._finished = 0
-        self._bars = _bars() if sys.stderr.isatty() else None
+        self._bars = bars() if sys.stderr.isatty() else None
         self._tasks: dict[str, TaskID] = {}
         self._shares: dict[str, float] = {}
         """How much of each stage is done, from 0 to 1, by key; those that were in the store are not among them."""

@@ -1,0 +1,143 @@
+"""What programs and notebooks call, and the command line as well: a matrix file run to its report, or planned."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from radpo.engine.store import Store
+    from radpo.matrix.estimate import Estimate
+    from radpo.matrix.run import Finished
+
+
+def run(
+    matrix: str | Path,
+    out: str | Path | None = None,
+    *,
+    store: str | None = None,
+    executor: str | None = None,
+    executor_options: Mapping[str, Any] | None = None,
+    jobs: int | None = None,
+    keep_going: bool = False,
+    variant: str | None = None,
+    seed: int | None = None,
+) -> Finished:
+    """Run a matrix to its report. Interrupted, the same call goes on; unchanged, it does nothing.
+
+    Args:
+        out: the run directory; runs/NAME unless given.
+        store: the store of finished stages, a folder or an fsspec URL; RADPO_STORE, else `store` beside the run
+            directory, unless given.
+        executor: `local`, `ray` or an installed one; the matrix file's, else local, unless given.
+        executor_options: its own options, over the matrix file's.
+        jobs: stages at once; one on the local executor unless given.
+        keep_going: after a failure, still do all that does not depend on it.
+        variant: run this variant of the matrix alone, with what it is compared with.
+        seed: of that variant, this one of its seeds; all unless given.
+
+    Returns:
+        Where the run directories and their reports are.
+
+    Raises:
+        ConfigError: the matrix file, an option or a plug-in is wrong.
+        StageError: a stage failed.
+    """
+    from radpo.engine.executors import choose_executor
+    from radpo.matrix.estimate import estimate
+    from radpo.matrix.expand import expand
+    from radpo.matrix.loading import load_matrix
+    from radpo.matrix.machines import NOMINAL
+    from radpo.matrix.one_cell import narrowed
+    from radpo.matrix.run import run_matrix
+    from radpo.matrix.view import MatrixView
+    from radpo.report.build import build_report
+
+    loaded = load_matrix(Path(matrix))
+    plan_ = expand(loaded if variant is None else narrowed(loaded, variant, seed))
+    folder, kept = places(loaded.name, out, store)
+    make_pool = choose_executor(loaded.executor, executor, executor_options or {})
+    missing = [stage for stage in plan_.stages if not kept.has(stage)]
+    expected = estimate(missing, kept, NOMINAL, jobs or 1, loaded.stated)
+    with MatrixView(len(plan_.stages), expected.seconds_by_key()) as view:
+        return run_matrix(
+            plan_,
+            folder,
+            kept,
+            view,
+            lambda: make_pool(kept, jobs),
+            build_report,
+            keep_going=keep_going,
+            weights=expected.seconds_by_key(),
+            notes=expected.notes_by_key(),
+        )
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a matrix takes.
+
+    Args:
+        absent: models and files that are not here, so that their sizes are as the matrix states them.
+    """
+
+    name: str
+    estimate: Estimate
+    store: Store
+    absent: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `radpo plan --json` prints it: seconds, bytes, US dollars; null what cannot be said beforehand."""
+        from radpo.matrix.plan_text import plan_json
+
+        return plan_json(self.name, self.estimate, self.absent)
+
+    def __str__(self) -> str:
+        from radpo.matrix.plan_text import plan_text
+
+        return plan_text(self.name, self.estimate, self.store.root, self.absent)
+
+
+def plan(
+    matrix: str | Path,
+    out: str | Path | None = None,
+    *,
+    store: str | None = None,
+    jobs: int | None = None,
+    machine: str = "here",
+) -> Planned:
+    """What a matrix takes: stages, tokens, floating-point operations, time, disk, judge calls and money.
+
+    Nothing is computed and no judge is asked. Models and files may be yet to come, where the matrix states their sizes.
+
+    Args:
+        out, store: as `run` takes them; what the store has need not be done.
+        jobs: stages at once; one for each of the machine's GPUs unless given.
+        machine: whose time is estimated: `here`, a GPU such as h100-sxm, or several: 8xh100-sxm.
+
+    Raises:
+        ConfigError: the matrix file is wrong, or there is no such machine.
+    """
+    from radpo.engine.machine import cores
+    from radpo.matrix.estimate import estimate
+    from radpo.matrix.expand import expand
+    from radpo.matrix.loading import load_matrix
+    from radpo.matrix.machines import find_machine
+
+    loaded = load_matrix(Path(matrix), planning=True)
+    plan_ = expand(loaded, planning=True)
+    _, kept = places(loaded.name, out, store)
+    found = find_machine(machine, max(1, cores() // (jobs or 1)))
+    expected = estimate(plan_.stages, kept, found, jobs or found.gpus, loaded.stated)
+    return Planned(loaded.name, expected, kept, tuple(plan_.absent))
+
+
+def places(name: str, out: str | Path | None, store: str | None) -> tuple[Path, Store]:
+    """The run directory of a matrix of that name, and the store."""
+    from radpo.engine.shared import open_store
+
+    folder = Path(out) if out is not None else Path("runs") / name
+    return folder, open_store(store or os.environ.get("RADPO_STORE") or str(folder.parent / "store"))
