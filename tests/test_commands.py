@@ -61,7 +61,7 @@ def test_analyze_unlearning_is_the_change_of_log_p(place: Path, policy: Path) ->
     shown = json.loads(done.stdout)
     table = load_preferences(pairs).table
     before, after = (
-        heldout_log_likelihoods(folder, table, best=10, max_length=1024, precision="float32")
+        heldout_log_likelihoods(folder, table, scale=(1, 10), max_length=1024, precision="float32")
         for folder in (place / "model", policy)
     )
     high = (before["response"] == "rejected") & (before["goal"] == "none") & (before["score"] >= 5)

@@ -87,7 +87,7 @@ def test_a_target_that_cannot_be_written_is_refused_before_the_work(pairs: Path,
         call("relabel", pairs, "--out", tmp_path / "out.parquet", "--goal-text", tmp_path / "bad.txt")
 
 
-def test_another_scale_than_the_wordings_is_said(tmp_path: Path) -> None:
+def test_the_wording_states_the_scale_that_is_given(tmp_path: Path) -> None:
     (tmp_path / "h.jsonl").write_text(
         "".join(
             json.dumps({"prompt": "p", "response": text, "helpfulness": score, "verbosity": 4 - score}) + "\n"
@@ -95,7 +95,11 @@ def test_another_scale_than_the_wordings_is_said(tmp_path: Path) -> None:
         )
     )
     words = ["relabel", tmp_path / "h.jsonl", "--scale", "0", "4", "--attribute-scale", "0", "4", "--out"]
-    assert "not of 0-4; give yours (--goal-text)" in call(*words, tmp_path / "ra.jsonl").stderr
+    call(*words, tmp_path / "ra.jsonl")
+    first = json.loads((tmp_path / "ra.jsonl").read_text().splitlines()[0])
+    assert first["prompt"][0]["content"].endswith(
+        "(on a scale of 0-4, where 0 is lowest and 4 is highest):\nOverall score: 4."
+    )
     done = call(*words, tmp_path / "attributes.jsonl", "--kind", "attributes")
     assert "wording" not in done.stderr
     first = json.loads((tmp_path / "attributes.jsonl").read_text().splitlines()[0])

@@ -24,7 +24,7 @@ def small_chunks(monkeypatch):
 
 
 PAIRS = scored_pairs([(9, 3), (7, 6), (10, 1), (6, 5.5), (8, 2), (9, 8), (5, 4)])
-HOW = {"best": 10.0, "max_length": 400, "precision": "float32"}
+HOW = {"scale": (1.0, 10.0), "max_length": 400, "precision": "float32"}
 
 
 def test_log_likelihoods_are_transformers_one_sequence_at_a_time(model: Path) -> None:
@@ -111,7 +111,7 @@ def test_interrupted_work_is_taken_up_and_finished_work_left(model: Path, tmp_pa
 
 
 def test_what_is_cut_is_said_and_equal_prompts_share_an_id(model: Path) -> None:
-    frame = heldout_log_likelihoods(model, PAIRS, best=10.0, max_length=60, precision="float32")
+    frame = heldout_log_likelihoods(model, PAIRS, scale=(1.0, 10.0), max_length=60, precision="float32")
     whole = heldout_log_likelihoods(model, PAIRS, **HOW)
     assert (frame.cut > 0).any()
     assert (frame.tokens + frame.cut == whole.tokens).all()

@@ -136,7 +136,7 @@ def test_held_out_figures_of_training_are_the_likelihood_scorers(
     model: Path, pairs: Any, reference: Any, tmp_path: Path
 ) -> None:
     held_out = scored_pairs([(9.0, 8.0), (6.0, 2.0), (10.0, 7.0), (4.0, 3.0), (7.0, 1.0)])
-    before = heldout_log_likelihoods(model, held_out, best=10, max_length=400, precision="float32")
+    before = heldout_log_likelihoods(model, held_out, scale=(1, 10), max_length=400, precision="float32")
     relabeled = relabel(held_out, "ra").table
     known = heldout_reference(before, relabeled)
     train(
@@ -147,7 +147,7 @@ def test_held_out_figures_of_training_are_the_likelihood_scorers(
     found = json.loads((tmp_path / "heldout.json").read_text())
     assert found["n"] == relabeled.num_rows
     reported = found["metrics"]
-    after = heldout_log_likelihoods(tmp_path / "policy", held_out, best=10, max_length=400, precision="float32")
+    after = heldout_log_likelihoods(tmp_path / "policy", held_out, scale=(1, 10), max_length=400, precision="float32")
     frame = heldout_reference(after, relabeled).to_pandas()
     base = known.to_pandas()
     chosen = frame["ref_chosen_logps"] - base["ref_chosen_logps"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from radpo.core.errors import ConfigError, DataError, ModelError
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores, write_scores
+from radpo.models.chat_template import template_of
 from radpo.models.context import saved_context
 from radpo.models.generation import Goal
 from radpo.models.loading import Precision, load_tokenizer, torch_dtype
@@ -97,7 +98,7 @@ def run(
         raise ConfigError(f"tasks {', '.join(tasks)}: lm-eval cannot build them: {error}") from error
     _set_shots(loaded, wanted)
     tokenizer = load_tokenizer(model_folder)
-    tokenizer.chat_template = _asking_for(goal, str(tokenizer.chat_template))
+    tokenizer.chat_template = _asking_for(goal, template_of(tokenizer))
     children = {child for names in loaded["group_map"].values() for child in names}
     specs = [item for name, item in {**loaded["groups"], **loaded["tasks"]}.items() if name not in children]
     context = saved_context(model_folder, tokenizer).tokens

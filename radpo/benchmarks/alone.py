@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from radpo.core.errors import DataError
 from radpo.core.progress import Progress
 from radpo.models.samples import Drawing
+from radpo.preferences.goals import Scale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +54,7 @@ def measure_pairs(
     reference: str,
     folder: Path,
     *,
-    best: float,
+    scale: Scale,
     max_length: int,
     progress: tuple[Progress, Progress],
 ) -> pd.DataFrame:
@@ -72,7 +73,7 @@ def measure_pairs(
             pairs,
             folder / f"{name}.parquet",
             total=pairs.total,
-            best=best,
+            scale=scale,
             max_length=max_length,
             precision="float32",
             made_by=f"{model_fingerprint(model)} {pairs.content}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,7 +64,7 @@ def analyze_unlearning(
     quiet_libraries()
     with kept_in(out) as folder, progress_bar("reference") as first, progress_bar("policy") as second:
         frame = measure_pairs(
-            streamed, policy, reference, folder, best=scale[1], max_length=max_length, progress=(first, second)
+            streamed, policy, reference, folder, scale=scale, max_length=max_length, progress=(first, second)
         )
     show(figures(summarise(frame, high_score=high_score, per_pair=False)), as_json)
 
@@ -159,7 +160,7 @@ def analyze_displacement(
     quiet_libraries()
     with kept_in(out) as folder, progress_bar("reference") as first, progress_bar("policy") as second:
         frame = measure_pairs(
-            streamed, policy, reference, folder, best=scale[1], max_length=max_length, progress=(first, second)
+            streamed, policy, reference, folder, scale=scale, max_length=max_length, progress=(first, second)
         )
         with progress_bar("CHES") as progress:
             scores = measure_ches(streamed, reference, folder, max_length=max_length, progress=progress)
@@ -174,6 +175,7 @@ def analyze_reward_kl(
     goal: Annotated[
         float | None, typer.Option(help="The score to ask for; what the checkpoint's template asks for unless given.")
     ] = None,
+    scale: Scale = (1.0, 10.0),
     per_prompt: PerPrompt = 1,
     max_new_tokens: MaxNewTokens = 512,
     batch_size: BatchSize = 32,
@@ -191,7 +193,7 @@ def analyze_reward_kl(
     from radpo.core.console import progress_bar
     from radpo.models.samples import Drawing
 
-    drawing = Drawing(("default" if goal is None else goal,), per_prompt, max_new_tokens, seed, batch_size)
+    drawing = Drawing(("default" if goal is None else goal,), per_prompt, max_new_tokens, seed, batch_size, scale)
     quiet_libraries()
     with kept_in(out) as folder, progress_bar("samples") as first, progress_bar("scores") as second:
         samples = sample_and_score(questions, policy, reference, drawing, folder, progress=(first, second))
@@ -203,9 +205,17 @@ def analyze_calibration(
     questions: QuestionsFile,
     policy: Policy,
     goals: Annotated[
-        list[float] | None, typer.Option("--goal", help="A score to ask for; repeatable. 1 to 10 and 12 unless given.")
+        list[float] | None,
+        typer.Option(
+            "--goal",
+            help="A score to ask for; repeatable. The scale's whole scores and two above it unless given.",
+        ),
     ] = None,
-    best_seen: Annotated[float, typer.Option(help="The best score in the training data; above it is beyond.")] = 10.0,
+    best_seen: Annotated[
+        float | None,
+        typer.Option(help="The best score in the training data, above which is beyond; the scale's unless given."),
+    ] = None,
+    scale: Scale = (1.0, 10.0),
     per_prompt: PerPrompt = 1,
     max_new_tokens: MaxNewTokens = 512,
     batch_size: BatchSize = 32,
@@ -219,12 +229,13 @@ def analyze_calibration(
     from radpo.core.console import progress_bar
     from radpo.models.samples import Drawing
 
-    asked = (None, *(goals or [*map(float, range(1, 11)), 12.0]))
-    drawing = Drawing(asked, per_prompt, max_new_tokens, seed, batch_size)
+    low, high = scale
+    asked = (None, *(goals or [*map(float, range(math.ceil(low), math.floor(high) + 1)), high + 2]))
+    drawing = Drawing(asked, per_prompt, max_new_tokens, seed, batch_size, scale)
     quiet_libraries()
     with kept_in(out) as folder, progress_bar("samples") as first, progress_bar("scores") as second:
         samples = sample_and_score(questions, policy, None, drawing, folder, progress=(first, second))
-    show(figures(summarise(samples, best_seen=best_seen)), as_json)
+    show(figures(summarise(samples, best_seen=high if best_seen is None else best_seen)), as_json)
 
 
 @analyze_app.command("controllability")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -180,7 +179,11 @@ def data_relabel(
         str | None, typer.Option(help="The model to be trained, for --placement auto: a name, a folder or a Hub id.")
     ] = None,
     goal_text: Annotated[
-        Path | None, typer.Option(help="A text file with the goal's wording, {g} for the score; the paper's, if none.")
+        Path | None,
+        typer.Option(
+            help="A text file with the goal's wording, {g} for the score, {low} and {high} for the scale's ends; the "
+            "paper's, if none."
+        ),
     ] = None,
     min_gap: Annotated[float, typer.Option(min=0.0, help="Leave out pairs whose scores differ by less.")] = 0.0,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Put the training pairs in a random order.")] = False,
@@ -230,11 +233,6 @@ def data_relabel(
     with progress_bar("relabeling") as progress:
         reader = PreferenceReader(pairs, reading(scale, on_error, swap, columns, pairing, seed), progress)
         counts = relabel_to(reader, settings, out)
-    if goal_text is None and kind in ("ra", "half-ra", "ira") and scale != (1.0, 10.0):
-        told = (
-            f"the goals' wording speaks of a scale of 1-10, not of {scale[0]:g}-{scale[1]:g}; give yours (--goal-text)"
-        )
-        print(f"radpo: {told}", file=sys.stderr)
     made = counts.used * (1 if kind == "plain" else 2)
     if as_json:
         read = {"rows_read": reader.rows_read, "dropped": dict(reader.dropped)}
@@ -262,13 +260,10 @@ def _placement(asked: str, model: str | None) -> Placement:
         return "user" if asked == "user" else "system"
     if model is None:
         raise ConfigError("--placement auto: give --model, whose chat template decides")
+    from radpo.models.chat_template import placement_of
     from radpo.models.loading import load_tokenizer, resolve_model
-    from radpo.preferences.goals import detect_placement
 
-    template = load_tokenizer(resolve_model(model)).chat_template
-    if not template:
-        raise ConfigError(f"--model {model}: has no chat template; give --placement system or user")
-    return detect_placement(str(template))
+    return placement_of(load_tokenizer(resolve_model(model)))
 
 
 add_on_policy(data_app)

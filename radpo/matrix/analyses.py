@@ -66,6 +66,7 @@ def _samples(
         "max_new_tokens": section.max_new_tokens,
         "batch_size": section.batch_size,
         "seed": scored.seed,
+        "scale": list(builder.matrix.data.scale),
         "reference": builder.model if reference else None,
     }
     return builder.about(scored, "samples", f"{scored.who}/{what}", settings)

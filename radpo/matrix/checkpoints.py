@@ -57,8 +57,10 @@ def _train(builder: Builder, name: str, method: str, training: TrainingSettings,
         "training": training.model_dump(mode="json"),
         "seed": seed,
         "conditioned": variant.conditioned,
-        "best": data.scale[1],
+        "scale": list(data.scale),
     }
+    if variant.data == "attributes":
+        settings["attribute_scale"] = list(data.attribute_scale)
     if variant.loss is not None:
         settings |= {"method": method, "code": variant_code(method)}
     if matrix.track is not None:
@@ -88,6 +90,8 @@ def _relabel(builder: Builder, split: str, file: DataFile, method: str, rewarded
     variant = find_variant(method)
     made_by = {"method": method, "code": variant_code(method)} if callable(variant.data) else {"kind": variant.data}
     settings = {**builder.pairs(file), "model": builder.model, **made_by}
+    if variant.data == "attributes":
+        settings["attribute_scale"] = list(builder.matrix.data.attribute_scale)
     inputs = {} if rewarded is None else {"scored": rewarded}
     return builder.stage("relabel", f"{split}/{_kind(method)}", settings, inputs)
 

@@ -24,7 +24,11 @@ class Data(Section):
     heldout: DataFile
     scale: tuple[float, float] = Field((1.0, 10.0), description="The lowest and the highest score there can be.")
 
-    @field_validator("scale")
+    attribute_scale: tuple[float, float] = Field(
+        (1.0, 5.0), description="The same of an attribute's score, for ra-attributes; HelpSteer's is 0 to 4."
+    )
+
+    @field_validator("scale", "attribute_scale")
     @classmethod
     def _rises(cls, scale: tuple[float, float]) -> tuple[float, float]:
         if not scale[0] < scale[1]:

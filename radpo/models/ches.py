@@ -23,7 +23,6 @@ from radpo.models.heldout import in_chunks, prompt_id
 from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedResponse, responses, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer
-from radpo.preferences.goals import original_template
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,14 +54,15 @@ def write_ches(
 
     def rows(number: int, chunk: tuple[list[dict[str, Any]], int]) -> list[dict[str, Any]]:
         if not loaded:
-            tokenizer = load_tokenizer(model_folder)
-            tokenizer.chat_template = original_template(str(tokenizer.chat_template))
+            tokenizer = load_tokenizer(model_folder, with_goal=False)
             model = load_model(model_folder)
             loaded.extend((model, tokenizer, context_of(model, tokenizer).limit(max_length)))
         model, tokenizer, limit = loaded
         found = []
         for pair in chunk[0]:
-            tokenized = tokenize_pair(tokenizer, pair["prompt"], pair["chosen"], pair["rejected"])
+            tokenized = tokenize_pair(
+                tokenizer, pair["prompt"], pair["chosen"], pair["rejected"], name=f"pair {pair['id']!r}"
+            )
             sums = [hidden_sum(model, item) for item in responses([tokenized], limit)]
             lengths = [len(item.response_ids) for item in responses([tokenized], limit)]
             found.append(

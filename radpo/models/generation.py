@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from radpo.core.errors import ModelError
 from radpo.core.progress import Progress, no_progress
 from radpo.core.reasoning import MARKS
+from radpo.models.chat_template import render_tokens, template_of
 from radpo.models.context import Room, context_of
 from radpo.models.decoding import generation_config, own_settings_aside
 from radpo.models.loading import Precision, load_model, load_tokenizer
@@ -134,16 +135,14 @@ def render(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversat
     """Every conversation's tokens up to where the answer begins, asking for the goal.
 
     Raises:
-        ModelError: a goal is asked of a checkpoint whose chat template takes none.
+        ModelError: a goal is asked of a checkpoint whose chat template takes none, or it refuses a conversation.
     """
     template: dict[str, Any] = {} if goal == "default" else {"goal": goal}
-    if template and goal is not None and not is_goal_aware(str(tokenizer.chat_template)):
+    if template and goal is not None and not is_goal_aware(template_of(tokenizer)):
         raise ModelError(f"goal {goal} is asked of a checkpoint whose chat template takes no goal; ask for none")
     return [
-        tokenizer.apply_chat_template(
-            [dict(message) for message in conversation], add_generation_prompt=True, return_dict=False, **template
-        )
-        for conversation in conversations
+        render_tokens(tokenizer, conversation, generation_prompt=True, name=f"conversation {number}", **template)
+        for number, conversation in enumerate(conversations, start=1)
     ]
 
 

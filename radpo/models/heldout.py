@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
 from radpo.core.progress import Progress, no_progress
+from radpo.models.chat_template import placement_of
 from radpo.models.context import context_of
 from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import Precision, load_model, load_tokenizer, torch_dtype
-from radpo.preferences.goals import Placement, condition, detect_placement, original_template
+from radpo.preferences.goals import Placement, Scale, condition, goal_wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ def heldout_log_likelihoods(
     model_folder: Path,
     pairs: pa.Table,
     *,
-    best: float,
+    scale: Scale,
     max_length: int,
     precision: Precision,
     progress: Progress = no_progress,
@@ -49,7 +50,7 @@ def heldout_log_likelihoods(
 
     Args:
         pairs: scored preferences (`radpo.preferences.preferences`).
-        best: the highest score of the scale.
+        scale: the lowest and the highest score, which goals state; the highest is the best to ask for.
 
     Returns:
         A tidy frame: pair_id, prompt_id (equal where prompts are), response (chosen or rejected), goal (of `GOALS`),
@@ -59,7 +60,7 @@ def heldout_log_likelihoods(
     """
     import pandas as pd
 
-    scorer = _Scorer(model_folder, best, max_length, precision)
+    scorer = _Scorer(model_folder, scale, max_length, precision)
     frames = []
     for rows, done in in_chunks(pairs.to_batches()):
         frames.append(pd.DataFrame(scorer.score(rows, _within(progress, done - len(rows), pairs.num_rows))))
@@ -74,7 +75,7 @@ def write_heldout(
     out: Path,
     *,
     total: int,
-    best: float,
+    scale: Scale,
     max_length: int,
     precision: Precision,
     made_by: str = "",
@@ -90,12 +91,12 @@ def write_heldout(
         made_by: says which model and pairs these are; chunks of another call are not taken up.
         progress: told of responses, `RESPONSES` a pair.
     """
-    identity = json.dumps({"made_by": made_by, "best": best, "max_length": max_length, "precision": precision})
+    identity = json.dumps({"made_by": made_by, "scale": scale, "max_length": max_length, "precision": precision})
     scorer: list[_Scorer] = []  # loaded when the first chunk needs it
 
     def rows(number: int, chunk: _Chunk) -> list[dict[str, Any]]:
         if not scorer:
-            scorer.append(_Scorer(model_folder, best, max_length, precision))
+            scorer.append(_Scorer(model_folder, scale, max_length, precision))
         return scorer[0].score(chunk[0], _within(progress, chunk[1] - len(chunk[0]), total))
 
     def finished(chunk: _Chunk) -> None:
@@ -107,19 +108,21 @@ def write_heldout(
 
 
 def asked_with_goals(
-    pairs: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, placement: Placement, best: float
+    pairs: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, placement: Placement, scale: Scale
 ) -> tuple[list[dict[str, Any]], list[TokenizedPair]]:
     """Every scored pair asked with every goal of `GOALS`: who each response is, and the pairs in tokens.
 
     Returns:
         A row a response (pair_id, prompt_id, response, goal, score), two for each of the tokenised pairs.
     """
-    rows, tokenized = [], []
+    rows, tokenized, wording = [], [], goal_wording(scale)
     for pair in pairs:
-        scores = {"none": None, "best": best, "chosen": pair["score_chosen"], "rejected": pair["score_rejected"]}
+        scores = {"none": None, "best": scale[1], "chosen": pair["score_chosen"], "rejected": pair["score_rejected"]}
         for goal in GOALS:
-            prompt = condition(pair["prompt"], scores[goal], placement)
-            tokenized.append(tokenize_pair(tokenizer, prompt, pair["chosen"], pair["rejected"]))
+            prompt = condition(pair["prompt"], scores[goal], placement, wording)
+            tokenized.append(
+                tokenize_pair(tokenizer, prompt, pair["chosen"], pair["rejected"], name=f"pair {pair['id']!r}")
+            )
             rows += [
                 {
                     "pair_id": pair["id"], "prompt_id": prompt_id(pair["prompt"]), "response": response,
@@ -133,18 +136,17 @@ def asked_with_goals(
 class _Scorer:
     """A loaded checkpoint that scores chunks of pairs."""
 
-    def __init__(self, folder: Path, best: float, max_length: int, precision: Precision) -> None:
+    def __init__(self, folder: Path, scale: Scale, max_length: int, precision: Precision) -> None:
         import torch
 
-        self._model, self._tokenizer = load_model(folder), load_tokenizer(folder)
-        self._tokenizer.chat_template = original_template(str(self._tokenizer.chat_template))
-        self._placement = detect_placement(self._tokenizer.chat_template)
-        self._best, self._max_length = best, context_of(self._model, self._tokenizer).limit(max_length)
+        self._model, self._tokenizer = load_model(folder), load_tokenizer(folder, with_goal=False)
+        self._placement = placement_of(self._tokenizer)
+        self._scale, self._max_length = scale, context_of(self._model, self._tokenizer).limit(max_length)
         self._autocast = torch_dtype(precision) is torch.bfloat16
 
     def score(self, pairs: list[dict[str, Any]], progress: Progress) -> list[dict[str, Any]]:
         """Rows as `heldout_log_likelihoods` describes."""
-        rows, tokenized = asked_with_goals(pairs, self._tokenizer, self._placement, self._best)
+        rows, tokenized = asked_with_goals(pairs, self._tokenizer, self._placement, self._scale)
         lengths = [len(ids) for pair in tokenized for ids in (pair.chosen_ids, pair.rejected_ids)]
         items = list(responses(tokenized, self._max_length))
         scored = log_likelihoods(self._model, items, autocast=self._autocast, progress=progress)

@@ -1,6 +1,7 @@
 """Log-likelihoods of responses: tokenised pairs come in, log p(response | prompt) in nats goes out.
 
-Tokenisation is TRL's, to the letter, so that what is measured here is what training optimises.
+Tokenisation is TRL's, to the letter, so that what is measured here is what training optimises; only control tokens in a
+text are not, which TRL takes for turns of the conversation.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from radpo.core.progress import Progress, no_progress
+from radpo.models.chat_template import render_tokens
 from radpo.models.context import context_of
 from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import target_log_probs
@@ -48,22 +50,29 @@ class LogLikelihood:
 
 
 def tokenize_pair(
-    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], chosen: str, rejected: str, **template: Any
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[Message],
+    chosen: str,
+    rejected: str,
+    *,
+    name: str = "",
+    **template: Any,
 ) -> TokenizedPair:
     """Tokenise a preference pair as TRL 1.16's `DPOTrainer` does.
 
     The responses start where the rendered prompt and the rendered wholes diverge, which with most templates is the
-    prompt's end.
+    prompt's end. Control tokens in the texts are read as text (`radpo.models.chat_template.render_tokens`).
 
     Args:
+        name: what the pair is called, for messages.
         template: further variables of the chat template, such as `goal=None`.
+
+    Raises:
+        ModelError: the chat template refuses the conversation.
     """
 
     def render(messages: list[dict[str, str]], generation_prompt: bool) -> list[int]:
-        ids: list[int] = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=generation_prompt, return_dict=False, **template
-        )
-        return ids
+        return render_tokens(tokenizer, messages, generation_prompt=generation_prompt, name=name, **template)
 
     messages = [dict(message) for message in prompt]
     prompt_ids = render(messages, True)

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from radpo.core.cache import cache_folder
 from radpo.core.errors import ModelError
+from radpo.models.chat_template import DEFAULT, default_template, prints_date, template_date, with_date
+from radpo.preferences.goals import original_template
 
 if TYPE_CHECKING:
     import torch
@@ -93,8 +95,11 @@ def model_fingerprint(name: str) -> str:
     return f"folder:{digest.hexdigest()}"
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hugging Face folder, with a padding token.
+def load_tokenizer(folder: Path, *, with_goal: bool = True) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face folder, with a padding token and one chat template that prints one date.
+
+    Args:
+        with_goal: leave the goal of a conditioned checkpoint in its template; without, the template is the model's own.
 
     Raises:
         ModelError: it has no chat template, so a conversation cannot be rendered, or neither padding nor end token.
@@ -102,10 +107,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    if not tokenizer.chat_template:
-        raise ModelError(
-            f"model {folder}: its tokenizer has no chat template, so conversations cannot be rendered for it"
-        )
+    template = default_template(tokenizer, str(folder))
+    if prints_date(template):
+        template = with_date(template, template_date())
+    tokenizer.chat_template = template if with_goal else original_template(template)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ModelError(
@@ -114,6 +119,22 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def saved_template(folder: Path) -> tuple[str, tuple[str, ...]]:
+    """The chat template of a Hugging Face folder as it is to be saved again, without a goal, and the names of others.
+
+    Unlike a loaded tokenizer's it prints the day's date, if it does.
+
+    Raises:
+        ModelError: it has none.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    template = original_template(default_template(tokenizer, str(folder)))
+    named = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
+    return template, tuple(sorted(named.keys() - {DEFAULT}))
 
 
 def load_model(folder: Path, precision: Precision = "float32", attention: str | None = None) -> PreTrainedModel:

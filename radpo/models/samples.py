@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from radpo.core.errors import ModelError
 from radpo.core.progress import Progress, no_progress
 from radpo.judges.base import GradeRequest, Judge
+from radpo.models.chat_template import placement_of, render_tokens
 from radpo.models.context import context_of
 from radpo.models.decoding import end_tokens, generation_config, own_settings_aside
 from radpo.models.generation import Goal, Sampling
 from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
 from radpo.models.loading import load_model, load_tokenizer
-from radpo.preferences.goals import condition, detect_placement, original_template
+from radpo.preferences.goals import Scale, condition, goal_wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,7 @@ class Drawing:
         per_prompt: samples of each prompt and goal.
         max_new_tokens: a sample that has not ended by then is cut there, and says so (`ended` is false).
         batch_size: sequences that are drawn at once.
+        scale: the lowest and the highest score there can be, which goals state.
     """
 
     goals: tuple[Goal, ...]
@@ -49,6 +51,7 @@ class Drawing:
     max_new_tokens: int
     seed: int = 0
     batch_size: int = 32
+    scale: Scale = (1.0, 10.0)
 
 
 def write_samples(
@@ -91,12 +94,12 @@ def write_samples(
 
     def rows(number: int, chunk: list[_Job]) -> list[dict[str, Any]]:
         if not loaded:
-            loaded.append(_Models(policy_folder, reference_folder))
+            loaded.append(_Models(policy_folder, reference_folder, drawing.scale))
             loaded[0].check_room(questions, drawing)
         return loaded[0].rows(chunk, drawing.max_new_tokens, seed=drawing.seed * 1_000_003 + number)
 
     identity = json.dumps([made_by, drawing.goals, drawing.per_prompt, drawing.max_new_tokens, drawing.seed,
-                           drawing.batch_size])  # fmt: skip
+                           drawing.batch_size, drawing.scale])  # fmt: skip
     write_chunks(out, _schema(), identity, chunks(), rows, finished)
     return out
 
@@ -107,11 +110,11 @@ _Job = tuple["Question", Goal, int]
 class _Models:
     """The policy with its tokenizer, and the reference."""
 
-    def __init__(self, policy_folder: Path, reference_folder: Path | None) -> None:
+    def __init__(self, policy_folder: Path, reference_folder: Path | None, scale: Scale) -> None:
         self._tokenizer = load_tokenizer(policy_folder)
-        self._own_template = str(self._tokenizer.chat_template)
-        self._template = original_template(self._own_template)
-        self._placement = detect_placement(self._template)
+        self._plain = load_tokenizer(policy_folder, with_goal=False)
+        self._placement = placement_of(self._plain)
+        self._wording = goal_wording(scale)
         self._policy = load_model(policy_folder)
         self._reference = None if reference_folder is None else load_model(reference_folder)
 
@@ -148,13 +151,10 @@ class _Models:
         ]  # fmt: skip
 
     def _prompt(self, question: Question, goal: Goal) -> list[int]:
-        messages, template = [{"role": "user", "content": question.turns[0]}], self._own_template
+        messages, tokenizer = [{"role": "user", "content": question.turns[0]}], self._tokenizer
         if goal != "default":
-            messages, template = condition(messages, goal, self._placement), self._template
-        ids: list[int] = self._tokenizer.apply_chat_template(
-            messages, chat_template=template, add_generation_prompt=True, return_dict=False
-        )
-        return ids
+            messages, tokenizer = condition(messages, goal, self._placement, self._wording), self._plain
+        return render_tokens(tokenizer, messages, generation_prompt=True, name=f"question {question.question_id!r}")
 
     def _draw(self, prompts: Sequence[list[int]], max_new_tokens: int, seed: int) -> list[tuple[list[int], bool]]:
         """The drawn tokens of every prompt, up to and with the one that ends it, and whether one did."""

@@ -9,26 +9,29 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from radpo.core.errors import DataError
+from radpo.core.errors import DataError, ModelError
 
 Placement = Literal["system", "user"]
 """Where the goal goes: into the system message, or, where a template has none, before the first user message."""
 
-DEFAULT_GOAL_TEXT = (
+GOAL_TEXT = (
     "You are an assistant that generates responses for the instruction while implicitly achieving the following "
-    "target scores (on a scale of 1-10, where 1 is lowest and 10 is highest):\nOverall score: {g}."
+    "target scores (on a scale of {low}-{high}, where {low} is lowest and {high} is highest):\nOverall score: {g}."
 )
-"""The wording of arXiv 2410.08067; `{g}` is the score."""
+"""The wording of arXiv 2410.08067: `{g}` is the score, `{low}` and `{high}` the ends of the scale it is on."""
 
-DEFAULT_ATTRIBUTES_TEXT = (
-    "You are an assistant that generates responses for the instruction while implicitly achieving the following "
-    "target scores (on a scale of {low}-{high}, where {low} is lowest and {high} is highest):\n{g}"
-)
-"""The same wording for a goal per attribute: `{g}` is a line for each (`attribute_goals`), `{low}` and `{high}` the
-ends of their scale."""
+DEFAULT_ATTRIBUTES_TEXT = GOAL_TEXT.replace("Overall score: {g}.", "{g}")
+"""The same wording for a goal per attribute: `{g}` is a line for each (`attribute_goals`)."""
+
+Scale = tuple[float, float]
+"""The lowest and the highest score there can be."""
+
+ATTRIBUTE_SCALE: Scale = (1.0, 5.0)
+"""The scale of attributes' scores where none is given, as UltraFeedback rates them."""
 
 _BEGIN = "{#- radpo goal -#}"
 # An empty expression ends the prologue: unlike a tag, it leaves the white space of what follows alone.
@@ -39,6 +42,15 @@ def format_goal(goal: float) -> str:
     """A score as it is asked for: at most two decimals, and none where it is whole (8, not 8.0)."""
     rounded = round(float(goal), 2)
     return str(int(rounded)) if rounded == int(rounded) else str(rounded)
+
+
+def goal_wording(scale: Scale, template: str = GOAL_TEXT) -> str:
+    """A goal's wording with the ends of the scale put in, for `{low}` and `{high}` if it has them; `{g}` stays."""
+    return template.replace("{low}", format_goal(scale[0])).replace("{high}", format_goal(scale[1]))
+
+
+DEFAULT_GOAL_TEXT = goal_wording((1.0, 10.0))
+"""The paper's own sentence, on its scale of 1-10."""
 
 
 def goal_text(goal: float, template: str = DEFAULT_GOAL_TEXT) -> str:
@@ -53,9 +65,9 @@ def attribute_goals(goals: Mapping[str, float]) -> str:
     )
 
 
-def attributes_text(scale: tuple[float, float], template: str = DEFAULT_ATTRIBUTES_TEXT) -> str:
-    """A wording of attributes' goals with the ends of their scale put in; `{g}` stays."""
-    return template.replace("{low}", format_goal(scale[0])).replace("{high}", format_goal(scale[1]))
+def attributes_text(scale: Scale, template: str = DEFAULT_ATTRIBUTES_TEXT) -> str:
+    """`goal_wording` of attributes' goals."""
+    return goal_wording(scale, template)
 
 
 def read_goal_template(path: Path) -> str:
@@ -104,18 +116,70 @@ def join_goal_text(messages: list[dict[str, Any]], text: str, placement: Placeme
     return [*messages[:place], {**messages[place], "content": joined}, *messages[place + 1 :]]
 
 
-def detect_placement(chat_template: str) -> Placement:
-    """Whether a chat template renders system messages; some refuse them, some leave them out without a word."""
+_CANARY = "radpo-canary"
+_SHAPES = (
+    ("user",),
+    ("user", "assistant"),
+    ("user", "assistant", "user"),
+    ("user", "assistant", "user", "assistant"),
+)
+"""Conversations that a goal must survive: as prompts and with the answer that is learned, of one turn and of two."""
+_SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+
+
+def detect_placement(chat_template: str, special_tokens: Mapping[str, str] | None = None) -> Placement:
+    """Where a goal goes: into the system message, if the template renders it in every conversation.
+
+    Some templates refuse a system message, some leave it out without a word, and some (Mistral's) leave it out of
+    conversations that end with an answer, so that it would be in the prompt and not in what is learned from.
+
+    Args:
+        special_tokens: what the template's variables such as `bos_token` stand for.
+
+    Raises:
+        ModelError: the template renders no user's message.
+    """
+    return _placement(original_template(chat_template), tuple((special_tokens or _SPECIAL).items()))
+
+
+@lru_cache(maxsize=64)
+def _placement(template: str, special_tokens: tuple[tuple[str, str], ...]) -> Placement:
     from jinja2.exceptions import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    canary = "radpo-canary"
-    messages = [{"role": "system", "content": canary}, {"role": "user", "content": "Hello"}]
+    def render(roles: Sequence[str], marked: int) -> str:
+        messages = [
+            {"role": role, "content": _CANARY if place == marked else f"Text {place}"}
+            for place, role in enumerate(roles)
+        ]
+        rendered, _ = render_jinja_template(
+            conversations=[messages],
+            chat_template=template,
+            add_generation_prompt=roles[-1] == "user",
+            **dict(special_tokens),
+        )
+        return str(rendered[0])
+
+    known = []
+    for roles in _SHAPES:
+        try:
+            known.append((roles, render(roles, 0)))
+        except (TemplateError, TypeError) as error:  # templates add texts to variables that may be undefined
+            if len(roles) == 1:
+                raise ModelError(
+                    f"the chat template does not render a user's message ({error}); it is no template for conversations"
+                ) from error
     try:
-        rendered, _ = render_jinja_template(conversations=[messages], chat_template=original_template(chat_template))
-    except TemplateError:
-        return "user"
-    return "system" if canary in rendered[0] else "user"
+        if all(_CANARY in render(("system", *roles), 0) for roles, _ in known):
+            return "system"
+    except (TemplateError, TypeError):
+        pass
+    if lost := next((roles for roles, text in known if _CANARY not in text), None):
+        raise ModelError(
+            "the chat template renders no system message, and leaves out the first user's message of a conversation "
+            f"with the roles {', '.join(lost)}; there is no place for a goal in it"
+        )
+    return "user"
 
 
 def goal_aware_template(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from radpo.core.errors import DataError
-from radpo.preferences.goals import Placement
+from radpo.preferences.goals import ATTRIBUTE_SCALE, Placement, Scale
 from radpo.preferences.implicit import Rescale, implicit_reward, rescaled
 from radpo.preferences.rows import LOG_LIKELIHOODS
 
@@ -45,8 +45,8 @@ class Relabeling:
     seed: int = 0
     rescale: Rescale = "rank"
     beta: float = 0.01
-    scale: tuple[float, float] = (1.0, 10.0)
-    attribute_scale: tuple[float, float] = (1.0, 5.0)
+    scale: Scale = (1.0, 10.0)
+    attribute_scale: Scale = ATTRIBUTE_SCALE
 
     @property
     def needs_all(self) -> bool:

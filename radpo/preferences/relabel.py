@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from radpo.preferences.goals import (
-    DEFAULT_GOAL_TEXT,
+    ATTRIBUTE_SCALE,
+    GOAL_TEXT,
     Placement,
+    Scale,
     attribute_goals,
     attributes_text,
     format_goal,
+    goal_wording,
 )
 from radpo.preferences.implicit import Rescale
 from radpo.preferences.plan import KINDS, SIDES, Counts, Kind, Relabeling, attribute_vectors, make_plan, measure
@@ -56,8 +59,8 @@ def relabel(
     seed: int = 0,
     rescale: Rescale = "rank",
     beta: float = 0.01,
-    scale: tuple[float, float] = (1.0, 10.0),
-    attribute_scale: tuple[float, float] = (1.0, 5.0),
+    scale: Scale = (1.0, 10.0),
+    attribute_scale: Scale = ATTRIBUTE_SCALE,
 ) -> Relabeled:
     """Turn scored pairs into training pairs.
 
@@ -80,15 +83,15 @@ def relabel(
         pairs: scored preferences (`radpo.preferences.preferences`); `attributes` needs its attribute columns, `ira` its
             log-likelihoods.
         placement: where the goal goes in the prompt.
-        template: the goal's wording, `{g}` standing for the score; by default the paper's, and for `attributes`
-            `radpo.preferences.goals.DEFAULT_ATTRIBUTES_TEXT`.
+        template: the goal's wording, `{g}` standing for the score and `{low}` and `{high}` for the ends of the scale;
+            by default the paper's, and for `attributes` `radpo.preferences.goals.DEFAULT_ATTRIBUTES_TEXT`.
         min_gap: leave out pairs whose overall scores are nearer to each other than this (`ira`: the rescaled rewards).
         shuffle: put the training pairs in a random order. Without it they come in the order of the scored pairs, the
             two of one pair next to each other.
         seed: what the choice of the half and the order begin with.
         rescale: how `ira` moves implicit rewards onto the scale.
         beta: the DPO policy's, for `ira`'s columns of implicit rewards; no goal depends on it.
-        scale: what `ira` rescales to: the lowest and the highest score that a goal can ask for.
+        scale: the lowest and the highest score that a goal can ask for, which the wording states and `ira` rescales to.
         attribute_scale: the lowest and the highest score of an attribute, which the default wording states.
 
     Raises:
@@ -203,7 +206,7 @@ def _conditioned(columns: dict[str, Any], scores: Floats, settings: Relabeling) 
         goals = {"goal": pa.nulls(2 * rows, pa.float64()), "goal_attributes": _structs(vectors, kind)}
         texts, which = _attribute_texts(vectors, [field.name for field in kind], settings)
     else:
-        texts, which = _goal_texts(scores, settings.template or DEFAULT_GOAL_TEXT)
+        texts, which = _goal_texts(scores, goal_wording(settings.scale, settings.template or GOAL_TEXT))
     made = goals | {"side": pa.array(np.tile(np.array(SIDES, object), rows), pa.string())}
     made["source_id"] = picked(columns["source_id"], np.arange(rows).repeat(2))
     asked = [picked(texts, side) for side in which.T]

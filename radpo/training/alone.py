@@ -12,13 +12,13 @@ from pydantic import ValidationError
 
 from radpo.core.errors import ConfigError
 from radpo.core.progress import Progress, no_progress
+from radpo.models.chat_template import placement_of
 from radpo.models.loading import load_tokenizer, resolve_model
-from radpo.preferences.goals import detect_placement, original_template
 from radpo.preferences.preferences import Reading, load_preferences
 from radpo.preferences.relabel import relabel
 from radpo.training.reference import reference_log_likelihoods, with_log_likelihoods
 from radpo.training.settings import TrainingSettings
-from radpo.training.variants import Variant, find_variant, variant_code
+from radpo.training.variants import Variant, find_variant, make_pairs, variant_code
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,7 +105,7 @@ def train_alone(
             out,
             settings,
             seed=seed,
-            chat_template=policy_template(folder, pairs, best=scale[1]) if variant.conditioned else None,
+            chat_template=policy_template(folder, pairs, scale=scale) if variant.conditioned else None,
             pair_loss=variant.loss,
             save_every=save_every,
             progress=progress,
@@ -129,10 +129,10 @@ def _prepare(
         scored = with_log_likelihoods(
             scored, rewards, folder, max_length=length, precision=precision, progress=progress
         )
-    placement = detect_placement(original_template(str(load_tokenizer(folder).chat_template)))
+    placement = placement_of(load_tokenizer(folder, with_goal=False))
     assert variant.data is not None
     if callable(variant.data):
-        pairs = variant.data(scored, placement)
+        pairs = make_pairs(variant.data, scored, placement, scale)
     else:
         pairs = relabel(scored, variant.data, placement=placement, scale=scale).table
     reference = reference_log_likelihoods(folder, pairs, max_length=length, precision=precision, progress=progress)

@@ -12,7 +12,6 @@ from radpo.core.progress import Progress, no_progress
 from radpo.models.context import context_of
 from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import Precision, load_model, load_tokenizer, torch_dtype
-from radpo.preferences.goals import original_template
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,8 +41,7 @@ def reference_log_likelihoods(
     import pyarrow as pa
     import torch
 
-    model, tokenizer = load_model(model_folder), load_tokenizer(model_folder)
-    tokenizer.chat_template = original_template(str(tokenizer.chat_template))
+    model, tokenizer = load_model(model_folder), load_tokenizer(model_folder, with_goal=False)
     tokenized = tokenize_pairs(tokenizer, pairs)
     autocast = torch_dtype(precision) is torch.bfloat16
     items = list(responses(tokenized, context_of(model, tokenizer).limit(max_length)))
@@ -67,8 +65,7 @@ def known_log_likelihoods(model_folder: Path, pairs: pa.Table, logps: pa.Table) 
     Args:
         logps: id, ref_chosen_logps and ref_rejected_logps, row for row as `pairs`.
     """
-    tokenizer = load_tokenizer(model_folder)
-    tokenizer.chat_template = original_template(str(tokenizer.chat_template))
+    tokenizer = load_tokenizer(model_folder, with_goal=False)
     return _with_token_ids(logps, tokenize_pairs(tokenizer, pairs))
 
 
@@ -111,7 +108,7 @@ def _with_token_ids(logps: pa.Table, tokenized: list[TokenizedPair]) -> pa.Table
 def tokenize_pairs(tokenizer: PreTrainedTokenizerBase, pairs: pa.Table) -> list[TokenizedPair]:
     """Every pair of a relabeled table in tokens."""
     return [
-        tokenize_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"])
-        for batch in pairs.select(["prompt", "chosen", "rejected"]).to_batches(max_chunksize=1000)
+        tokenize_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"], name=f"pair {row['id']!r}")
+        for batch in pairs.select(["id", "prompt", "chosen", "rejected"]).to_batches(max_chunksize=1000)
         for row in batch.to_pylist()
     ]

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
+from radpo.models.chat_template import DEFAULT, placement_of
 from radpo.models.context import Context, saved_context
-from radpo.models.loading import load_model, load_tokenizer, torch_dtype
+from radpo.models.loading import load_model, load_tokenizer, saved_template, torch_dtype
 from radpo.preferences.goals import (
+    ATTRIBUTE_SCALE,
+    Scale,
     attribute_goals,
     attributes_text,
-    detect_placement,
     goal_aware_template,
-    original_template,
+    goal_wording,
 )
 from radpo.training.checkpoint import check_saving, companions, last_complete, mark_complete, save_policy
 from radpo.training.dataset import training_dataset
@@ -37,9 +39,6 @@ if TYPE_CHECKING:
     from radpo.training.trainer import PairLoss
 
 log = logging.getLogger(__name__)
-
-ATTRIBUTE_SCALE = (1.0, 5.0)
-"""The scale of attribute scores, as UltraFeedback rates them and as `radpo.preferences.relabel` states it in goals."""
 
 # Figures of TRL's log that describe the run and not the model: they differ between machines and after a resumption.
 NOT_METRICS = {
@@ -58,12 +57,12 @@ class Tracked:
 
     Args:
         scored: scored pairs (`radpo.preferences.preferences`).
-        best: the highest score of their scale.
+        scale: the lowest and the highest score there can be.
         every: optimiser steps from one measurement to the next.
     """
 
     scored: pa.Table
-    best: float
+    scale: Scale
     every: int
 
 
@@ -114,19 +113,23 @@ def train(
     from radpo.training.trainer import SharedPrefixDPOTrainer
 
     notes: list[str] = []
-    tokenizer = load_tokenizer(model_folder)
+    tokenizer = load_tokenizer(model_folder, with_goal=False)  # the goal, if any, is already in the prompts
     context = saved_context(model_folder, tokenizer)
     train_set = _with_room("training", training_dataset(pairs, reference), settings, context, notes)
     eval_set = None if heldout is None else _with_room("held-out", training_dataset(*heldout), settings, context, notes)
     notes += context.cut_note(_lengths(train_set), settings.max_length, "training responses")
     settings = settings.model_copy(update={"max_length": context.limit(settings.max_length)})
-    template = original_template(str(tokenizer.chat_template))
-    tokenizer.chat_template = template  # the goal, if any, is already in the prompts
+    template, other_templates = saved_template(model_folder)
+    if other_templates:
+        notes.append(
+            f"The tokenizer has several chat templates ({', '.join((DEFAULT, *other_templates))}): the default one is "
+            "used, and the checkpoint has it alone."
+        )
     work = out / "work"
     callbacks = [_watch(progress)]
     autocast = torch_dtype(settings.precision).itemsize == 2
     if tracked is not None:
-        asked = tracked_responses(tokenizer, tracked.scored, best=tracked.best, max_length=settings.max_length)
+        asked = tracked_responses(tokenizer, tracked.scored, scale=tracked.scale, max_length=settings.max_length)
         callbacks.append(tracker(asked, tracked.every, work / "trajectory", autocast=autocast))
     arguments = _arguments(settings, work, seed, save_every, report_to, 0 if eval_set is None else len(eval_set))
     model = _model(model_folder, settings)
@@ -178,18 +181,21 @@ def train(
     trainer.accelerator.wait_for_everyone()
 
 
-def policy_template(model_folder: Path, pairs: pa.Table, *, best: float) -> str:
+def policy_template(
+    model_folder: Path, pairs: pa.Table, *, scale: Scale, attribute_scale: Scale = ATTRIBUTE_SCALE
+) -> str:
     """The chat template of a policy that was trained with goals: rendered as usual it asks for the best.
 
     Args:
         pairs: the training pairs, whose goals are scores, or where they have `goal_attributes`, scores by attribute.
-        best: the highest score.
+        scale: the lowest and the highest score, which goals state.
+        attribute_scale: the same of attributes' scores.
     """
-    template = original_template(str(load_tokenizer(model_folder).chat_template))
-    placement = detect_placement(template)
+    template, _ = saved_template(model_folder)
+    placement = placement_of(load_tokenizer(model_folder, with_goal=False))
     if "goal_attributes" not in pairs.column_names:
-        return goal_aware_template(template, best=best, placement=placement)
-    low, high = ATTRIBUTE_SCALE
+        return goal_aware_template(template, best=scale[1], placement=placement, template=goal_wording(scale))
+    low, high = attribute_scale
     asked = attribute_goals({field.name: high for field in pairs.schema.field("goal_attributes").type})
     return goal_aware_template(template, best=asked, placement=placement, template=attributes_text((low, high)))
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.files import sha256
+from radpo.models.chat_template import placement_of
 from radpo.models.heldout import asked_with_goals
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods, responses
-from radpo.preferences.goals import detect_placement
+from radpo.preferences.goals import Scale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ COLUMNS = ("step", "id", "side", "goal", "logp", "tokens")
 
 
 def tracked_responses(
-    tokenizer: PreTrainedTokenizerBase, scored: pa.Table, *, best: float, max_length: int
+    tokenizer: PreTrainedTokenizerBase, scored: pa.Table, *, scale: Scale, max_length: int
 ) -> tuple[pd.DataFrame, list[TokenizedResponse]]:
     """What is measured at every step: both responses of every scored pair, asked with every goal
     of `radpo.models.heldout.GOALS`.
@@ -33,8 +34,7 @@ def tracked_responses(
     """
     import pandas as pd
 
-    placement = detect_placement(str(tokenizer.chat_template))
-    rows, pairs = asked_with_goals(scored.to_pylist(), tokenizer, placement, best)
+    rows, pairs = asked_with_goals(scored.to_pylist(), tokenizer, placement_of(tokenizer), scale)
     items = list(responses(pairs, max_length))
     named = pd.DataFrame(rows).rename(columns={"pair_id": "id", "response": "side"})
     return named[["id", "side", "goal"]].assign(tokens=[len(item.response_ids) for item in items]), items

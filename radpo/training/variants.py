@@ -6,12 +6,13 @@ that it points to, or a function that makes training pairs, which stands for a `
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.plugins import find_plugin, plugin_code, plugin_entries
-from radpo.preferences.goals import Placement
+from radpo.preferences.goals import Placement, Scale
 from radpo.preferences.relabel import Kind
 
 if TYPE_CHECKING:
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 
     from radpo.training.trainer import PairLoss
 
-MakePairs = Callable[["pa.Table", Placement], "pa.Table"]
-"""Scored pairs and where a goal goes come in; training pairs (`radpo.preferences.relabel.training_schema`) go out."""
+MakePairs = Callable[..., "pa.Table"]
+"""Scored pairs and where a goal goes come in; training pairs (`radpo.preferences.relabel.training_schema`) go out.
+
+One that has a parameter `scale` is given the lowest and the highest score there can be, which goals are to state.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,12 @@ def find_variant(method: str) -> Variant:
         ConfigError: there is none; the message lists those there are. Or what its entry point names is none.
     """
     return find_plugin(GROUP, method, Variant, what="variant", key="method", adapt=_from_function)
+
+
+def make_pairs(function: MakePairs, scored: pa.Table, placement: Placement, scale: Scale) -> pa.Table:
+    """The training pairs that a variant's own function makes."""
+    stated = {"scale": scale} if "scale" in inspect.signature(function).parameters else {}
+    return function(scored, placement, **stated)
 
 
 def method_training(method: str) -> Mapping[str, Any]:

@@ -65,6 +65,7 @@ def _samples(task: Task) -> None:
         max_new_tokens=settings["max_new_tokens"],
         seed=settings["seed"],
         batch_size=settings["batch_size"],
+        scale=tuple(settings["scale"]),
     )
     with kept_between_tries(task, "samples.parquet") as out:
         write_samples(
@@ -135,7 +136,7 @@ ANALYSIS = {
     "implicit-reward": Function(_implicit_reward, version=2, packages=("scipy",)),
     "ches": Function(_ches, version=2, packages=NUMERICS, resumable=True),
     "displacement": Function(_displacement, version=2, packages=("scipy",)),
-    "samples": Function(_samples, version=1, packages=NUMERICS, resumable=True),
+    "samples": Function(_samples, version=2, packages=NUMERICS, resumable=True),
     "reward-kl": Function(_reward_kl, version=1, packages=("scipy",)),
     "calibration": Function(_calibration, version=1, packages=("scipy", "statsmodels")),
     "style": Function(_style, version=1, packages=("scipy",)),

@@ -32,7 +32,7 @@ def _likelihood(task: Task) -> None:
             pairs,
             out,
             total=pairs.total,
-            best=high,
+            scale=(low, high),
             max_length=settings["max_length"],
             precision=settings["precision"],
             made_by=task.stage.key,
@@ -220,9 +220,9 @@ def _note_usage(task: Task, judge: Judge) -> None:
 SCORING = {
     "likelihood": Function(_likelihood, version=4, packages=NUMERICS, resumable=True),
     "unlearning": Function(_unlearning, version=4),
-    "generate": Function(_generate, version=3, packages=NUMERICS, resumable=True),
+    "generate": Function(_generate, version=4, packages=NUMERICS, resumable=True),
     "alpaca-eval": Function(_alpaca_eval, version=5, packages=("alpaca-eval",)),
     "mt-bench": Function(_mt_bench, version=5),
     "arena-hard": Function(_arena_hard, version=3, packages=("scikit-learn",)),
-    "academic": Function(_academic, version=3, packages=(*NUMERICS, "lm-eval")),
+    "academic": Function(_academic, version=4, packages=(*NUMERICS, "lm-eval")),
 }

@@ -23,23 +23,25 @@ def _relabel(task: Task) -> None:
 
     import pyarrow.parquet as pq
 
+    from radpo.models.chat_template import placement_of
     from radpo.models.loading import load_tokenizer, resolve_model
-    from radpo.preferences.goals import detect_placement, original_template
+    from radpo.preferences.goals import ATTRIBUTE_SCALE
     from radpo.preferences.relabel import relabel
-    from radpo.training.variants import find_variant
+    from radpo.training.variants import find_variant, make_pairs
 
     settings = task.stage.settings
+    scale = tuple(settings["scale"])
     preferences, table = _scored(settings)
     if "scored" in task.inputs:
         table = pq.read_table(task.inputs["scored"] / "pairs.parquet")
-    tokenizer = load_tokenizer(resolve_model(settings["model"].location))
-    placement = detect_placement(original_template(str(tokenizer.chat_template)))
+    placement = placement_of(load_tokenizer(resolve_model(settings["model"].location), with_goal=False))
     counts: dict[str, Any] = {"rows_read": preferences.rows_read, "dropped": dict(preferences.dropped)}
     if "method" in settings:
-        made = find_variant(settings["method"]).data(table, placement)  # type: ignore[operator, misc]
+        made = make_pairs(find_variant(settings["method"]).data, table, placement, scale)  # type: ignore[arg-type]
         counts |= {"used": table.num_rows, "ties_dropped": 0}
     else:
-        relabeled = relabel(table, settings["kind"], placement=placement, scale=tuple(settings["scale"]))
+        rated = tuple(settings.get("attribute_scale", ATTRIBUTE_SCALE))
+        relabeled = relabel(table, settings["kind"], placement=placement, scale=scale, attribute_scale=rated)
         made = relabeled.table
         counts |= asdict(relabeled.counts) | {"used": table.num_rows}
     pq.write_table(made, task.out / "pairs.parquet")
@@ -112,12 +114,13 @@ def _train_here(task: Task) -> None:
 
     from radpo.models.heldout import heldout_reference
     from radpo.models.loading import resolve_model
+    from radpo.preferences.goals import ATTRIBUTE_SCALE
     from radpo.training.reference import known_log_likelihoods
     from radpo.training.run import Tracked, policy_template, train
     from radpo.training.variants import find_variant
 
     settings = task.stage.settings
-    folder = resolve_model(settings["model"].location)
+    folder, scale = resolve_model(settings["model"].location), tuple(settings["scale"])
     pairs, heldout = (pq.read_table(task.inputs[name] / "pairs.parquet") for name in ("pairs", "heldout_pairs"))
     if "heldout_likelihoods" in task.inputs:
         measured = pd.read_parquet(task.inputs["heldout_likelihoods"] / "likelihoods.parquet")
@@ -126,7 +129,11 @@ def _train_here(task: Task) -> None:
         known = pq.read_table(task.inputs["heldout_reference"] / "reference.parquet")
     tracked = None
     if "track" in settings:
-        tracked = Tracked(_scored(settings["tracked"])[1], settings["best"], settings["track"])
+        tracked = Tracked(_scored(settings["tracked"])[1], scale, settings["track"])
+    chat_template = None
+    if settings["conditioned"]:
+        rated = tuple(settings.get("attribute_scale", ATTRIBUTE_SCALE))
+        chat_template = policy_template(folder, pairs, scale=scale, attribute_scale=rated)
     train(
         folder,
         pairs,
@@ -134,7 +141,7 @@ def _train_here(task: Task) -> None:
         task.out,
         TrainingSettings.model_validate(settings["training"]),
         seed=settings["seed"],
-        chat_template=policy_template(folder, pairs, best=settings["best"]) if settings["conditioned"] else None,
+        chat_template=chat_template,
         pair_loss=find_variant(settings["method"]).loss if "method" in settings else None,
         heldout=(heldout, known),
         tracked=tracked,
@@ -145,7 +152,7 @@ def _train_here(task: Task) -> None:
 
 
 TRAINING = {
-    "relabel": Function(_relabel, version=2),
+    "relabel": Function(_relabel, version=3),
     "reference": Function(_reference, version=4, packages=NUMERICS),
     "implicit": Function(_implicit, version=3, packages=NUMERICS),
     "train": Function(_train, version=4, packages=(*NUMERICS, "trl", "accelerate"), resumable=True),
