@@ -46,7 +46,7 @@ def model(request, tmp_path_factory) -> Path:
 
 
 def heldout(model: Path, max_length: int) -> pd.DataFrame:
-    return heldout_log_likelihoods(model, PAIRS, best=10.0, max_length=max_length, precision="float32")
+    return heldout_log_likelihoods(model, PAIRS, scale=(1.0, 10.0), max_length=max_length, precision="float32")
 
 
 def test_held_out_responses_are_cut_at_the_context_and_counted(model: Path, tmp_path: Path) -> None:
@@ -126,6 +126,12 @@ def test_a_table_of_positions_is_never_read_beyond_its_end(model: Path) -> None:
 
 def test_both_models_are_cut_alike(model: Path, tmp_path: Path) -> None:
     whole = write_heldout(
-        model, PAIRS.to_batches(), tmp_path / "a.parquet", total=6, best=10.0, max_length=1024, precision="float32"
+        model,
+        PAIRS.to_batches(),
+        tmp_path / "a.parquet",
+        total=6,
+        scale=(1.0, 10.0),
+        max_length=1024,
+        precision="float32",
     )
     assert side_by_side(policy=whole, reference=whole).tokens.sum() == heldout(model, CONTEXT).tokens.sum()
