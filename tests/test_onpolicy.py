@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from radpo.core.errors import DataError
+from radpo.judges.samples import score_samples
 from radpo.judges.verifier import Verifier
-from radpo.preferences.onpolicy import pair, sample, score
+from radpo.preferences.onpolicy import pair, sample
 from radpo.preferences.prompts import Prompt
 from radpo.preferences.questions import load_questions
 
@@ -70,7 +71,7 @@ def test_what_another_run_left_is_not_taken_up(tmp_path: Path, other: dict[str, 
 
 def test_grading_adds_score_reason_and_judge(tmp_path: Path) -> None:
     sample(QUESTIONS, answer, tmp_path / "s.jsonl", per_prompt=1, seed=0)
-    score(tmp_path / "s.jsonl", Verifier(), tmp_path / "g.jsonl")
+    score_samples(tmp_path / "s.jsonl", Verifier(), tmp_path / "g.jsonl")
     row = json.loads((tmp_path / "g.jsonl").read_text().splitlines()[0])
     assert (row["score"], row["judge"]) == (10.0, "verifier")
     assert row["reason"] == "met: no commas; met: a number in digits"

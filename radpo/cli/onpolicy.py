@@ -84,7 +84,7 @@ def data_score(
     """Have a judge or a reward model score every sample. Interrupted, the same command goes on where it stopped."""
     from radpo.core.console import progress_bar
     from radpo.judges.lookup import check_settings, find_judge, split_settings
-    from radpo.preferences.onpolicy import score
+    from radpo.judges.samples import score_samples
 
     quiet_libraries()
     settings = parse_pairs("--judge-set", judge_set)
@@ -93,8 +93,9 @@ def data_score(
     counted = check_settings(judge, settings).model_dump_json(exclude=set(parts.hints))
     if parts.code is not None:
         counted += f" {parts.code}"
+    scorer, made_by = find_judge(judge, settings), f"{judge} {counted}"
     with progress_bar("scoring") as progress:
-        score(samples, find_judge(judge, settings), out, chunk=chunk, made_by=f"{judge} {counted}", progress=progress)
+        score_samples(samples, scorer, out, chunk=chunk, made_by=made_by, progress=progress)
     print(out)
 
 

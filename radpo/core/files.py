@@ -7,9 +7,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TextIO, TypedDict
 
 
 class Seal(TypedDict):
@@ -80,6 +80,37 @@ def replace_json(path: Path, document: object) -> None:
     """Write a JSON document in one step."""
     text = json.dumps(document, indent=1, ensure_ascii=False)
     replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def open_journal(path: Path) -> TextIO:
+    """A journal of finished work, opened for adding rows; a last line that a kill left unfinished is cut off."""
+    if path.exists():
+        with path.open("r+b") as stream:
+            stream.truncate(sum(len(line) for line in stream if line.endswith(b"\n")))
+    return path.open("a", encoding="utf-8")
+
+
+def append_journal(journal: TextIO, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows, JSON objects, to a journal: a line each with its checksum, on the disk on return."""
+    for row in rows:
+        text = json.dumps(row)
+        journal.write(f"{hashlib.sha256(text.encode()).hexdigest()} {text}\n")
+    journal.flush()
+    os.fsync(journal.fileno())
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a journal in order, none where there is no file.
+
+    A line that is not as it was written is left out, so that its work is done anew.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as stream:
+        for line in stream:
+            checksum, _, text = line.removesuffix(b"\n").partition(b" ")
+            if line.endswith(b"\n") and hashlib.sha256(text).hexdigest().encode() == checksum:
+                yield json.loads(text)
 
 
 def is_full(error: BaseException, folder: Path) -> bool:

@@ -5,14 +5,13 @@ Finished answers are noted in `turns.jsonl` as they come; a killed run, run agai
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
+from radpo.core.files import append_journal, open_journal, read_journal, replace_file, replace_json
 from radpo.core.progress import Progress, no_progress
 from radpo.core.reasoning import Reply, reasoning_notes, split_reasoning
 from radpo.models.backends import notes_of
@@ -62,7 +61,7 @@ def answer_questions(
     conversations: list[list[dict[str, str]]] = [[] for _ in questions]
     replies: list[list[Reply]] = [[] for _ in questions]
     total, before = sum(len(question.turns) for question in questions), 0
-    with journal.open("a", encoding="utf-8") as stream:
+    with open_journal(journal) as stream:
         for turn in range(max(len(question.turns) for question in questions)):
             groups: dict[Sampling, list[int]] = {}
             for place, question in enumerate(questions):
@@ -76,9 +75,7 @@ def answer_questions(
                         {"question_id": questions[places[index]].question_id, "turn": turn, "answer": text}
                         for index, text in fresh.items()
                     ]
-                    stream.write("".join(_sealed(row) + "\n" for row in rows))
-                    stream.flush()
-                    os.fsync(stream.fileno())
+                    append_journal(stream, rows)
 
                 done = {
                     index: finished[questions[place].question_id, turn]
@@ -95,40 +92,20 @@ def answer_questions(
                     replies[place].append(reply)
                     conversations[place].append({"role": "assistant", "content": reply.answer})
     notes = [*notes_of(backend), *reasoning_notes(reply for turns in replies for reply in turns)]
-    (out / NOTES).write_text(json.dumps(notes, indent=1, ensure_ascii=False), encoding="utf-8")
-    _write_answers(path, questions, replies)
+    replace_json(out / NOTES, notes)
+    text = "".join(json.dumps(row) + "\n" for row in _rows(questions, replies))
+    replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     journal.unlink()
     return path
 
 
 def _read_turns(journal: Path, questions: Sequence[Question]) -> dict[tuple[str, int], str]:
-    """What an interrupted call finished; a line that it was killed in counts for nothing and is cut off."""
-    if not journal.exists():
-        return {}
-    whole, _, torn = journal.read_bytes().rpartition(b"\n")
-    if torn:
-        with journal.open("r+b") as stream:
-            stream.truncate(len(whole) + 1 if whole else 0)
-    rows = [row for line in whole.split(b"\n") if (row := _unsealed(line)) is not None]
+    """What an interrupted call finished."""
+    rows = list(read_journal(journal))
     known = {question.question_id for question in questions}
     if not {row["question_id"] for row in rows} <= known:
         raise DataError(f"{journal}: begun with other questions; remove it, or give another folder")
     return {(row["question_id"], row["turn"]): row["answer"] for row in rows}
-
-
-def _sealed(row: Mapping[str, Any]) -> str:
-    """A line of the journal: its checksum and the row."""
-    text = json.dumps(row)
-    return f"{hashlib.sha256(text.encode()).hexdigest()} {text}"
-
-
-def _unsealed(line: bytes) -> dict[str, Any] | None:
-    """The row of a line; None where the line is not as it was written, so that the answer is had anew."""
-    checksum, _, text = line.partition(b" ")
-    if hashlib.sha256(text).hexdigest().encode() != checksum:
-        return None
-    row: dict[str, Any] = json.loads(text)
-    return row
 
 
 def answer_notes(folder: Path) -> tuple[str, ...]:
@@ -137,12 +114,9 @@ def answer_notes(folder: Path) -> tuple[str, ...]:
     return tuple(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ()
 
 
-def _write_answers(path: Path, questions: Sequence[Question], replies: Sequence[Sequence[Reply]]) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        for question, turns in zip(questions, replies, strict=True):
-            row: dict[str, Any] = {"question_id": question.question_id, "turns": [reply.answer for reply in turns]}
-            if any(reply.reasoning is not None for reply in turns):
-                row["reasoning"] = [reply.reasoning for reply in turns]
-            stream.write(json.dumps(row) + "\n")
-    partial.replace(path)
+def _rows(questions: Sequence[Question], replies: Sequence[Sequence[Reply]]) -> Iterator[dict[str, Any]]:
+    for question, turns in zip(questions, replies, strict=True):
+        row: dict[str, Any] = {"question_id": question.question_id, "turns": [reply.answer for reply in turns]}
+        if any(reply.reasoning is not None for reply in turns):
+            row["reasoning"] = [reply.reasoning for reply in turns]
+        yield row

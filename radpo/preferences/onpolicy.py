@@ -1,14 +1,14 @@
 """On-policy preferences: prompts -> a model's samples -> scored samples -> scored pairs, each step a file.
 
-The judge may be any; the pairs are what `radpo.preferences.preferences` reads.
+Any judge scores them (`radpo.judges.samples`); the pairs are what `radpo.preferences.preferences` reads.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
+from radpo.core.files import append_journal, open_journal, read_journal, replace_file
 from radpo.core.progress import Progress, no_progress
-from radpo.judges.base import GradeRequest, Judge
 from radpo.preferences.pairing import Rule, ScoredResponse, pair_up
 from radpo.preferences.preferences import schema
 from radpo.preferences.prompts import Prompt
@@ -78,44 +78,8 @@ def sample(
         ]
 
     keys = [(prompt.prompt_id, number) for prompt, number in wanted]
-    _in_chunks(out, json.dumps([asked, per_prompt, seed, chunk, made_by], sort_keys=True), keys, chunk, drawn, progress)
-
-
-def score(
-    samples: Path,
-    judge: Judge,
-    out: Path,
-    *,
-    chunk: int = 64,
-    made_by: str = "",
-    progress: Progress = no_progress,
-) -> None:
-    """Have a judge grade every sample; `out` gets the samples' lines with `score`, `reason` and `judge` added.
-
-    Works chunk by chunk and goes on after an interruption, as `sample` does.
-
-    Args:
-        made_by: what the scores depend on besides the samples and the judge's name, such as its settings.
-
-    Raises:
-        DataError: the samples file is malformed, or a sample lacks what the judge needs.
-        ServiceError: the judge could not be reached; what it has graded by then is kept for the next call.
-    """
-    rows = list(_read(samples, ("prompt_id", "prompt", "response")))
-    requests = [
-        GradeRequest(row["prompt"], row["response"], {"constraints": row.get("constraints", [])}) for row in rows
-    ]
-
-    def graded(start: int) -> list[dict[str, Any]]:
-        batch = slice(start, start + chunk)
-        grades = judge.grade(requests[batch], lambda done, _: progress(start + done, len(rows)))
-        return [
-            {**row, "score": grade.score, "reason": grade.reason, "judge": judge.name}
-            for row, grade in zip(rows[batch], grades, strict=True)
-        ]
-
-    keys = [(row["prompt_id"], row.get("sample")) for row in rows]
-    _in_chunks(out, json.dumps([rows, judge.name, chunk, made_by], sort_keys=True), keys, chunk, graded, progress)
+    run = json.dumps([asked, per_prompt, seed, chunk, made_by], sort_keys=True)
+    write_in_chunks(out, run, keys, chunk, drawn, progress)
 
 
 def pair(scored: Path, rule: Rule, seed: int) -> Pairs:
@@ -132,7 +96,7 @@ def pair(scored: Path, rule: Rule, seed: int) -> Pairs:
 
     samples: dict[str, list[dict[str, Any]]] = {}
     dropped: Counter[str] = Counter()
-    for row in _read(scored, ("prompt_id", "prompt", "response", "score")):
+    for row in read_samples(scored, ("prompt_id", "prompt", "response", "score")):
         group = samples.setdefault(str(row["prompt_id"]), [])
         if group and group[0]["prompt"] != row["prompt"]:
             raise DataError(f"{scored}: samples of prompt_id {row['prompt_id']!r} answer different prompts")
@@ -162,7 +126,7 @@ def pair(scored: Path, rule: Rule, seed: int) -> Pairs:
     return Pairs(pa.Table.from_pylist(rows, schema=schema()), dict(dropped))
 
 
-def _in_chunks(
+def write_in_chunks(
     out: Path,
     run: str,
     keys: Sequence[tuple[Any, Any]],
@@ -170,48 +134,60 @@ def _in_chunks(
     make: Callable[[int], list[dict[str, Any]]],
     progress: Progress,
 ) -> None:
-    """Write rows chunk by chunk, going on where a call for the same run was interrupted.
+    """Write rows to a JSON Lines file, chunk by chunk, resuming where a call for the same run was interrupted.
 
     Args:
         run: all that the rows depend on, in words.
         keys: every row's prompt_id and sample.
         make: makes the chunk of rows that starts at a place.
+
+    Raises:
+        DataError: the file cannot be written.
     """
-    partial = out.with_name(f".{out.name}.{hashlib.sha256(run.encode()).hexdigest()[:12]}.partial")
+    journal = out.with_name(f".{out.name}.{hashlib.sha256(run.encode()).hexdigest()[:12]}.partial")
     try:
-        done = _whole_chunks(partial, keys, chunk)
-        # A lone surrogate, which UTF-8 lacks, is replaced by what is its escape in JSON.
-        with partial.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+        done = _whole_chunks(journal, keys, chunk)
+        with open_journal(journal) as stream:
             for start in range(done, len(keys), chunk):
                 rows = make(start)
-                stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-                stream.flush()
-                os.fsync(stream.fileno())
+                append_journal(stream, rows)
                 progress(start + len(rows), len(keys))
-        partial.replace(out)
+        replace_file(out, lambda partial: _write_rows(partial, read_journal(journal)))
+        journal.unlink()
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
 
 
-def _whole_chunks(partial: Path, keys: Sequence[tuple[Any, Any]], chunk: int) -> int:
-    """How many rows an interrupted run left in whole chunks; what follows them, or is torn, is cut off."""
-    if not partial.exists():
-        return 0
-    kept: list[bytes] = []
-    for line, key in zip(partial.read_bytes().splitlines(keepends=True), keys, strict=False):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if not line.endswith(b"\n") or (row.get("prompt_id"), row.get("sample")) != key:
-            break
-        kept.append(line)
-    whole = len(kept) if len(kept) == len(keys) else len(kept) // chunk * chunk
-    partial.write_bytes(b"".join(kept[:whole]))
+def _whole_chunks(journal: Path, keys: Sequence[tuple[Any, Any]], chunk: int) -> int:
+    """How many rows an interrupted call left in whole chunks; what follows them is cut off."""
+    fitting = found = 0
+    for row in read_journal(journal):
+        if fitting == found and fitting < len(keys) and (row.get("prompt_id"), row.get("sample")) == keys[fitting]:
+            fitting += 1
+        found += 1
+    whole = fitting if fitting == len(keys) else fitting // chunk * chunk
+    if whole < found:
+        replace_file(journal, lambda partial: _copy_rows(journal, partial, whole))
     return whole
 
 
-def _read(path: Path, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
+def _copy_rows(journal: Path, copy: Path, number: int) -> None:
+    with open_journal(copy) as stream:
+        append_journal(stream, itertools.islice(read_journal(journal), number))
+
+
+def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    # A lone surrogate, which UTF-8 lacks, is replaced by what is its escape in JSON.
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_samples(path: Path, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON Lines file of samples, checked.
+
+    Raises:
+        DataError: the file cannot be read, or a row lacks one of the columns or has something else in it.
+    """
     try:
         with path.open(encoding="utf-8") as stream:
             for number, line in enumerate(stream, start=1):

@@ -1,0 +1,49 @@
+"""A judge's scores of a model's samples, the middle step of on-policy preferences (`radpo.preferences.onpolicy`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from radpo.core.progress import Progress, no_progress
+from radpo.judges.base import GradeRequest, Judge
+from radpo.preferences.onpolicy import read_samples, write_in_chunks
+
+
+def score_samples(
+    samples: Path,
+    judge: Judge,
+    out: Path,
+    *,
+    chunk: int = 64,
+    made_by: str = "",
+    progress: Progress = no_progress,
+) -> None:
+    """Have a judge grade every sample; `out` gets the samples' lines with `score`, `reason` and `judge` added.
+
+    Works chunk by chunk and resumes after an interruption, as `radpo.preferences.onpolicy.sample` does.
+
+    Args:
+        made_by: what the scores depend on besides the samples and the judge's name, such as its settings.
+
+    Raises:
+        DataError: the samples file is malformed, or a sample lacks what the judge needs.
+        ServiceError: the judge could not be reached; what it has graded by then is kept for the next call.
+    """
+    rows = list(read_samples(samples, ("prompt_id", "prompt", "response")))
+    requests = [
+        GradeRequest(row["prompt"], row["response"], {"constraints": row.get("constraints", [])}) for row in rows
+    ]
+
+    def graded(start: int) -> list[dict[str, Any]]:
+        batch = slice(start, start + chunk)
+        grades = judge.grade(requests[batch], lambda done, _: progress(start + done, len(rows)))
+        return [
+            {**row, "score": grade.score, "reason": grade.reason, "judge": judge.name}
+            for row, grade in zip(rows[batch], grades, strict=True)
+        ]
+
+    keys = [(row["prompt_id"], row.get("sample")) for row in rows]
+    run = json.dumps([rows, judge.name, chunk, made_by], sort_keys=True)
+    write_in_chunks(out, run, keys, chunk, graded, progress)
