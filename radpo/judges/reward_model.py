@@ -23,7 +23,8 @@ class RewardModelSettings(BaseModel):
     Args:
         model: a folder or a Hub id (`@revision` pins it).
         raw_range: the rewards that count as 1 and as 10, linear between, cut beyond; None will do for comparisons.
-        max_length: tokens; a longer conversation is not judged, and counted as such.
+        max_length: tokens; a conversation that is longer, or beyond the model's context, is not judged, and counted as
+            such.
         trust_remote_code: run the model's own code, as ArmoRM needs; off unless you say so.
     """
 
@@ -91,7 +92,14 @@ class RewardModelJudge:
         return found
 
     def _reason(self, reward: float | None) -> str:
-        return f"longer than {self.settings.max_length} tokens" if reward is None else f"reward {reward:.4f}"
+        return f"longer than {self._limit} tokens" if reward is None else f"reward {reward:.4f}"
+
+    @property
+    def _limit(self) -> int:
+        """Tokens that a conversation may have: `max_length`, or the model's context where that is shorter."""
+        from radpo.models.context import context_of
+
+        return context_of(*self._loaded).limit(self.settings.max_length)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -110,29 +118,21 @@ class RewardModelJudge:
             )
         except (OSError, ValueError, ImportError) as error:
             raise ModelError(f"reward model {self.settings.model}: cannot be loaded: {error}") from error
-        if model.config.pad_token_id is None:  # the classifier finds a conversation's last token by it
-            model.config.pad_token_id = tokenizer.pad_token_id
         return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
     def _rewards(self, conversations: Sequence[list[dict[str, str]]], progress: Progress) -> list[float | None]:
-        """Every conversation's reward, None where it is too long; those of like length share a batch."""
-        import torch
+        """Every conversation's reward, read at its last token; None where it is too long."""
+        from radpo.models.classifier import last_token_values
 
         model, tokenizer = self._loaded
         tokens = [tokenizer.apply_chat_template(c, return_dict=False) for c in conversations]
-        rewards: list[float | None] = [None] * len(tokens)
-        fitting = [place for place, ids in enumerate(tokens) if len(ids) <= self.settings.max_length]
-        order = sorted(fitting, key=lambda place: -len(tokens[place]))
-        with torch.inference_mode():
-            for start in range(0, len(order), self.settings.batch_size):
-                batch = order[start : start + self.settings.batch_size]
-                inputs = tokenizer.pad(
-                    {"input_ids": [tokens[place] for place in batch]}, padding_side="right", return_tensors="pt"
-                )
-                for place, value in zip(batch, self._read(model(**inputs.to(model.device))), strict=True):
-                    rewards[place] = value
-                progress(start + len(batch), len(order))
-        return rewards
+        fitting = [place for place, ids in enumerate(tokens) if len(ids) <= self._limit]
+        values = last_token_values(
+            model, [tokens[place] for place in fitting], self._read,
+            batch_size=self.settings.batch_size, progress=progress,
+        )  # fmt: skip
+        found: dict[int, float] = dict(zip(fitting, values, strict=True))
+        return [found.get(place) for place in range(len(tokens))]
 
     def _read(self, output: Any) -> list[float]:
         values = getattr(output, "score", None)

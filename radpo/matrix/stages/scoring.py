@@ -221,8 +221,8 @@ SCORING = {
     "likelihood": Function(_likelihood, version=4, packages=NUMERICS, resumable=True),
     "unlearning": Function(_unlearning, version=4),
     "generate": Function(_generate, version=4, packages=NUMERICS, resumable=True),
-    "alpaca-eval": Function(_alpaca_eval, version=5, packages=("alpaca-eval",)),
-    "mt-bench": Function(_mt_bench, version=5),
-    "arena-hard": Function(_arena_hard, version=3, packages=("scikit-learn",)),
+    "alpaca-eval": Function(_alpaca_eval, version=6, packages=("alpaca-eval",)),
+    "mt-bench": Function(_mt_bench, version=6),
+    "arena-hard": Function(_arena_hard, version=4, packages=("scikit-learn",)),
     "academic": Function(_academic, version=4, packages=(*NUMERICS, "lm-eval")),
 }
