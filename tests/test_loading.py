@@ -8,6 +8,7 @@ import pytest
 from factories import write_model
 
 from radpo.core.errors import ModelError
+from radpo.core.files import sha256
 from radpo.models import loading
 from radpo.models.loading import load_tokenizer, model_fingerprint, resolve_model
 
@@ -38,7 +39,7 @@ def test_a_folder_and_a_gguf_file_work_the_same_way(bundled: Path) -> None:
     assert resolve_model(str(bundled)) == bundled
     by_file = resolve_model(str(gguf))
     assert (by_file / "model.safetensors").read_bytes() == (bundled / "model.safetensors").read_bytes()
-    assert model_fingerprint("smollm2-135m-instruct").endswith(loading._sha256(gguf))
+    assert model_fingerprint("smollm2-135m-instruct").endswith(sha256(gguf))
 
 
 def test_a_fingerprint_follows_the_content_and_not_the_place(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
+from radpo.core.files import sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,7 +158,7 @@ def find_reference(name: str, folder: Path | None) -> Reference | None:
     if folder is not None:
         for candidate in (folder / name, folder / name.replace(".csv", "_reconstructed.csv")):
             if candidate.is_file():
-                return Reference(candidate, _sha256(candidate) == OFFICIAL_SHA256[name])
+                return Reference(candidate, sha256(candidate) == OFFICIAL_SHA256[name])
         raise DataError(f"{folder}: no {name} there; fetch it from the data set {HUB} on the Hub")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -166,7 +167,7 @@ def find_reference(name: str, folder: Path | None) -> Reference | None:
         found = Path(hf_hub_download(HUB, name, repo_type="dataset", etag_timeout=5))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
         return None
-    return Reference(found, _sha256(found) == OFFICIAL_SHA256[name])
+    return Reference(found, sha256(found) == OFFICIAL_SHA256[name])
 
 
 def lengths(annotations: pd.DataFrame, side: int) -> pd.Series[int] | None:
@@ -249,10 +250,6 @@ def _estimate_note(reference: Reference) -> str:
 @cache
 def _instruction_hashes() -> list[str]:
     return files("radpo.benchmarks").joinpath("alpaca_instructions.txt").read_text(encoding="ascii").split()
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager

@@ -67,12 +67,17 @@ def broken_seal(
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under a temporary name, then put it in place in one step; a failed try leaves nothing behind."""
+    """Write a file, or a new folder, under a temporary name, then put it in place in one step.
+
+    A failed try leaves nothing behind.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write(partial)
         partial.replace(path)
     finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
         partial.unlink(missing_ok=True)
 
 

@@ -10,14 +10,13 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from radpo.core.cache import cache_folder
 from radpo.core.errors import ModelError
+from radpo.core.files import replace_file, sha256
 from radpo.models.chat_template import DEFAULT, default_template, prints_date, template_date, with_date
 from radpo.preferences.goals import original_template
 
@@ -85,13 +84,13 @@ def model_fingerprint(name: str) -> str:
         ModelError: as `resolve_model`.
     """
     if name in BUNDLED:
-        return f"gguf-{CONVERSION}:{_sha256(_bundled_file(name))}"
+        return f"gguf-{CONVERSION}:{sha256(_bundled_file(name))}"
     folder = resolve_model(name)
     if folder.parent.name == "snapshots":  # a Hub snapshot is named after its commit
         return f"hub:{name.split('@')[0]}@{folder.name}"
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{_sha256(file)}\n".encode())
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256(file)}\n".encode())
     return f"folder:{digest.hexdigest()}"
 
 
@@ -189,19 +188,13 @@ def _converted(gguf: Path, name: str) -> Path:
     """The cached Hugging Face folder of a GGUF file, made if absent. Concurrent callers convert once."""
     from filelock import FileLock
 
-    folder = cache_folder() / "models" / f"{name}-{CONVERSION}-{_sha256(gguf)[:12]}"
+    folder = cache_folder() / "models" / f"{name}-{CONVERSION}-{sha256(gguf)[:12]}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
-            try:
-                _convert_gguf(gguf, partial)
-                partial.chmod(0o755)
-                partial.rename(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+            replace_file(folder, lambda partial: _convert_gguf(gguf, partial))
     return folder
 
 
@@ -243,8 +236,3 @@ def _hub_folder(name: str) -> Path:
             f"model {name}: not a folder here, and not to be had from the Hub ({cause}); "
             "check the id and the network, or give a folder"
         ) from error
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

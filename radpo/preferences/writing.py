@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from radpo.core.errors import DataError
+from radpo.core.files import replace_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,16 +44,16 @@ def write_tables(tables: Iterable[pa.Table | pa.RecordBatch], schema: pa.Schema,
         DataError: see `check_target`; or the disk is full or refuses.
     """
     check_target(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    rows = 0
+
+    def write(partial: Path) -> None:
+        nonlocal rows
         rows = _write(tables, schema, path, partial)
-        partial.replace(path)
+
+    try:
+        replace_file(path, write)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
     return rows
 
 

@@ -6,12 +6,12 @@ The ids that a data set gives its pairs are escaped by the template; the page's 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
+from radpo.core.files import replace_file
 from radpo.figures.embed import TEMPLATES, plotly, policy, script, script_json, source_hash, style
 from radpo.figures.figures import FONT, PALETTE
 from radpo.preferences.profile import Histogram, Lengths, Profile, Share
@@ -28,14 +28,11 @@ def write_data_page(profile: Profile, out: Path) -> None:
     Raises:
         DataError: the file cannot be written.
     """
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    page = render(profile)
     try:
-        partial.write_text(render(profile), encoding="utf-8", errors="replace")
-        partial.replace(out)
+        replace_file(out, lambda partial: partial.write_text(page, encoding="utf-8", errors="replace"))
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def render(profile: Profile) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from radpo.core.files import replace_file
+
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
@@ -36,7 +38,6 @@ def write_page(path: Path, title: str, shown: Sequence[Shown]) -> Path:
         drawn = item.figure.to_html(full_html=False, include_plotlyjs=place == 0, config={"displayModeBar": False})
         parts.append(f"<h2>{html.escape(item.heading)}</h2>{drawn}<p>{html.escape(item.caption)}</p>")
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n')
-    partial.replace(path)
+    page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+    replace_file(path, lambda partial: partial.write_text(page, encoding="utf-8"))
     return path
