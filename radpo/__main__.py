@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from radpo.cli.main import main
+from radpo.cli.guard import main
 
 if __name__ == "__main__":
     main()

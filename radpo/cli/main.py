@@ -35,6 +35,8 @@ app.command()(matrix_commands.schema)
 app.command()(regress_command.regress)
 app.add_typer(store_app, name="store")
 
+REGRESSION = 1
+"""The exit status of `radpo regress` where it found one, and of nothing else."""
 INTERRUPTED = 130
 """The exit status that Typer makes of Ctrl-C."""
 
@@ -51,6 +53,8 @@ def main() -> None:
     except SystemExit as end:
         if end.code == INTERRUPTED:
             print("radpo: interrupted; the same command goes on from here", file=sys.stderr)
+        if end.code == REGRESSION and not isinstance(end.__context__, typer.Exit):
+            sys.exit(2)  # Typer ends so where a pipe is closed or a question is left unanswered, which is no verdict
         raise
 
 

@@ -107,25 +107,25 @@ class RewardModelJudge:
         from transformers import AutoModelForSequenceClassification
 
         from radpo.models.loading import load_tokenizer, resolve_model, torch_dtype
+        from radpo.models.weights import load_weights
 
         folder = resolve_model(self.settings.model)
         tokenizer = load_tokenizer(folder)
-        try:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                dtype=torch_dtype(self.settings.precision),
-                trust_remote_code=self.settings.trust_remote_code,
-            )
-        except (OSError, ValueError, ImportError) as error:
-            raise ModelError(f"reward model {self.settings.model}: cannot be loaded: {error}") from error
+        model = load_weights(
+            AutoModelForSequenceClassification,
+            folder,
+            dtype=torch_dtype(self.settings.precision),
+            trust_remote_code=self.settings.trust_remote_code,
+        )
         return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
     def _rewards(self, conversations: Sequence[list[dict[str, str]]], progress: Progress) -> list[float | None]:
         """Every conversation's reward, read at its last token; None where it is too long."""
+        from radpo.models.chat_template import render_tokens
         from radpo.models.classifier import last_token_values
 
         model, tokenizer = self._loaded
-        tokens = [tokenizer.apply_chat_template(c, return_dict=False) for c in conversations]
+        tokens = [render_tokens(tokenizer, c) for c in conversations]
         fitting = [place for place, ids in enumerate(tokens) if len(ids) <= self._limit]
         values = last_token_values(
             model, [tokens[place] for place in fitting], self._read,

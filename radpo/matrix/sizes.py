@@ -5,9 +5,6 @@ What is stated is made of a word that every tokenizer takes for one token, so th
 
 from __future__ import annotations
 
-import json
-import math
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,17 +143,16 @@ def _model_source(stage: Stage) -> Source:
 
 
 def _read(name: str) -> Model:
-    from tokenizers import Tokenizer
-
-    from radpo.models.loading import resolve_model
+    from radpo.models.loading import fast_tokenizer, resolve_model
+    from radpo.models.weights import parameter_count, read_json
 
     folder = resolve_model(name)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     config = config.get("text_config", config)
-    parameters = sum(_parameters(file) for file in folder.glob("*.safetensors"))
+    parameters = parameter_count(folder)
     if not config.get("tie_word_embeddings", False):
         parameters -= config.get("vocab_size", 0) * config.get("hidden_size", 0)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = fast_tokenizer(folder)
     tokenizer.no_truncation()
     tokenizer.no_padding()
 
@@ -164,11 +160,3 @@ def _read(name: str) -> Model:
         return [len(encoded.ids) for encoded in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
     return Model(parameters, config.get("num_hidden_layers", 0), count, OVERHEAD)
-
-
-def _parameters(file: Path) -> int:
-    """The numbers in a safetensors file, by its header: 8 bytes of its length, then JSON with every tensor's shape."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")

@@ -18,6 +18,7 @@ from radpo.core.cache import cache_folder
 from radpo.core.errors import ModelError
 from radpo.core.files import replace_file, sha256
 from radpo.models.chat_template import DEFAULT, default_template, prints_date, template_date, with_date
+from radpo.models.weights import OTHER_FORMATS, check_files, check_weights, load_weights
 from radpo.preferences.goals import original_template
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def resolve_model(name: str) -> Path:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"model {name}: the folder has no config.json, so it is not a Hugging Face model folder")
+        check_files(path)
         return path
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name):
         return _hub_folder(name)
@@ -86,10 +88,13 @@ def model_fingerprint(name: str) -> str:
     if name in BUNDLED:
         return f"gguf-{CONVERSION}:{sha256(_bundled_file(name))}"
     folder = resolve_model(name)
+    check_weights(folder)
     if folder.parent.name == "snapshots":  # a Hub snapshot is named after its commit
         return f"hub:{name.split('@')[0]}@{folder.name}"
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        if any(file.relative_to(folder).match(pattern) for pattern in OTHER_FORMATS):
+            continue  # the same weights a second time
         digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256(file)}\n".encode())
     return f"folder:{digest.hexdigest()}"
 
@@ -103,9 +108,7 @@ def load_tokenizer(folder: Path, *, with_goal: bool = True) -> PreTrainedTokeniz
     Raises:
         ModelError: it has no chat template, so a conversation cannot be rendered, or neither padding nor end token.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer: PreTrainedTokenizerBase = _auto_tokenizer(folder)
     template = default_template(tokenizer, str(folder))
     if prints_date(template):
         template = with_date(template, template_date())
@@ -120,6 +123,33 @@ def load_tokenizer(folder: Path, *, with_goal: bool = True) -> PreTrainedTokeniz
     return tokenizer
 
 
+def fast_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a Hugging Face folder as the package `tokenizers` has it, which is loaded in no time.
+
+    Raises:
+        ModelError: it has none, or one that cannot be read.
+    """
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    if not file.is_file():  # a vocabulary in an older form, which transformers converts
+        return _auto_tokenizer(folder).backend_tokenizer
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the package raises nothing more special
+        raise ModelError(f"{file}: cannot be read as a tokenizer ({error}); download it again") from error
+
+
+def _auto_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # of a missing or damaged file, each library raises a kind of its own
+        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"model {folder}: its tokenizer cannot be loaded ({cause})") from error
+
+
 def saved_template(folder: Path) -> tuple[str, tuple[str, ...]]:
     """The chat template of a Hugging Face folder as it is to be saved again, without a goal, and the names of others.
 
@@ -128,9 +158,7 @@ def saved_template(folder: Path) -> tuple[str, tuple[str, ...]]:
     Raises:
         ModelError: it has none.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = _auto_tokenizer(folder)
     template = original_template(default_template(tokenizer, str(folder)))
     named = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
     return template, tuple(sorted(named.keys() - {DEFAULT}))
@@ -143,11 +171,14 @@ def load_model(folder: Path, precision: Precision = "float32", attention: str | 
         precision: the type that the weights are held in; `auto` is bfloat16 where the processor computes in it.
         attention: transformers' name of an attention implementation; None for the one it takes by itself, which is
             sdpa where the architecture allows it.
+
+    Raises:
+        ModelError: a file is missing or damaged, weights are missing, or the architecture is unknown.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype(precision), attn_implementation=attention)
+    model = load_weights(AutoModelForCausalLM, folder, dtype=torch_dtype(precision), attn_implementation=attention)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
@@ -228,6 +259,7 @@ def _hub_folder(name: str) -> Path:
                 repository,
                 revision=revision or None,
                 allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "tokenizer*"],
+                ignore_patterns=list(OTHER_FORMATS),
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

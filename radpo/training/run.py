@@ -18,6 +18,7 @@ from radpo.core.progress import Progress, no_progress
 from radpo.models.chat_template import DEFAULT, placement_of
 from radpo.models.context import Context, saved_context
 from radpo.models.loading import load_model, load_tokenizer, saved_template, torch_dtype
+from radpo.models.weights import load_weights
 from radpo.preferences.goals import (
     ATTRIBUTE_SCALE,
     Scale,
@@ -252,8 +253,8 @@ def _model(folder: Path, settings: TrainingSettings) -> Any:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch_dtype(settings.precision)
     )
     place = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
-    return AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=quantised, device_map=place, attn_implementation=attention
+    return load_weights(
+        AutoModelForCausalLM, folder, quantization_config=quantised, device_map=place, attn_implementation=attention
     )
 
 
