@@ -63,12 +63,15 @@ def write(folder: Path, architecture: str, padding: str, side: str = "right") ->
 
 
 def alone(folder: Path, text: str) -> float:
-    """The head's value at the last token of one unpadded conversation."""
+    """The head's value at the last token of one unpadded conversation, in which text stays text."""
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     ids = AutoTokenizer.from_pretrained(folder).apply_chat_template(
-        [*user("Why?"), {"role": "assistant", "content": text}], return_tensors="pt", return_dict=False
+        [*user("Why?"), {"role": "assistant", "content": text}],
+        return_tensors="pt",
+        return_dict=False,
+        sanitize_control_tokens=True,
     )
     with torch.no_grad():
         return float(model.score(model.base_model(ids).last_hidden_state[0, -1]))
