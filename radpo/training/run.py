@@ -17,6 +17,7 @@ from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
 from radpo.models.chat_template import DEFAULT, placement_of
 from radpo.models.context import Context, saved_context
+from radpo.models.dropout import check_deterministic, disable_dropout
 from radpo.models.loading import load_model, load_tokenizer, saved_template, torch_dtype
 from radpo.models.weights import load_weights
 from radpo.preferences.goals import (
@@ -104,11 +105,12 @@ def train(
     Raises:
         ConfigError: the processes do not divide the batch, or a package that the settings need is not installed.
         DataError: no pair is left to train on, or prompts leave no room for a response.
-        ModelError: the policy could not be saved; found out before the first step.
+        ModelError: the policy could not be saved, or is random in training; found out before the first step.
         RadpoError: the loss is no longer a number.
     """
     import pandas as pd
     from transformers import PrinterCallback
+    from transformers.integrations import is_deepspeed_zero3_enabled
 
     from radpo.training.tracking import is_measured, tracked_responses, tracker, trajectory
     from radpo.training.trainer import SharedPrefixDPOTrainer
@@ -134,6 +136,9 @@ def train(
         callbacks.append(tracker(asked, tracked.every, work / "trajectory", autocast=autocast))
     arguments = _arguments(settings, work, seed, save_every, report_to, 0 if eval_set is None else len(eval_set))
     model = _model(model_folder, settings)
+    dropout = disable_dropout(model)  # before adapters, which have a dropout of their own
+    if not is_deepspeed_zero3_enabled():  # there, a process holds a part of every weight
+        check_deterministic(model)
     beside = companions(model, tokenizer, chat_template or template, model_folder)
     trainer = SharedPrefixDPOTrainer(
         model=model,
@@ -175,6 +180,7 @@ def train(
         if tracked is not None:
             trajectory(work / "trajectory").to_parquet(out / "trajectory.parquet", index=False)
         shutil.rmtree(partial, ignore_errors=True)
+    dropout.restore_config()
     save_policy(trainer, beside, partial, out / "adapter")
     if trainer.is_world_process_zero():
         partial.rename(out / "policy")
@@ -300,6 +306,7 @@ def _arguments(
         bf16=torch_dtype(settings.precision) is torch.bfloat16,
         use_cpu=on_processor,
         ddp_find_unused_parameters=False,
+        disable_dropout=False,  # done, and TRL would take the adapters' along
         gradient_checkpointing=settings.gradient_checkpointing,
         precompute_ref_log_probs=True,
         save_strategy="steps",

@@ -17,6 +17,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput
 
 from radpo.core.errors import RadpoError
+from radpo.models.dropout import disable_dropout
 from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import processor_head
 from radpo.models.shared_prefix import IGNORED, SharedRows, why_not
@@ -59,6 +60,8 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         self._tried = False
         self._step, self._step_pairs = -1, list[str]()
         super().__init__(*args, **kwargs)
+        if self.args.disable_dropout:  # TRL has switched off those that are modules
+            disable_dropout(_base_model(self.accelerator.unwrap_model(self.model)))
         self._share_prefixes()
 
     def _share_prefixes(self) -> None:
@@ -179,6 +182,11 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return StepGroupedSampler(lengths.tolist(), step, seed)
+
+
+def _base_model(model: Any) -> Any:
+    """The model itself where adapters stand in it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _apart(outputs: FusedCausalLMOutput, rows: SharedRows, wanted: torch.Tensor) -> FusedCausalLMOutput:
