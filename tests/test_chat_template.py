@@ -13,6 +13,7 @@ from factories import TEMPLATE, scored_pairs, write_model
 from radpo.core.errors import ConfigError, ModelError
 from radpo.models.chat_template import (
     control_tokens,
+    date_notes,
     placement_of,
     prints_date,
     render_tokens,
@@ -149,6 +150,13 @@ def test_a_dated_template_prints_one_date_on_any_day(tmp_path: Path, monkeypatch
     monkeypatch.setenv("RADPO_DATE", "tomorrow")
     with pytest.raises(ConfigError, match="RADPO_DATE=tomorrow: is no date; write it as 2024-07-26"):
         asked()
+
+
+def test_the_date_that_was_printed_is_noted(tmp_path: Path) -> None:
+    assert date_notes(write_model(tmp_path / "plain")) == []
+    assert date_notes(write_model(tmp_path / "dated", DATED)) == [
+        "The chat template prints the day's date; every conversation was dated 2024-07-26."
+    ]
 
 
 def test_a_saved_checkpoint_still_prints_the_days_date(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,22 @@ def test_in_order_puts_every_input_before_what_needs_it() -> None:
     b = stage("b", 2, a=a)
     c = stage("c", 3, a=a, b=b)
     assert [s.name for s in in_order([c, b])] == ["a", "b", "c"]
+
+
+def test_a_stage_finds_its_environment_and_leaves_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+
+    def look(task: Task) -> None:
+        seen.append(os.environ.get("OF_THE_STAGE"))
+        (task.out / "text").write_text("")
+
+    function = Function(look, version=1)
+    one = Stage("one", "look", function, {"environment": {"OF_THE_STAGE": "1"}})
+    other = Stage("other", "look", function, {"environment": {"OF_THE_STAGE": "2"}})
+    assert one.key != other.key
+    run(Store(tmp_path), one, other)
+    assert sorted(map(str, seen)) == ["1", "2"]
+    assert "OF_THE_STAGE" not in os.environ
+    monkeypatch.setenv("OF_THE_STAGE", "mine")
+    run(Store(tmp_path / "again"), one)
+    assert os.environ["OF_THE_STAGE"] == "mine"

@@ -131,6 +131,26 @@ def test_published_figures_are_no_part_of_a_key_nor_are_stated_sizes(tmp_path: P
     assert str(tmp_path) not in yaml.safe_dump(document).replace(str(tmp_path / "model"), "")
 
 
+def test_the_date_that_templates_print_is_in_every_key_and_the_usual_one_is_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "model")
+    text = BASE.replace("smollm2-135m-instruct", str(tmp_path / "model"))
+
+    def keys(name: str, more: str = "") -> set[str]:
+        return {stage.key for stage in expand(load_matrix(write(tmp_path, **{name: text + more}))).stages}
+
+    usual = keys("none")
+    assert keys("usual", "date: 2024-07-26\n") == usual
+    dated = keys("dated", "date: 2026-10-02\n")
+    assert not dated & usual
+    monkeypatch.setenv("RADPO_DATE", "2026-10-02")
+    assert keys("by_environment") == dated
+    assert keys("usual", "date: 2024-07-26\n") == usual, "the matrix goes before the environment"
+    with pytest.raises(ConfigError, match=r"date: 'soon'"):
+        keys("bad", "date: soon\n")
+
+
 STATED = """
 stated:
   models: {some/model: {parameters: 1.0e9, layers: 10}}

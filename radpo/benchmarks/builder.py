@@ -12,6 +12,7 @@ from radpo.benchmarks.section import DataFile
 from radpo.engine.graph import ABSENT, Source, Stage
 from radpo.matrix.settings import Matrix
 from radpo.matrix.stages import FUNCTIONS
+from radpo.models.chat_template import DATE, USUAL_DATE, template_date
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,16 @@ class Builder:
             hints: what it is to know that cannot change its result.
         """
         name = "/".join(part for part in (function, self.label, who) if part)
+        if environment := self._environment():
+            settings = {**settings, "environment": environment}
         resources = self.matrix.resources.get(function)
         asked = {"resources": resources.model_dump(exclude_none=True)} if resources else {}
         return Stage(name, function, FUNCTIONS[function], settings, inputs or {}, {**asked, **(hints or {})})
+
+    def _environment(self) -> dict[str, str]:
+        """What stages find in their environment that can change a result: the date that chat templates print."""
+        when = template_date() if self.matrix.date is None else self.matrix.date
+        return {} if when.isoformat() == USUAL_DATE else {DATE: when.isoformat()}
 
     def about(self, checkpoint: Checkpoint | None, function: str, who: str, settings: Mapping[str, Any]) -> Stage:
         """A stage that reads a checkpoint: the one that was trained, or (None, too) the matrix's model as it is."""

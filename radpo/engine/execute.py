@@ -100,7 +100,8 @@ def _compute(stage: Stage, store: Store, folder: Path, progress: Progress) -> di
         progress=_seldom(progress),
     )
     try:
-        stage.function.run(task)
+        with _environment(stage.settings.get("environment", {})):
+            stage.function.run(task)
     finally:
         seconds = time.perf_counter() - start
         if seconds > LOAD_SECONDS:
@@ -112,6 +113,21 @@ def _compute(stage: Stage, store: Store, folder: Path, progress: Progress) -> di
         "started": started.isoformat(timespec="milliseconds"),
         "machine": {**describe_machine(), "threads": int(os.environ.get(THREAD_VARIABLES[0]) or os.cpu_count() or 1)},
     }
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """This process's environment with some variables of a stage's own, which are part of its key."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _seldom(progress: Progress) -> Progress:

@@ -69,7 +69,8 @@ class Stage:
     Args:
         name: what people call it, such as `train/ra-dpo/seed-0`; no part of the key.
         function: what it runs, with its name in `function_name`.
-        settings: JSON values and `Source`s that can change the result.
+        settings: JSON values and `Source`s that can change the result; `environment` among them has variables of the
+            process's environment, which the stage's function then finds there.
         inputs: the stages whose folders it reads, by the name it reads them under.
         hints: values that cannot change the result.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
@@ -113,6 +114,9 @@ class Matrix(Section):
         None,
         description="A CSV file of published figures for the report to show beside these: variant, benchmark, subset, "
         "metric, value, source.",
+    )
+    date: datetime.date | None = Field(
+        None, description="The date that chat templates print which print one; 2024-07-26 unless given, on any day."
     )
     stated: Stated = Field(Stated(), description="Sizes for `radpo plan` of models and files that are not here yet.")
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from radpo.clients.chat import Chat, ChatRequest
 from radpo.core.errors import ConfigError, ServiceError
 from radpo.core.progress import Progress
+from radpo.models.chat_template import date_notes
 from radpo.models.context import Room, context_of, saved_context
 from radpo.models.decoding import model_settings_note, saved_generation_config, vllm_parameters
 from radpo.models.generation import Conversation, Goal, Keep, Sampling, answer, render
@@ -87,7 +88,7 @@ def with_transformers(
             goal=goal, batch_size=batch_size, done=done, keep=keep, room=room, progress=progress,
         )  # fmt: skip
 
-    return _Noted(backend, lambda: [*own.notes(), *room.notes()])
+    return _Noted(backend, lambda: [*date_notes(folder), *own.notes(), *room.notes()])
 
 
 def with_vllm(folder: Path, *, goal: Goal = "default", precision: Precision = "auto") -> Backend:
@@ -133,7 +134,7 @@ def with_vllm(folder: Path, *, goal: Goal = "default", precision: Precision = "a
             progress(len(answers), len(prompts))
         return [answers[place] for place in range(len(prompts))]
 
-    return _Noted(backend, lambda: [*own.notes(), *room.notes()])
+    return _Noted(backend, lambda: [*date_notes(folder), *own.notes(), *room.notes()])
 
 
 def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -76,6 +77,15 @@ def placement_of(tokenizer: PreTrainedTokenizerBase) -> Placement:
 def prints_date(template: str) -> bool:
     """Whether a template prints the date of the day on which it is rendered."""
     return _DATED.search(template) is not None
+
+
+def date_notes(folder: Path) -> list[str]:
+    """A sentence on the date that a model folder's chat template prints; none where it prints none."""
+    places = [folder / "chat_template.jinja", folder / "tokenizer_config.json"]
+    texts = (path.read_text(encoding="utf-8", errors="replace") for path in places if path.is_file())
+    if not any("strftime_now(" in text for text in texts):
+        return []
+    return [f"The chat template prints the day's date; every conversation was dated {template_date().isoformat()}."]
 
 
 def template_date() -> date:

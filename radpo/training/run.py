@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
-from radpo.models.chat_template import DEFAULT, placement_of
+from radpo.models.chat_template import DEFAULT, date_notes, placement_of
 from radpo.models.context import Context, saved_context
 from radpo.models.dropout import check_deterministic, disable_dropout
 from radpo.models.loading import load_model, load_tokenizer, saved_template, torch_dtype
@@ -115,7 +115,7 @@ def train(
     from radpo.training.tracking import is_measured, tracked_responses, tracker, trajectory
     from radpo.training.trainer import SharedPrefixDPOTrainer
 
-    notes: list[str] = []
+    notes = date_notes(model_folder)
     tokenizer = load_tokenizer(model_folder, with_goal=False)  # the goal, if any, is already in the prompts
     context = saved_context(model_folder, tokenizer)
     train_set = _with_room("training", training_dataset(pairs, reference), settings, context, notes)
