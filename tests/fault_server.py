@@ -8,10 +8,21 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 FAULTS = ("429", "500", "cut", "broken", "empty", "slow")
-Answer = Callable[[Mapping[str, Any]], Mapping[str, Any] | str]
+
+
+@dataclass(frozen=True)
+class Http:
+    """An answer with a status and a body of its own; what is retried is to be sent again at once."""
+
+    status: int
+    document: Any
+
+
+Answer = Callable[[Mapping[str, Any]], "Mapping[str, Any] | str | Http"]
 
 
 def text_choice(text: str) -> dict[str, Any]:
@@ -98,6 +109,9 @@ class FaultServer:
         if fault == "slow":
             await asyncio.sleep(0.3)
         given = self._answer(body)
+        if isinstance(given, Http):
+            content = given.document if isinstance(given.document, bytes) else json.dumps(given.document).encode()
+            return await _send(writer, given.status, content, "Retry-After: 0\r\n")
         choice = text_choice(given) if isinstance(given, str) else given
         document = {
             "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"],

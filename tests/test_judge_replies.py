@@ -99,7 +99,7 @@ def test_a_reply_that_ends_in_its_reasoning_has_no_verdict_and_says_so(tmp_path)
     assert grade.score is None
     assert grade.reason == "the reply ends in its reasoning (finish_reason length)"
     assert (
-        "1 of 1 requests have no answer ('Why?': the reply ends in its reasoning (finish_reason length))"
+        "1 of 1 requests have no answer: 'Why?' (the reply ends in its reasoning (finish_reason length))"
         in (judge_notes(judge, "b")[-1])
     )
 

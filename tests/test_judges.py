@@ -366,7 +366,8 @@ def test_only_what_can_change_a_verdict_counts(tmp_path):
     settings = check_settings("openai", {"model": "m", "concurrency": 3, "max_requests": 5, "prompts": tmp_path})
     apart = split_settings("openai", settings)
     assert set(apart.counted) == {
-        "model", "base_url", "annotator", "arena_config", "temperature", "max_tokens", "verdict",
+        "model", "base_url", "annotator", "arena_config", "temperature", "max_tokens", "verdict", "version",
+        "sampling_options",
     }  # fmt: skip
     assert {"concurrency", "max_requests", "api_key_env", "price_in"} <= set(apart.hints)
     assert (apart.files, apart.models) == ({"prompts": tmp_path}, {})

@@ -18,6 +18,7 @@ from radpo.core.errors import DataError
 from radpo.core.json_rows import read_rows
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores
+from radpo.core.texts import with_reasons
 from radpo.judges.base import CompareRequest, ComparingJudge, Comparison, Judge, compare
 from radpo.judges.quality import Bias, bias, turned_back
 
@@ -188,9 +189,12 @@ def win_rate(annotations: pd.DataFrame, reference_dir: Path | None = None) -> Wi
     controlled = length_controlled(annotations, reference_dir)
     instead = minimal(annotations) if controlled.winrate is None else LengthControlled(None, None, None)
     notes = [note for note in (controlled.note, instead.note) if note]
-    n_missing = int(annotations["preference"].isna().sum())
-    if n_missing:
-        notes.append(f"alpaca-eval: {n_missing} of {len(annotations)} comparisons have no verdict and are left out.")
+    lacking = annotations[annotations["preference"].isna()].to_dict("records")
+    if lacking:
+        shown = with_reasons([(str(row.get("question_id", row["index"])), _reason(row)) for row in lacking])
+        notes.append(
+            f"alpaca-eval: {len(lacking)} of {len(annotations)} comparisons have no verdict and are left out: {shown}."
+        )
     outputs = lengths(annotations, 2)
     return WinRate(
         win_rate=metrics["win_rate"],
@@ -204,6 +208,12 @@ def win_rate(annotations: pd.DataFrame, reference_dir: Path | None = None) -> Wi
         avg_length=None if outputs is None else int(outputs.mean()),  # cut to whole characters, as alpaca-eval does
         notes=tuple(notes),
     )
+
+
+def _reason(row: Mapping[Any, Any]) -> str:
+    """What a judge said that gave no verdict."""
+    said = [_text(row.get(name)) for name in ("reason", "reason_1", "reason_2")]
+    return "; ".join(text for text in said if text) or "no reason is given"
 
 
 def _head_to_head(annotations: pd.DataFrame) -> dict[str, Any]:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from radpo.models.backends import Backend
     from radpo.preferences.questions import Question
 
+REPLIES = "replies.sqlite"
+"""What an endpoint answered, until all is answered: an interrupted call goes on from it."""
+
 Watch = Mapping[Literal["answers", "judge"], Progress]
 """Who is told how the two long steps go."""
 
@@ -83,6 +86,7 @@ def alpaca_eval(
     baseline = baseline_outputs or hub_baseline()
     asked = load_benchmark_questions(questions or baseline)[:limit]
     name, outputs = answers_of(answering, asked, out, watch)
+    asked = [question for question in asked if question.question_id in outputs]
     other, baseline_answers = load_outputs(baseline, asked)
     names = {"generator": name, "baseline": other}
     annotations = annotate(asked, outputs, baseline_answers, judge, **names, progress=_judging(watch))
@@ -127,6 +131,7 @@ def mt_bench(
 
     asked = load_benchmark_questions(questions)[:limit]
     name, answers = answers_of(answering, asked, out, watch)
+    asked = [question for question in asked if question.question_id in answers]
     shown = None if references is None else load_references(references)
     if baseline_outputs is None:
         judgments = grade(asked, answers, judge, references=shown, progress=_judging(watch))
@@ -167,6 +172,7 @@ def arena_hard(
 
     asked = load_benchmark_questions(questions)[:limit]
     name, outputs = answers_of(answering, asked, out, watch)
+    asked = [question for question in asked if question.question_id in outputs]
     other, baseline = load_outputs(baseline_outputs, asked)
     if other == name:
         raise DataError(
@@ -187,13 +193,16 @@ def answers_of(
 ) -> tuple[str, Answers]:
     """The name and the answers: read from the file, or drawn into `out`, going on from what is there.
 
+    A question that an endpoint could not answer is not among them; the notes of `out` say which and why.
+
     Raises:
         ConfigError: not exactly one of model, endpoint and file is given.
         DataError: `out` holds another call's answers.
     """
     from radpo.benchmarks.answers import load_answers
     from radpo.benchmarks.questions import load_outputs
-    from radpo.models.answers import answer_questions
+    from radpo.clients.reply_cache import remove_cache
+    from radpo.models.answers import answer_questions, unanswered_questions
 
     sources = [answering.model, answering.endpoint, answering.file]
     if sum(source is not None for source in sources) != 1:
@@ -212,21 +221,26 @@ def answers_of(
 
     progress = (watch or {}).get("answers", no_progress)
     path = answer_questions(
-        questions, lambda: _backend(answering), sampling_of, out,
+        questions, lambda: _backend(answering, out), sampling_of, out,
         keep_reasoning=answering.keep_reasoning, progress=progress,
     )  # fmt: skip
     default = answering.endpoint.model if answering.endpoint else Path(str(answering.model)).name
-    return answering.name or default, load_answers(path, questions)
+    lacking = unanswered_questions(path)
+    answers = load_answers(path, questions)
+    remove_cache(out / REPLIES)
+    return answering.name or default, {name: turns for name, turns in answers.items() if name not in lacking}
 
 
-def _backend(answering: Answering) -> Backend:
+def _backend(answering: Answering, out: Path) -> Backend:
     from radpo.clients.chat import Chat
     from radpo.core.cache import cache_folder
     from radpo.models.backends import with_endpoint, with_transformers, with_vllm
     from radpo.models.loading import resolve_model
 
     if answering.endpoint is not None:
-        return with_endpoint(Chat(answering.endpoint, cache_folder() / "chat.sqlite"), goal=answering.goal)
+        # The same name may stand for another model tomorrow: without a version, answers are this folder's alone.
+        cache = cache_folder() / "chat.sqlite" if answering.endpoint.version else out / REPLIES
+        return with_endpoint(Chat(answering.endpoint, cache), goal=answering.goal)
     folder = resolve_model(str(answering.model))
     if answering.backend == "vllm":
         return with_vllm(folder, goal=answering.goal)

@@ -1,8 +1,9 @@
 """Chat completions from an OpenAI-compatible endpoint: conversations come in, answers go out, each paid for once.
 
 Answers are kept on disk by the content of what was asked as they come, so that an interrupted run, run again, asks only
-for what it lacks. Requests of like content are sent once. A request is sent again after 429, 5xx, time-outs and answers
-that cannot be read, later each time.
+for what it lacks. Requests of like content are sent once, also where several processes ask them at the same time. A
+request is sent again after 429, 5xx, time-outs and answers that cannot be read, later each time. One that the endpoint
+refuses, always fails on, or answers without a text is an unanswered one among the others.
 """
 
 from __future__ import annotations
@@ -10,16 +11,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.clients.budget import Budget, Usage
-from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
+from radpo.clients.claims import Claims
+from radpo.clients.dialect import SAMPLING, Dialect
+from radpo.clients.endpoint import Endpoint
+from radpo.clients.redaction import Redactor
+from radpo.clients.replies import ChatReply, from_record, read_body
 from radpo.clients.reply_cache import ReplyCache
 from radpo.core.errors import ServiceError
+from radpo.core.paid_work import paid_work
 from radpo.core.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -27,9 +38,19 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+REFUSED = frozenset({400, 413, 422, 451})
+"""The endpoint will not answer this request, whatever it thinks of others."""
 LONGEST_ANSWER = 32 * 2**20
 """Bytes of one HTTP answer; more is taken for a broken server."""
 LONGEST_PAUSE = 60.0
+FIRST_FEW = 5
+"""Where so many requests come to nothing and none before them came to anything, no more are sent."""
+PAUSE = 0.02
+POLL = 0.1
+"""Seconds between looks at what another process is asking."""
+
+Unusable = Callable[[ChatReply], str | None]
+"""Why a reply is of no use to who asked; None where it is."""
 
 
 @dataclass(frozen=True)
@@ -47,33 +68,6 @@ class ChatRequest:
     sample: int = 0
 
 
-@dataclass(frozen=True)
-class ChatReply:
-    """An answer: its text, and the whole choice as the endpoint gave it; or why there is none.
-
-    Args:
-        text: None where the endpoint refused the request for good; `error` then says why.
-    """
-
-    text: str | None
-    choice: Mapping[str, Any]
-    error: str | None = None
-    reasoning_tokens: int = 0
-
-    @property
-    def finish_reason(self) -> str | None:
-        """Why the answer ends, in the API's words."""
-        reason = self.choice.get("finish_reason")
-        return reason if isinstance(reason, str) else None
-
-    @property
-    def reasoned(self) -> bool:
-        """Whether the model reasoned apart from its text: in a field of its own, or unseen but counted."""
-        message = self.choice.get("message")
-        fields = message if isinstance(message, dict) else {}
-        return self.reasoning_tokens > 0 or any(fields.get(name) for name in ("reasoning_content", "reasoning"))
-
-
 @dataclass
 class Chat:
     """An endpoint with its cache and its account of what was spent."""
@@ -82,27 +76,70 @@ class Chat:
     cache: Path
     usage: Usage = field(default_factory=Usage)
 
-    def complete(self, requests: Sequence[ChatRequest], progress: Progress = no_progress) -> list[ChatReply]:
-        """Answer every request, in order.
+    def __post_init__(self) -> None:
+        self.dialect = Dialect(self.endpoint.token_limit, self.endpoint.sampling_options)
+        self.useful = False
+        """Whether any reply so far was of use."""
+
+    def complete(
+        self, requests: Sequence[ChatRequest], progress: Progress = no_progress, *, unusable: Unusable | None = None
+    ) -> list[ChatReply]:
+        """Answer every request, in order; a reply without a text says why it has none.
+
+        Args:
+            unusable: the asker's own test of a reply; where the first few fail it, no more are paid for.
 
         Raises:
             ConfigError: the key is not in the environment.
-            ServiceError: the endpoint cannot be reached, refuses the key or the model, or answers none of the requests;
-                `SpendingLimitError` where the next request could pass a limit. What was answered is kept.
+            ServiceError: the endpoint cannot be reached, refuses the key or the model, or the first few requests came
+                to nothing; `SpendingLimitError` where the next request could pass a limit. What was answered is kept.
         """
+        requests = [self._as_sent(request) for request in requests]
         keys = [self._key(request) for request in requests]
         with ReplyCache(self.cache) as cache:
-            replies = {key: _from_record(record) for key, record in cache.get(keys).items()}
+            replies = {key: from_record(record) for key, record in cache.get(keys).items()}
             missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in replies}
             self.usage.from_cache += len(requests) - len(missing)
+            fetch = _Fetch(self, cache, len(replies), progress, unusable)
+            fetch.look_back(list(replies.values()))
             progress(len(replies), len(replies) + len(missing))
             if missing:
-                replies |= _run(_Fetch(self.endpoint, self.usage, cache, len(replies), progress).all(missing))
+                replies |= _run(fetch, missing)
+        first = next((reply for reply in replies.values()), None)
+        if first is not None and not self.useful and all(reply.text is None for reply in replies.values()):
+            raise ServiceError(f"{self.endpoint.base_url}: {first.error}")
         return [replies[key] for key in keys]
 
+    def check_unanswered(self, reasons: Sequence[str], total: int) -> None:
+        """Bear single requests without an answer, and no more of them than the endpoint's settings say.
+
+        Args:
+            reasons: why each of the unanswered has no answer.
+            total: of how many requests.
+
+        Raises:
+            ServiceError: there are more than one, and more than the share `max_unanswered`.
+        """
+        share = self.endpoint.max_unanswered
+        if len(reasons) > max(1, share * total) or (total > 1 and len(reasons) == total):
+            raise ServiceError(
+                f"{self.endpoint.base_url}: {len(reasons)} of {total} requests have no answer, more than "
+                f"max_unanswered ({share:.0%}) allows; the first: {reasons[0]}. Answers so far are kept; "
+                "fix the cause, or raise max_unanswered, and the same command goes on from here"
+            )
+
+    def _as_sent(self, request: ChatRequest) -> ChatRequest:
+        if self.endpoint.sampling_options != "omit":
+            return request
+        options = {name: value for name, value in request.options.items() if name not in SAMPLING}
+        return ChatRequest(request.messages, options, request.sample)
+
     def _key(self, request: ChatRequest) -> str:
+        endpoint = self.endpoint
         asked = {
-            **{name: getattr(self.endpoint, name) for name in sorted(RESULT_FIELDS)},
+            "model": endpoint.model,
+            "base_url": endpoint.base_url,
+            **({} if endpoint.version is None else {"version": endpoint.version}),
             "messages": [dict(message) for message in request.messages],
             "options": dict(request.options),
             "sample": request.sample,
@@ -111,110 +148,247 @@ class Chat:
         return hashlib.sha256(document.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class _TryAgainError(Exception):
-    """An attempt failed in a way that the next may not. `unclear`: it may be billed all the same."""
+@dataclass(frozen=True)
+class _Refusal:
+    """What an endpoint says that will not answer a request."""
 
-    def __init__(self, why: str, *, pause: float | None = None, unclear: bool = False) -> None:
+    status: int
+    content: bytes
+
+
+class _TryAgainError(Exception):
+    """An attempt failed in a way that the next may not.
+
+    Args:
+        unclear: it may be billed all the same.
+        outage: it is not about this request but about the endpoint.
+        reply: an answer without a text, which counts where the next attempt brings no other; `record` is what is kept.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        pause: float | None = None,
+        unclear: bool = False,
+        outage: bool = False,
+        reply: ChatReply | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(why)
-        self.pause, self.unclear = pause, unclear
+        self.pause, self.unclear, self.outage, self.reply, self.record = pause, unclear, outage, reply, record
 
 
 class _Fetch:
     """The sending of one batch of requests by a fixed number of workers."""
 
-    def __init__(self, endpoint: Endpoint, usage: Usage, cache: ReplyCache, before: int, progress: Progress) -> None:
-        self._endpoint, self._usage, self._cache = endpoint, usage, cache
-        self._before, self._progress = before, progress
-        self._key = endpoint.api_key()
-        self._stop: ServiceError | None = None
+    def __init__(
+        self, chat: Chat, cache: ReplyCache, before: int, progress: Progress, unusable: Unusable | None
+    ) -> None:
+        self._chat, self._endpoint, self._usage, self._cache = chat, chat.endpoint, chat.usage, cache
+        self._before, self._progress, self._unusable = before, progress, unusable
+        self._stop: Exception | None = None
+        self._stopped: asyncio.Event | None = None
         self._next_slot = 0.0
+        self._useless = self._failed_in_a_row = self._under_way = 0
+
+    def look_back(self, kept: Sequence[ChatReply]) -> None:
+        """Take up what replies from the cache were worth; where none was of use, one more is still tried."""
+        useless = [reply for reply in kept if self._why_useless(reply) is not None]
+        self._chat.useful |= len(useless) < len(kept)
+        self._useless = min(len(useless), FIRST_FEW - 1)
+
+    def judge(self, reply: ChatReply) -> None:
+        """See whether replies are of any use; where the first few are not, the others would not be."""
+        why = self._why_useless(reply)
+        if why is None:
+            self._chat.useful = True
+        elif not self._chat.useful:
+            self._useless += 1
+            if self._useless >= FIRST_FEW and not self._under_way:
+                self.stop(
+                    ServiceError(
+                        f"{self._endpoint.base_url}: {why}. The first {self._useless} requests all came to this, so no "
+                        "more are sent; answers so far are kept"
+                    )
+                )
+
+    def _why_useless(self, reply: ChatReply) -> str | None:
+        if reply.text is None:
+            return reply.error
+        return self._unusable(reply) if self._unusable else None
+
+    def stop(self, error: Exception) -> None:
+        """Send nothing more; what is on its way is waited for and kept."""
+        self._stop = self._stop or error
+        if self._stopped is not None:
+            self._stopped.set()
+
+    def raise_if_stopped(self) -> None:
+        """Raise what stopped the sending."""
+        if self._stop is not None:
+            raise self._stop
 
     async def all(self, requests: Mapping[str, ChatRequest]) -> dict[str, ChatReply]:
         import aiohttp
 
-        budget, replies, waiting = Budget(self._endpoint, self._usage), dict[str, ChatReply](), iter(requests.items())
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        key = self._endpoint.api_key()
+        self._redact = Redactor(key)
+        self._stopped = asyncio.Event()
+        budget, replies, waiting = Budget(self._endpoint, self._usage), dict[str, ChatReply](), deque(requests.items())
+        elsewhere, claims = deque[tuple[str, ChatRequest]](), Claims(self._cache.connection, self._chat.cache)
         total = self._before + len(requests)
 
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._endpoint.concurrency),
             timeout=aiohttp.ClientTimeout(total=self._endpoint.timeout),
-            headers=headers,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
             trust_env=not self._endpoint.is_local,
         ) as session:
 
-            async def work(waiting: Iterator[tuple[str, ChatRequest]]) -> None:
-                for key, request in waiting:
-                    if self._stop is not None:
-                        return
-                    try:
-                        replies[key] = await self._one(session, budget, key, request)
-                    except ServiceError as error:
-                        self._stop = self._stop or error
-                        return
-                    self._progress(self._before + len(replies), total)
+            async def one(key: str, request: ChatRequest) -> ChatReply | None:
+                """A reply that is there by now, or that the endpoint gives; None while another process asks for it."""
+                if not claims.take(key):
+                    return self._kept(key)
+                try:
+                    return self._kept(key) or await self._one(session, budget, key, request)
+                finally:
+                    claims.release(key)
 
-            workers = [
-                asyncio.create_task(work(waiting)) for _ in range(min(self._endpoint.concurrency, len(requests)))
-            ]
+            async def work() -> None:
+                while self._stop is None and (waiting or elsewhere):
+                    if not self._chat.useful and self._under_way + self._useless >= FIRST_FEW:
+                        await self._sleep(PAUSE)  # until one of the first few is of use, no more than those are sent
+                        continue
+                    shared = not waiting
+                    key, request = (elsewhere if shared else waiting).popleft()
+                    self._under_way += 1
+                    try:
+                        reply = await one(key, request)
+                    finally:
+                        self._under_way -= 1
+                    if reply is not None:
+                        replies[key] = reply
+                        self.judge(reply)
+                        self._progress(self._before + len(replies), total)
+                        continue
+                    elsewhere.append((key, request))
+                    if shared:
+                        await self._sleep(POLL)
+
+            async def guarded() -> None:
+                try:
+                    await work()
+                except Exception as error:  # noqa: BLE001 - whatever it is, the other workers pay for no more
+                    self.stop(error)
+
+            workers = [asyncio.create_task(guarded()) for _ in range(min(self._endpoint.concurrency, len(requests)))]
             try:
                 await asyncio.wait(workers)
             except asyncio.CancelledError:
                 # Interrupted: what is on its way is paid for, so it is waited for and kept. A second interrupt ends it.
-                self._stop = ServiceError("interrupted")
+                self.stop(ServiceError("interrupted"))
                 await asyncio.wait(workers)
                 raise
-            for worker in workers:
-                worker.result()
-        if self._stop is not None:
-            raise self._stop
-        if all(reply.text is None for reply in replies.values()):
-            raise ServiceError(f"{self._endpoint.base_url}: {next(iter(replies.values())).error}")
+            finally:
+                claims.close()
+        self.raise_if_stopped()
         return replies
+
+    def _kept(self, key: str) -> ChatReply | None:
+        """A reply that another process has kept meanwhile."""
+        record = self._cache.get([key]).get(key)
+        if record is None:
+            return None
+        self._usage.from_cache += 1
+        return from_record(record)
 
     async def _one(self, session: aiohttp.ClientSession, budget: Budget, key: str, request: ChatRequest) -> ChatReply:
         """Send a request until it is answered, refused for good, or was sent often enough."""
-        from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
+        from tenacity import AsyncRetrying, retry_if_exception_type
 
-        max_tokens = request.options.get("max_tokens", request.options.get("max_completion_tokens"))
-        highest = self._endpoint.highest_cost(request.messages, max_tokens)
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(_TryAgainError),
-            stop=stop_after_attempt(self._endpoint.attempts),
+            stop=self._enough,
             wait=_pause,
+            sleep=self._sleep,
             reraise=True,
         )
         try:
-            reply: ChatReply = await attempts(self._attempt, session, budget, highest, key, request)
+            reply: ChatReply = await attempts(self._attempt, session, budget, key, request)
         except _TryAgainError as failure:
-            raise ServiceError(
-                f"{self._endpoint.base_url}: no answer after {self._endpoint.attempts} attempts: "
-                f"{self._redacted(str(failure))}; answers so far are kept, and the same command goes on from here"
-            ) from None
+            if failure.reply is not None and failure.record is not None:
+                self._cache.put(key, failure.record)
+                return failure.reply
+            why = f"no answer after {self._endpoint.attempts} attempts: {self._redact(str(failure))}"
+            self._usage.failed += 1
+            self._failed_in_a_row += 1
+            if failure.outage or self._failed_in_a_row >= FIRST_FEW:
+                raise ServiceError(
+                    f"{self._endpoint.base_url}: {why}; answers so far are kept, and the same command goes on from here"
+                ) from None
+            return ChatReply(None, {}, why)
+        self._failed_in_a_row = 0
         return reply
 
+    def _enough(self, state: RetryCallState) -> bool:
+        """Whether a request was sent often enough: twice where it is answered without a text, else as settings say."""
+        failure = state.outcome.exception() if state.outcome else None
+        without_text = isinstance(failure, _TryAgainError) and failure.reply is not None
+        return state.attempt_number >= (min(2, self._endpoint.attempts) if without_text else self._endpoint.attempts)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, and no longer than until everything stops."""
+        assert self._stopped is not None
+        try:
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+        except TimeoutError:
+            return
+
     async def _attempt(
-        self, session: aiohttp.ClientSession, budget: Budget, highest: float, key: str, request: ChatRequest
+        self, session: aiohttp.ClientSession, budget: Budget, key: str, request: ChatRequest
     ) -> ChatReply:
-        """Send a request once, within the limits, and keep its answer."""
-        await self._slot()
-        if self._stop is not None:
-            raise self._stop
+        """Send a request once, within the limits, and keep its answer; again at once where the form was not understood.
+
+        An answer without a text is kept, too, once asking again is of no use, so that no rerun pays for it.
+        """
+        while True:
+            await self._slot()
+            self.raise_if_stopped()
+            self._cache.check_room()
+            found = await self._send(session, budget, key, request)
+            if found is not None:
+                return found
+
+    async def _send(
+        self, session: aiohttp.ClientSession, budget: Budget, key: str, request: ChatRequest
+    ) -> ChatReply | None:
+        """One request; None where the endpoint wants it in another form."""
+        options = self._chat.dialect.options(request.options)
+        max_tokens = options.get("max_tokens", options.get("max_completion_tokens"))
+        highest = self._endpoint.highest_cost(request.messages, max_tokens)
         await budget.reserve(highest)
         cost, unclear = 0.0, True
         try:
-            document = await self._post(session, request)
-            if isinstance(document, str):
+            document = await self._post(session, request, options)
+            if isinstance(document, _Refusal):
                 unclear = False
+                if self._chat.dialect.learn(document.content, options):
+                    return None
                 self._usage.failed += 1
-                return ChatReply(None, {}, self._redacted(document))
-            reply, tokens = _read(document)
-            self._cache.put(key, {"choice": reply.choice, "text": reply.text, "tokens": tokens})
-            self._usage.answered += 1
+                return ChatReply(None, {}, f"HTTP {document.status}: {self._redact.excerpt(document.content)}")
+            reply, tokens = self._read(document, request)
+            if reply is None:
+                raise _TryAgainError("the answer holds no choice with a message", unclear=True)
             if tokens is not None:
                 self._usage.prompt_tokens += tokens[0]
                 self._usage.completion_tokens += tokens[1]
                 cost, unclear = self._endpoint.cost(*tokens), False
+            record = reply.record(tokens)
+            if not reply.is_final:
+                raise _TryAgainError(reply.error or "", unclear=unclear, reply=reply, record=record)
+            self._usage.answered += reply.text is not None
+            self._cache.put(key, record)
             return reply
         except _TryAgainError as failure:
             unclear = failure.unclear
@@ -222,11 +396,21 @@ class _Fetch:
         finally:
             await budget.settle(highest, cost=cost, unclear=unclear)
 
-    async def _post(self, session: aiohttp.ClientSession, request: ChatRequest) -> Any:
-        """The parsed answer's body; a text where the endpoint refuses this request for good."""
+    def _read(self, document: Any, request: ChatRequest) -> tuple[ChatReply | None, tuple[int, int] | None]:
+        """A body's reply as it can be kept, and its tokens."""
+        try:
+            reply, tokens = read_body(self._redact.document(document), self._chat.dialect.omitted(request.options))
+            if reply is not None:
+                json.dumps(reply.record(tokens))
+        except RecursionError:
+            return ChatReply(None, {"finish_reason": "refusal"}, "the reply is nested too deeply to be kept"), None
+        return reply, tokens
+
+    async def _post(self, session: aiohttp.ClientSession, request: ChatRequest, options: Mapping[str, Any]) -> Any:
+        """The parsed answer's body; a `_Refusal` where the endpoint will not answer this request."""
         import aiohttp
 
-        body = {"model": self._endpoint.model, "messages": [dict(m) for m in request.messages], **request.options}
+        body = {"model": self._endpoint.model, "messages": [dict(m) for m in request.messages], **options}
         url = f"{self._endpoint.base_url}/chat/completions"
         try:
             async with session.post(url, json=body, allow_redirects=False) as response:
@@ -237,17 +421,18 @@ class _Fetch:
         except TimeoutError:
             raise _TryAgainError(f"no answer within {self._endpoint.timeout:g} s", unclear=True) from None
         except aiohttp.ClientConnectorError as error:
-            raise _TryAgainError(f"cannot be reached: {error}") from None
+            raise _TryAgainError(f"cannot be reached: {error}", outage=True) from None
         except aiohttp.ClientError as error:
             raise _TryAgainError(f"the connection broke: {error}", unclear=True) from None
-        said = content[:2000].decode("utf-8", "replace")
-        if status in RETRIED and "insufficient_quota" not in said:
-            raise _TryAgainError(f"HTTP {status}: {said[:300]}", pause=_asked_pause(headers.get("Retry-After")))
-        if status in (400, 413, 422):
-            return f"HTTP {status}: {said[:300]}"
-        if status != 200:
+        said = self._redact.excerpt(content)
+        if status in RETRIED and b"insufficient_quota" not in content:
+            pause = _asked_pause(headers.get("Retry-After"))
+            raise _TryAgainError(f"HTTP {status}: {said}", pause=pause, outage=status == HTTPStatus.TOO_MANY_REQUESTS)
+        if status in REFUSED:
+            return _Refusal(status, content)
+        if status != HTTPStatus.OK:
             hint = f"; is {self._endpoint.api_key_env} set to the right key?" if status in (401, 403) else ""
-            raise ServiceError(f"{self._endpoint.base_url}: HTTP {status}: {self._redacted(said[:300])}{hint}")
+            raise ServiceError(f"{self._endpoint.base_url}: HTTP {status}: {said}{hint}")
         if len(content) > LONGEST_ANSWER:
             raise ServiceError(f"{self._endpoint.base_url}: an answer of more than {LONGEST_ANSWER} bytes")
         try:
@@ -262,44 +447,7 @@ class _Fetch:
         now = asyncio.get_running_loop().time()
         at = max(now, self._next_slot)
         self._next_slot = at + 60 / self._endpoint.requests_per_minute
-        await asyncio.sleep(at - now)
-
-    def _redacted(self, text: str) -> str:
-        """What a server says, without the key, should it send it back."""
-        return text.replace(self._key, "***") if self._key else text
-
-
-def _read(document: Any) -> tuple[ChatReply, tuple[int, int] | None]:
-    """A body's first choice, and its tokens of prompt and answer where it counts them.
-
-    Raises:
-        _TryAgainError: there is no choice in it, or none with a text.
-    """
-    choices = document.get("choices") if isinstance(document, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    text = _text(message) if isinstance(message, dict) else None
-    if not isinstance(choice, dict) or text is None:
-        raise _TryAgainError("the answer holds no choice with a text", unclear=True)
-    usage = document.get("usage")
-    counts = usage if isinstance(usage, dict) else {}
-    asked, said = counts.get("prompt_tokens"), counts.get("completion_tokens")
-    return ChatReply(text, choice), (asked, said) if isinstance(asked, int) and isinstance(said, int) else None
-
-
-def _text(message: Mapping[str, Any]) -> str | None:
-    """What a message says: its content, or the arguments of the function that it calls."""
-    for call in (message.get("function_call"), *(tool.get("function") for tool in message.get("tool_calls") or ())):
-        if isinstance(call, dict) and isinstance(call.get("arguments"), str):
-            return str(call["arguments"])
-    for name in ("content", "refusal"):
-        if isinstance(message.get(name), str):
-            return str(message[name])
-    return None
-
-
-def _from_record(record: Mapping[str, Any]) -> ChatReply:
-    return ChatReply(record["text"], record["choice"])
+        await self._sleep(at - now)
 
 
 def _pause(state: RetryCallState) -> float:
@@ -318,11 +466,37 @@ def _asked_pause(header: str | None) -> float | None:
         return None
 
 
-def _run(work: Coroutine[Any, Any, dict[str, ChatReply]]) -> dict[str, ChatReply]:
-    """Run a coroutine to its end, also where an event loop already runs (a notebook)."""
+def _run(fetch: _Fetch, requests: Mapping[str, ChatRequest]) -> dict[str, ChatReply]:
+    """Run to the end, also where an event loop already runs (a notebook)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
+        return _run_here(fetch, requests)
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+        return pool.submit(asyncio.run, fetch.all(requests)).result()
+
+
+def _run_here(fetch: _Fetch, requests: Mapping[str, ChatRequest]) -> dict[str, ChatReply]:
+    """Run in this thread. A request to terminate is obeyed once what is on its way has arrived."""
+    terminated = False
+
+    async def ending_in_order() -> dict[str, ChatReply]:
+        def terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            fetch.stop(ServiceError("terminated"))
+
+        if is_main:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        return await fetch.all(requests)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with paid_work():
+            return asyncio.run(ending_in_order())
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
+            if terminated:
+                os.kill(os.getpid(), signal.SIGTERM)

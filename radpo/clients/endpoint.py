@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from radpo.clients.dialect import SamplingOptions, TokenLimit
+from radpo.clients.redaction import looks_like_key
 from radpo.core.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0)]
@@ -24,26 +26,39 @@ class Endpoint(BaseModel):
     Args:
         model: the name that the endpoint knows its model by.
         base_url: up to and with `/v1`.
-        api_key_env: the environment variable that holds the key; a local server may need none.
+        version: which checkpoint that name stands for, in your own words. A judge's answers are cached by the model's
+            name and address in any case; those of a model under test only where this says which model it is.
+        api_key_env: the name of the environment variable that holds the key; a local server may need none.
         concurrency: requests under way at once.
         requests_per_minute: no more than this are sent, evenly spaced; None sends as fast as answers come.
         timeout: seconds until an answer counts as lost. What is lost may still be billed, so be generous.
         attempts: how often one request is sent at most, after 429, 5xx, time-outs and answers that cannot be read.
+        token_limit: what the endpoint calls the limit of an answer's tokens; `auto` begins with max_tokens and takes up
+            what the endpoint's own error says.
+        sampling_options: whether to send temperature, top_p, seed and penalties; `auto` leaves out those that the
+            endpoint says it takes no values of, and the notes then say so; `omit` leaves out all.
+        max_unanswered: the share of requests that may stay without an answer (refused, failing each time, or answered
+            without a text); single ones always may.
         price_in, price_out: dollars for a million tokens of prompt and of answer.
         max_cost: dollars that one run (of a matrix, one stage) may spend; checked before each request is sent, at the
             most it could cost.
         max_requests: requests that one run (or stage) may send, repeated ones counted.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A key given in the wrong place must not come back in an error.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     model: str = Field(min_length=1)
     base_url: str = "https://api.openai.com/v1"
-    api_key_env: str = Field("OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    version: str | None = Field(None, min_length=1)
+    api_key_env: str = "OPENAI_API_KEY"
     concurrency: int = Field(32, ge=1)
     requests_per_minute: Positive | None = None
     timeout: Positive = 600.0
     attempts: int = Field(8, ge=1)
+    token_limit: TokenLimit = "auto"
+    sampling_options: SamplingOptions = "auto"
+    max_unanswered: Annotated[float, Field(ge=0, le=1)] = 0.05
     price_in: Annotated[float, Field(ge=0)] | None = None
     price_out: Annotated[float, Field(ge=0)] | None = None
     max_cost: Positive | None = None
@@ -58,6 +73,16 @@ class Endpoint(BaseModel):
         if parts.username or parts.password or parts.query:
             raise ValueError("must hold no user, password or query; the key is read from the environment")
         return url.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_name(cls, name: str) -> str:
+        if looks_like_key(name):
+            raise ValueError(
+                "must be the name of an environment variable, such as OPENAI_API_KEY; what is given looks like a key "
+                "itself. Put the key into the environment, and consider this one as seen by others"
+            )
+        return name
 
     @model_validator(mode="after")
     def _limit_has_prices(self) -> Endpoint:
@@ -99,5 +124,5 @@ class Endpoint(BaseModel):
         return self.cost(prompt, max_tokens)
 
 
-RESULT_FIELDS = frozenset({"model", "base_url"})
+RESULT_FIELDS = frozenset({"model", "base_url", "version", "sampling_options"})
 """The endpoint's settings that can change an answer; the others are no part of a key."""

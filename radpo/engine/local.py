@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from radpo.core.paid_work import Flag, announce_paid_work
 from radpo.core.plugins import NoSettings
 from radpo.engine.execute import Outcome, divide_threads, perform
 from radpo.engine.executors import Executor
@@ -26,7 +27,7 @@ from radpo.engine.schedule import Event
 from radpo.engine.store import Store
 
 STOP_SECONDS = 5.0
-"""How long a worker that is told to stop may take before it is killed."""
+"""How long a worker that is told to stop may take before it is killed, unless it waits for what is paid for."""
 
 
 class LocalPool:
@@ -89,14 +90,17 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.stage: Stage | None = None
         self.connection, theirs = context.Pipe()
+        self.paying = context.Event()
         # No daemon: the libraries of some stages start processes of their own.
-        self.process: SpawnProcess = context.Process(target=_work, args=(theirs, store, threads, place))
+        self.process: SpawnProcess = context.Process(target=_work, args=(theirs, store, threads, place, self.paying))
         self.process.start()
         theirs.close()
 
     def end(self) -> str:
         """Have the process gone, and say how it went."""
         self.process.join(STOP_SECONDS)
+        while self.process.is_alive() and self.paying.is_set():  # a second Ctrl-C ends this
+            self.process.join(STOP_SECONDS)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
@@ -120,10 +124,11 @@ def gpu_of(place: int, count: int, visible: str | None) -> str | None:
     return names[place % count]
 
 
-def _work(connection: Connection, store: Store, threads: int, place: int) -> None:
+def _work(connection: Connection, store: Store, threads: int, place: int, paying: Flag) -> None:
     """What a worker process does: stages come in through the pipe, progress and outcomes go out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C as well, and ends its workers in order
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what is half written goes
+    announce_paid_work(paying)
     divide_threads(threads)
     if (mine := gpu_of(place, len(gpus()), os.environ.get("CUDA_VISIBLE_DEVICES"))) is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = mine

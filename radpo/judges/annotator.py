@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.clients.chat import Chat, ChatRequest
+from radpo.clients.replies import ChatReply
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
 from radpo.judges.base import CompareRequest, Comparison
@@ -146,7 +147,11 @@ def _complete(
 ) -> dict[str, Any]:
     """What the package's own client gives for prompts, by way of ours."""
     body = {**_DEFAULTS, **{name: value for name, value in options.items() if name in _BODY}}
-    replies = chat.complete([ChatRequest(prompt.messages, body) for prompt in prompts], progress)
+    replies = chat.complete(
+        [ChatRequest(prompt.messages, body) for prompt in prompts],
+        progress,
+        unusable=_without_logprobs if body.get("logprobs") else None,
+    )
     found = [read_reply(reply) for reply in replies]
     for prompt, said in zip(prompts, found, strict=True):
         record.add(said, prompt.asked, acting_marks(prompt.texts, prompt.frame))
@@ -162,6 +167,18 @@ def _complete(
         "price_per_example": [0.0] * len(replies),
         "time_per_example": [0.0] * len(replies),
     }
+
+
+def _without_logprobs(reply: ChatReply) -> str | None:
+    """Why a reply cannot be read by an annotator that weighs tokens; None where it can."""
+    logprobs = reply.choice.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if isinstance(content, list) and content:
+        return None
+    return (
+        "the endpoint's replies hold no logprobs, which this annotator of alpaca-eval reads its preference from; use "
+        "an endpoint that gives them, or an annotator that reads the text, such as alpaca_eval_gpt4"
+    )
 
 
 def _comparison(row: Mapping[str, Any], said: str) -> Comparison:

@@ -12,8 +12,9 @@ from typing import Literal, TypeVar
 
 from pydantic import Field
 
-from radpo.clients.chat import Chat, ChatReply, ChatRequest
+from radpo.clients.chat import Chat, ChatRequest
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
+from radpo.clients.replies import ChatReply
 from radpo.core.cache import cache_folder
 from radpo.core.errors import ConfigError
 from radpo.core.progress import Progress, no_progress
@@ -79,6 +80,7 @@ class OpenAIJudge:
             DataError: the prompts lack the one that is needed.
             ServiceError: the endpoint could not be reached after its retries, or a limit is reached.
         """
+        before = len(self.record.unanswered)
         shown = [grading(self._prompts, request) for request in requests]
         asked = [ChatRequest(messages, self._options) for _, messages in shown]
         grades = []
@@ -86,10 +88,17 @@ class OpenAIJudge:
             said = self._read(request, prompt, reply)
             score = None if said.answer is None else self._verdict(prompt, said, partial(rating, said.answer))
             grades.append(Grade(score, said.reason))
+        self._check_unanswered(before, len(requests))
         return grades
 
     def compare(self, requests: Sequence[CompareRequest], progress: Progress = no_progress) -> list[Comparison]:
         """Compare by Arena-Hard's, FastChat's or an annotator's prompt, as the settings say. Raises as `grade`."""
+        before = len(self.record.unanswered)
+        found = self._compare(requests, progress)
+        self._check_unanswered(before, len(requests))
+        return found
+
+    def _compare(self, requests: Sequence[CompareRequest], progress: Progress) -> list[Comparison]:
         if self.settings.arena_config is not None:
             return arena_compare(
                 self.chat, load_arena_config(self.settings.arena_config), requests, progress, self.record
@@ -111,6 +120,9 @@ class OpenAIJudge:
             )
             comparisons.append(Comparison(preferences[verdict], said.reason))
         return comparisons
+
+    def _check_unanswered(self, before: int, total: int) -> None:
+        self.chat.check_unanswered([reason for _, reason in self.record.unanswered[before:]], total)
 
     def _read(self, request: GradeRequest | CompareRequest, prompt: Prompt, reply: ChatReply) -> Said:
         """A reply to one of FastChat's prompts or radpo's own, counted."""

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from radpo.clients.chat import ChatReply
+from radpo.clients.replies import ChatReply
 from radpo.core.reasoning import split_reasoning
+from radpo.core.texts import storable, with_reasons
 from radpo.judges.base import CompareRequest, GradeRequest
 
 _SHOWN = 5
@@ -22,22 +23,25 @@ class Said:
         answer: its reply without its reasoning; None where there is none.
         reasoned: whether it reasoned first, in its reply, in a field of its own, or unseen.
         reason: for a record: the answer, or why there is none.
+        omitted: options that the endpoint takes no values of.
     """
 
     answer: str | None
     reasoned: bool
     reason: str
+    omitted: tuple[str, ...] = ()
 
 
 def read_reply(reply: ChatReply) -> Said:
     """A reply without the reasoning before it; one that ends before its reasoning does says nothing."""
     if reply.text is None:
-        return Said(None, reply.reasoned, reply.error or "no answer")
-    parts = split_reasoning(reply.text)
+        return Said(None, reply.reasoned, storable(reply.error or "no answer"), reply.omitted)
+    parts = split_reasoning(storable(reply.text))
     reasoned = reply.reasoned or parts.reasoning is not None
     if parts.reasoning is not None and not parts.answer.strip():
-        return Said(None, reasoned, f"the reply ends in its reasoning (finish_reason {reply.finish_reason})")
-    return Said(parts.answer, reasoned, parts.answer)
+        why = f"the reply ends in its reasoning (finish_reason {reply.finish_reason})"
+        return Said(None, reasoned, why, reply.omitted)
+    return Said(parts.answer, reasoned, parts.answer, reply.omitted)
 
 
 @dataclass
@@ -50,6 +54,7 @@ class JudgeRecord:
         contradictory: those in which FastChat's rule and the last verdict differ.
         last_taken: those of them in which the last verdict counts.
         unanswered: the excerpts of the prompts without an answer, each with the reason.
+        omitted: in how many an option was left out that the endpoint takes no values of.
         structured: prompts with a text that could act as a part of them.
         marks: in how many prompts each such mark was found.
     """
@@ -59,6 +64,7 @@ class JudgeRecord:
     contradictory: int = 0
     last_taken: int = 0
     unanswered: list[tuple[str, str]] = field(default_factory=list)
+    omitted: Counter[str] = field(default_factory=Counter)
     structured: int = 0
     marks: Counter[str] = field(default_factory=Counter)
 
@@ -71,6 +77,7 @@ class JudgeRecord:
         """
         self.replies += 1
         self.reasoned += said.reasoned
+        self.omitted.update(said.omitted)
         self.structured += bool(marks)
         self.marks.update(marks)
         if said.answer is None:
@@ -101,6 +108,10 @@ class JudgeRecord:
             found.append(
                 f"the first and the last verdict differ in {self.contradictory} of {self.replies} replies; {taken}."
             )
+        for name, count in sorted(self.omitted.items()):
+            found.append(
+                f"the endpoint takes no {name} from its users; {count} of {self.replies} replies were drawn at its own."
+            )
         if self.structured:
             shown = ", ".join(f"{mark!r} in {count}" for mark, count in self.marks.most_common(_SHOWN))
             more = ", ..." if len(self.marks) > _SHOWN else ""
@@ -109,9 +120,8 @@ class JudgeRecord:
                 f"prompt's own, for control tokens or for a verdict ({shown}{more}); they were sent as plain text."
             )
         if self.unanswered:
-            shown = "; ".join(f"{asked!r}: {reason}" for asked, reason in self.unanswered[:_SHOWN])
-            more = "; ..." if len(self.unanswered) > _SHOWN else ""
-            found.append(f"{len(self.unanswered)} of {self.replies} requests have no answer ({shown}{more}).")
+            shown = with_reasons([(repr(asked), reason) for asked, reason in self.unanswered])
+            found.append(f"{len(self.unanswered)} of {self.replies} requests have no answer: {shown}.")
         return found
 
 

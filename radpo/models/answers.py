@@ -14,7 +14,8 @@ from radpo.core.errors import DataError
 from radpo.core.files import append_journal, open_journal, read_journal, replace_file, replace_json
 from radpo.core.progress import Progress, no_progress
 from radpo.core.reasoning import Reply, reasoning_notes, split_reasoning
-from radpo.models.backends import notes_of
+from radpo.core.texts import with_reasons
+from radpo.models.backends import notes_of, unanswered_of
 from radpo.models.generation import Sampling
 
 if TYPE_CHECKING:
@@ -60,12 +61,13 @@ def answer_questions(
     finished, backend = _read_turns(journal, questions), open_backend()
     conversations: list[list[dict[str, str]]] = [[] for _ in questions]
     replies: list[list[Reply]] = [[] for _ in questions]
+    unanswered: dict[str, str] = {}
     total, before = sum(len(question.turns) for question in questions), 0
     with open_journal(journal) as stream:
         for turn in range(max(len(question.turns) for question in questions)):
             groups: dict[Sampling, list[int]] = {}
             for place, question in enumerate(questions):
-                if turn < len(question.turns):
+                if turn < len(question.turns) and question.question_id not in unanswered:
                     conversations[place].append({"role": "user", "content": question.turns[turn]})
                     groups.setdefault(sampling_of(question, turn), []).append(place)
             for sampling, places in groups.items():
@@ -87,13 +89,19 @@ def answer_questions(
                     lambda now, _, before=before: progress(before + now, total),  # type: ignore[misc]
                 )  # fmt: skip
                 before += len(places)
+                for index, why in unanswered_of(backend).items():
+                    unanswered.setdefault(questions[places[index]].question_id, why)
                 for place, text in zip(places, answers, strict=True):
                     reply = Reply(None, text) if keep_reasoning else split_reasoning(text)
                     replies[place].append(reply)
                     conversations[place].append({"role": "assistant", "content": reply.answer})
-    notes = [*notes_of(backend), *reasoning_notes(reply for turns in replies for reply in turns)]
+    notes = [
+        *notes_of(backend),
+        *reasoning_notes(reply for turns in replies for reply in turns),
+        *_unanswered_notes(unanswered, len(questions)),
+    ]
     replace_json(out / NOTES, notes)
-    text = "".join(json.dumps(row) + "\n" for row in _rows(questions, replies))
+    text = "".join(json.dumps(row) + "\n" for row in _rows(questions, replies, unanswered))
     replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     journal.unlink()
     return path
@@ -114,9 +122,28 @@ def answer_notes(folder: Path) -> tuple[str, ...]:
     return tuple(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ()
 
 
-def _rows(questions: Sequence[Question], replies: Sequence[Sequence[Reply]]) -> Iterator[dict[str, Any]]:
+def unanswered_questions(path: Path) -> dict[str, str]:
+    """The questions of `answers.jsonl` that could not be answered, and why; they count in no score."""
+    with path.open(encoding="utf-8") as stream:
+        rows = [json.loads(line) for line in stream if '"unanswered"' in line]
+    return {row["question_id"]: row["unanswered"] for row in rows if "unanswered" in row}
+
+
+def _unanswered_notes(unanswered: Mapping[str, str], total: int) -> list[str]:
+    if not unanswered:
+        return []
+    shown = with_reasons(list(unanswered.items()))
+    return [f"{len(unanswered)} of {total} questions have no answer and are left out: {shown}."]
+
+
+def _rows(
+    questions: Sequence[Question], replies: Sequence[Sequence[Reply]], unanswered: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     for question, turns in zip(questions, replies, strict=True):
-        row: dict[str, Any] = {"question_id": question.question_id, "turns": [reply.answer for reply in turns]}
+        answers = [reply.answer for reply in turns] + [""] * (len(question.turns) - len(turns))
+        row: dict[str, Any] = {"question_id": question.question_id, "turns": answers}
+        if question.question_id in unanswered:
+            row["unanswered"] = unanswered[question.question_id]
         if any(reply.reasoning is not None for reply in turns):
             row["reasoning"] = [reply.reasoning for reply in turns]
         yield row

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from radpo.clients.chat import Chat, ChatRequest
-from radpo.core.errors import ConfigError, ServiceError
+from radpo.core.errors import ConfigError
 from radpo.core.progress import Progress
+from radpo.core.texts import storable
 from radpo.models.chat_template import date_notes
 from radpo.models.context import Room, context_of, saved_context
 from radpo.models.decoding import model_settings_note, saved_generation_config, vllm_parameters
@@ -50,6 +52,7 @@ class _Noted:
 
     call: Backend
     notes: Callable[[], list[str]]
+    unanswered: Mapping[int, str] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -66,6 +69,12 @@ def notes_of(backend: Backend) -> list[str]:
     """Sentences on the answers that a backend has given; none from one that keeps no notes."""
     notes: Callable[[], list[str]] | None = getattr(backend, "notes", None)
     return [] if notes is None else notes()
+
+
+def unanswered_of(backend: Backend) -> Mapping[int, str]:
+    """Which conversations of the last call have no answer, by place, and why; their answers are empty texts."""
+    found: Mapping[int, str] = getattr(backend, "unanswered", {})
+    return found
 
 
 def with_transformers(
@@ -143,7 +152,8 @@ def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
     What it does where its model's context ends, and what of the model's own generation config it applies, is its own.
 
     A goal other than the checkpoint's own goes as `chat_template_kwargs`, which vLLM's and transformers' servers take.
-    What is answered is in the chat's cache, which an interrupted call goes on from.
+    What is answered is in the chat's cache, which an interrupted call goes on from. A conversation that the endpoint
+    refuses or answers without a text is unanswered, within the endpoint's limit.
     """
 
     def backend(
@@ -166,13 +176,29 @@ def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
             options["chat_template_kwargs"] = {"goal": goal}
         missing = [place for place in range(len(conversations)) if place not in done]
         replies = chat.complete([ChatRequest(conversations[place], options) for place in missing], progress)
-        answers = dict(done)
-        for place, reply in zip(missing, replies, strict=True):
-            if reply.text is None:
-                asked = str(conversations[place][-1]["content"])[:80]
-                raise ServiceError(f"{chat.endpoint.base_url}: no answer to {asked!r}: {reply.error}")
-            answers[place] = reply.text.strip()
-        keep({place: answers[place] for place in missing})
+        given = dict(zip(missing, replies, strict=True))
+        unanswered.clear()
+        unanswered.update(
+            {place: storable(reply.error or "no answer") for place, reply in given.items() if reply.text is None}
+        )
+        chat.check_unanswered(list(unanswered.values()), len(conversations))
+        for reply in given.values():
+            omitted.update(reply.omitted)
+        answers = dict(done) | {place: storable(reply.text or "").strip() for place, reply in given.items()}
+        keep({place: answers[place] for place in missing if place not in unanswered})
         return [answers[place] for place in range(len(conversations))]
 
-    return backend
+    unanswered: dict[int, str] = {}
+    omitted: Counter[str] = Counter()
+
+    def notes() -> list[str]:
+        found = [
+            f"the endpoint takes no {name} from its users; {count} answers were drawn at its own."
+            for name, count in sorted(omitted.items())
+        ]
+        if kept := chat.usage.from_cache:
+            whose = f", of version {chat.endpoint.version}" if chat.endpoint.version else ""
+            found.append(f"{kept} of {kept + chat.usage.answered} answers came from the cache of replies{whose}.")
+        return found
+
+    return _Noted(backend, notes, unanswered)

@@ -1,0 +1,20 @@
+"""Texts as files and tables can hold them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_SHOWN, _REASON = 5, 200
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """A text without lone surrogates, which UTF-8 and Arrow cannot hold: each becomes U+FFFD, as decoders write it."""
+    return _SURROGATE.sub("\ufffd", text)
+
+
+def with_reasons(items: Sequence[tuple[str, str]]) -> str:
+    """Names with what became of each, the first few of them, for a note."""
+    shown = [f"{name} ({' '.join(reason[:_REASON].split())})" for name, reason in items[:_SHOWN]]
+    return ", ".join(shown) + (", ..." if len(items) > _SHOWN else "")
