@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +21,6 @@ from radpo.preferences.writing import write_preferences
 from radpo.training.settings import TrainingSettings
 from radpo.training.variants import find_variant, variant_names
 
-ROOT = Path(__file__).parents[1]
 SCORES = [(9.0, 3.0), (7.0, 6.0), (10.0, 1.0), (5.0, 4.0), (8.0, 2.0), (6.0, 5.0)]
 TRAINING = {
     "beta": 0.3, "learning_rate": 1.0e-3, "batch_size": 4, "micro_batch_size": 2, "max_length": 400,
@@ -172,42 +169,6 @@ def test_trajectories_begin_at_the_reference_and_end_at_the_policy(ran: tuple[Pl
             )
             assert len(merged) == 3 * 2 * 4
             assert (merged["logp"] - merged[column]).abs().max() < 1e-3
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example package, installed into a folder of its own."""
-    target = tmp_path_factory.mktemp("site")
-    # A copy: setuptools leaves what it builds beside the source.
-    source = shutil.copytree(ROOT / "examples" / "radpo-variant", tmp_path_factory.mktemp("source") / "radpo-variant")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    done = subprocess.run([*command, "--target", str(target), str(source)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return target
-
-
-def test_a_users_variants_appear_in_a_matrix(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    matrix = write_matrix(tmp_path, {"wide-gap": None, "cautious": None})
-    paths = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "radpo", "run", str(matrix), "--out", str(tmp_path / "run")]
-    done = subprocess.run(
-        [*command, "--store", str(tmp_path / "store")], capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": paths},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = pd.read_parquet(tmp_path / "run" / "results.parquet")
-    assert {"wide-gap", "cautious"} <= set(results["variant"])
-    counts = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["pairs"]
-    assert counts["relabel/train/wide-gap"]["pairs"] == 3, "the pairs whose scores are two apart"
-    monkeypatch.syspath_prepend(str(installed))
-    before = expand(load_matrix(matrix))
-    (installed / "radpo_variant.py").write_text(
-        (installed / "radpo_variant.py").read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8"
-    )
-    after = expand(load_matrix(matrix))
-    assert {c.train.key for c in before.cells if c.train}.isdisjoint({c.train.key for c in after.cells if c.train})
 
 
 def test_a_method_that_does_not_exist_is_named_with_those_that_do() -> None:

@@ -1,12 +1,12 @@
-"""Two alignment variants: one is a function that makes training pairs, the other a loss."""
+"""Two alignment variants: one has training pairs of its own, the other a loss."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from radpo import Variant
 from radpo.preferences.goals import Placement
 from radpo.preferences.relabel import relabel
-from radpo.training.variants import Variant
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def wide_gap(scored: pa.Table, placement: Placement) -> pa.Table:
-    """Plain DPO on pairs whose scores are at least two apart."""
+    """Plain DPO's training pairs, of those scored pairs whose scores are at least two apart."""
     return relabel(scored, "plain", placement=placement, min_gap=2.0).table
 
 
@@ -33,4 +33,5 @@ def cautious_loss(chosen: torch.Tensor, rejected: torch.Tensor, beta: float) -> 
     return -logsigmoid(beta * (chosen - rejected - relu(-chosen)))
 
 
+WIDE_GAP = Variant(data=wide_gap)
 CAUTIOUS = Variant(data="ra", conditioned=True, loss=cautious_loss)

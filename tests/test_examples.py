@@ -1,0 +1,183 @@
+"""The example packages, installed as a user installs them, each doing its part in a matrix."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from factories import scored_pairs, write_model, write_plugin
+
+from radpo.matrix.expand import expand
+from radpo.matrix.loading import load_matrix
+from radpo.preferences.writing import write_preferences
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+PACKAGES = ("variant", "judge", "executor")
+SLURM = {
+    # A cluster of one node that has no queue: a job is a process, and its id is the process's.
+    "sbatch": 'for a; do case $a in --wrap=*) wrap=${a#--wrap=};; --output=*) log=${a#--output=};; esac; done\n'
+    'echo "$@" >> "$SLURM_CALLS"\nsetsid sh -c "$wrap" > "$log" 2>&1 < /dev/null &\necho $!',
+    "squeue": "ps -e -o pid= | tr -d ' '",
+    "scancel": 'kill "$@"',
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example packages in a folder of installed packages."""
+    target, sources = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("sources")
+    # Copies: setuptools leaves what it builds beside the source.
+    copies = [str(shutil.copytree(EXAMPLES / name, sources / name)) for name in PACKAGES]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*command, "--target", str(target), *copies], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def write_matrix(folder: Path, variants: dict[str, Any], **changes: Any) -> Path:
+    """A matrix file on a tiny model, with its data beside it."""
+    write_model(folder / "model")
+    pairs = scored_pairs([(9.0, 3.0), (7.0, 6.0), (10.0, 1.0), (5.0, 4.0), (8.0, 2.0), (6.0, 5.0)])
+    write_preferences(pairs, folder / "pairs.parquet")
+    (folder / "questions.jsonl").write_text('{"question_id": "a", "category": "c", "turns": ["Say five."]}\n')
+    (folder / "jargon.txt").write_text("leverage\nsynergy\n")
+    document = {
+        "name": "examples", "model": str(folder / "model"), "variants": {"base": None, **variants},
+        "data": {"train": {"path": "pairs.parquet"}, "heldout": {"path": "pairs.parquet", "limit": 3}},
+        "training": {"learning_rate": 1e-3, "batch_size": 4, "micro_batch_size": 2, "max_length": 400},
+        "benchmarks": {"unlearning": {}}, **changes,
+    }  # fmt: skip
+    (folder / "matrix.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    return folder / "matrix.yaml"
+
+
+def run(matrix: Path, *words: str, packages: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`radpo run` where these packages are installed."""
+    paths = os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH")]))
+    folder = matrix.parent
+    command = [sys.executable, "-m", "radpo", "run", str(matrix), "--out", str(folder / "run")]
+    return subprocess.run(
+        [*command, "--store", str(folder / "store"), *words], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": paths, **environment},
+    )  # fmt: skip
+
+
+def test_a_users_variants_appear_in_a_matrix_and_a_broken_package_beside_them_hurts_nothing(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = shutil.copytree(installed, tmp_path / "site")
+    groups = ("variants", "judges", "executors")
+    write_plugin(site, "sick-package", {f"radpo.{group}": "sick = sick:THING" for group in groups}, sick="1 / 0")
+    matrix = write_matrix(tmp_path, {"wide-gap": None, "cautious": None})
+    done = run(matrix, packages=site)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = pd.read_parquet(tmp_path / "run" / "results.parquet")
+    assert {"wide-gap", "cautious"} <= set(results["variant"])
+    counts = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["pairs"]
+    assert counts["relabel/train/wide-gap"]["pairs"] == 3, "the pairs whose scores are two apart"
+    monkeypatch.syspath_prepend(str(site))
+    before = expand(load_matrix(matrix))
+    (site / "radpo_variant.py").write_text(
+        (site / "radpo_variant.py").read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8"
+    )
+    after = expand(load_matrix(matrix))
+    assert {c.train.key for c in before.cells if c.train}.isdisjoint({c.train.key for c in after.cells if c.train})
+
+
+def test_a_broken_package_is_warned_about_once_where_all_packages_are_asked(installed: Path, tmp_path: Path) -> None:
+    site = shutil.copytree(installed, tmp_path / "site")
+    write_plugin(site, "sick-package", {"radpo.executors": "sick = sick:THING"}, sick="1 / 0")
+    command = [sys.executable, "-m", "radpo", "schema"]
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    choices = json.loads(done.stdout)["$defs"]["ExecutorChoice"]["anyOf"]
+    assert choices[0]["enum"] == ["local", "ray", "slurm"]
+    assert done.stderr.count("sick-package 1.0 (sick:THING) cannot be loaded: ZeroDivisionError") == 1
+
+
+def test_a_users_judge_grades_in_a_matrix(installed: Path, tmp_path: Path) -> None:
+    judge = {"kind": "plain-words", "words": "jargon.txt", "strictness": 2.0}
+    section = {"questions": {"path": "questions.jsonl"}, "judge": judge, "sampling": {"max_new_tokens": 3}}
+    done = run(write_matrix(tmp_path, {}, benchmarks={"mt-bench": section}), packages=installed)
+    assert done.returncode == 0, done.stderr[-3000:]
+    examples = pd.read_parquet(tmp_path / "run" / "examples.parquet")
+    assert examples["value"].between(1, 10).all()
+    assert "jargon in 0 of" in examples["detail"].iloc[0]
+
+
+def test_the_judge_counts_sentences_with_jargon(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from radpo.judges.base import GradeRequest
+    from radpo.judges.lookup import check_settings, find_judge, split_settings
+
+    monkeypatch.syspath_prepend(str(installed))
+    (tmp_path / "jargon.txt").write_text("leverage\nsynergy\n")
+    judge = find_judge("plain-words", {"words": tmp_path / "jargon.txt"})
+    asked = [{"role": "user", "content": "?"}]
+    texts = ["We leverage Synergy. It is new.", "Plain. Words.", " "]
+    assert [grade.score for grade in judge.grade([GradeRequest(asked, text) for text in texts])] == [5.5, 10.0, 1.0]
+    parts = split_settings("plain-words", check_settings("plain-words", {"words": tmp_path / "jargon.txt"}))
+    assert (dict(parts.files), dict(parts.hints)) == ({"words": tmp_path / "jargon.txt"}, {"shown": 5})
+    assert parts.code is not None
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> dict[str, str]:
+    """The environment of a Slurm cluster, as far as the example asks for one."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, script in SLURM.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "SLURM_CALLS": str(tmp_path / "calls")}
+
+
+def test_a_users_executor_computes_a_matrix(installed: Path, tmp_path: Path, slurm: dict[str, str]) -> None:
+    chosen = {"kind": "slurm", "partition": "gpu", "minutes": 30}
+    matrix = write_matrix(tmp_path, {}, executor=chosen, resources={"likelihood": {"cpus": 2, "memory_gib": 1.5}})
+    done = run(matrix, "--executor-set", "minutes=45", packages=installed, **slurm)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(pd.read_parquet(tmp_path / "run" / "results.parquet"))
+    calls = (tmp_path / "calls").read_text()
+    assert len(calls.splitlines()) >= 2, "a job for every stage"
+    assert "--partition=gpu --time=45 --cpus-per-task=2 --mem=1536M --job-name=likelihood/model" in calls
+
+
+def test_a_job_that_ends_without_a_result_fails_its_stage(
+    installed: Path, tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho 999999999\n")
+    matrix = write_matrix(tmp_path, {}, executor={"kind": "slurm", "poll_seconds": 0.1})
+    done = run(matrix, packages=installed, **slurm)
+    assert done.returncode == 3
+    assert "Slurm job 999999999 ended without a result" in done.stderr
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_an_example_is_small_and_needs_no_more_than_radpo(name: str) -> None:
+    modules = list((EXAMPLES / name).glob("*.py"))
+    assert sum(len(module.read_text().splitlines()) for module in modules) < 120
+    project = tomllib.loads((EXAMPLES / name / "pyproject.toml").read_text())["project"]
+    assert "dependencies" not in project
+    assert len(project["entry-points"]) == 1
+
+
+def test_the_code_in_the_docs_is_the_examples_own() -> None:
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"<!-- (examples/\S+) -->\n```\w+\n(.*?)```", text, flags=re.DOTALL)
+    assert {place.split("/")[1] for place, _ in blocks} == set(PACKAGES)
+    for place, block in blocks:
+        assert block in (ROOT / place).read_text(encoding="utf-8"), f"{place} has no such lines:\n{block}"
+    assert text.count("```python") == sum(place.endswith(".py") for place, _ in blocks), "all Python is an example's"
