@@ -13,6 +13,7 @@ from radpo.core.errors import RadpoError
 
 if TYPE_CHECKING:
     from radpo.api import plan, run
+    from radpo.benchmarks.protocol import Benchmark
     from radpo.core.metrics import Metric
     from radpo.core.run import load_run
     from radpo.engine.executors import Executor
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __version__ = version("radpo")
 __all__ = [
+    "Benchmark",
     "Executor",
     "Judge",
     "JudgeKind",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _PLACES = {
+    "Benchmark": "radpo.benchmarks.protocol",
     "run": "radpo.api",
     "plan": "radpo.api",
     "load_run": "radpo.core.run",

@@ -61,7 +61,7 @@ def run(
     folder, kept = places(loaded.name, out, store)
     make_pool = choose_executor(loaded.executor, executor, executor_options or {})
     missing = [stage for stage in plan_.stages if not kept.has(stage)]
-    expected = estimate(missing, kept, NOMINAL, jobs or 1, loaded.stated)
+    expected = estimate(missing, kept, NOMINAL, jobs or 1, loaded.size_hints)
     with MatrixView(len(plan_.stages), expected.seconds_by_key()) as view:
         return run_matrix(
             plan_,
@@ -131,7 +131,7 @@ def plan(
     plan_ = expand(loaded, planning=True)
     _, kept = places(loaded.name, out, store)
     found = find_machine(machine, max(1, cores() // (jobs or 1)))
-    expected = estimate(plan_.stages, kept, found, jobs or found.gpus, loaded.stated)
+    expected = estimate(plan_.stages, kept, found, jobs or found.gpus, loaded.size_hints)
     return Planned(loaded.name, expected, kept, tuple(plan_.absent))
 
 

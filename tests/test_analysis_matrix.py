@@ -182,5 +182,7 @@ def test_style_without_answers_is_refused(place: Path) -> None:
     }  # fmt: skip
     path = place / "bad.yaml"
     path.write_text(yaml.safe_dump(document))
-    with pytest.raises(ConfigError, match="style looks at AlpacaEval's answers"):
+    with pytest.raises(
+        ConfigError, match=r"style looks at answers that are compared.*allowed: alpaca-eval, arena-hard"
+    ):
         load_matrix(path)

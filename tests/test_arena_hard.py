@@ -185,7 +185,7 @@ def test_style_control_finds_a_model_even_that_only_wins_by_length():
         ours[str(number)], theirs[str(number)] = StyledAnswer("x", here), StyledAnswer("y", there)
     found = Battles(pd.DataFrame(rows), "base", "v0.1", {})
     answers = {"m": ArenaAnswers("m", ours), "base": ArenaAnswers("base", theirs)}
-    features, note = style_features(found, answers)
+    features, note = style_features(found.frame, found.baseline, answers)
     assert "tokens" in note
     (plain,), (controlled,) = score(found, rounds=10).values(), score(found, rounds=60, style=features).values()
     assert plain.score > 60

@@ -11,10 +11,9 @@ import pytest
 from cheap_stages import run_inline
 
 from radpo.core.files import sha256
-from radpo.engine.graph import Function, Stage, Task
+from radpo.engine.graph import Function, Stage, Task, kept_between_tries
 from radpo.engine.schedule import StageError
 from radpo.engine.store import Store
-from radpo.matrix.stages.common import kept_between_tries
 from radpo.models.kernels.chunked import write_chunks
 from radpo.training.tracking import is_measured
 

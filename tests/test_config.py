@@ -74,7 +74,7 @@ def test_the_papers_settings_are_the_defaults(tmp_path: Path) -> None:
             "data.train.path: .*no.jsonl does not",
         ),
         ({"seeds": [1, 1]}, "seeds: .*twice"),
-        ({"benchmarks": {"alpaca_evil": {}}}, "benchmarks.alpaca_evil: no such key; allowed: unlearning, alpaca-eval"),
+        ({"benchmarks": {"alpaca_evil": {}}}, "benchmarks.alpaca_evil: no such key; allowed: alpaca-eval, arena-hard"),
         ({"name": "../up"}, "name: '../up'"),
     ],
 )

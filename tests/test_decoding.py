@@ -15,7 +15,7 @@ import torch
 from factories import write_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from radpo.benchmarks.settings import AlpacaEvalSampling
+from radpo.benchmarks.alpaca_eval import Sampling as AlpacaEvalSampling
 from radpo.core.errors import ConfigError, ModelError
 from radpo.core.reasoning import Reply, split_reasoning
 from radpo.models import generation

@@ -9,16 +9,17 @@ import pytest
 import yaml
 from factories import scored_pairs, write_model
 
+from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.work import Work
 from radpo.core.errors import ConfigError, ModelError
 from radpo.engine.store import Store
-from radpo.matrix.estimate import estimate
+from radpo.matrix.estimate import count_work, estimate
 from radpo.matrix.expand import expand
 from radpo.matrix.loading import load_matrix
 from radpo.matrix.machines import KNOWN, find_machine, seconds
 from radpo.matrix.manifest import resolved
 from radpo.matrix.plan_text import plan_json, plan_text
 from radpo.matrix.schema import matrix_schema
-from radpo.matrix.work import Estimator, Work
 from radpo.preferences.writing import write_preferences
 
 BASE = """
@@ -117,17 +118,17 @@ def test_published_figures_are_checked_and_the_error_names_file_row_and_column(
         load_matrix(path)
 
 
-def test_published_figures_are_no_part_of_a_key_nor_are_stated_sizes(tmp_path: Path) -> None:
+def test_published_figures_are_no_part_of_a_key_nor_are_size_hints(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
     text = BASE.replace("smollm2-135m-instruct", str(tmp_path / "model"))
     plain = expand(load_matrix(write(tmp_path, plain=text)))
     (tmp_path / "figures.csv").write_text(COLUMNS + "dpo,mt-bench,all,score,8.1,a paper\n")
-    stated = f"stated: {{models: {{'{tmp_path}/model': {{parameters: 1, layers: 1}}}}}}\n"
-    told = expand(load_matrix(write(tmp_path, told=text + "published: figures.csv\n" + stated)))
+    hints = f"size_hints: {{models: {{'{tmp_path}/model': {{parameters: 1, layers: 1}}}}}}\n"
+    told = expand(load_matrix(write(tmp_path, told=text + "published: figures.csv\n" + hints)))
     assert {one.key for one in plain.stages} == {one.key for one in told.stages}
     document = resolved(told)
     assert document["published"] == "published.csv"
-    assert "stated" not in document
+    assert "size_hints" not in document
     assert str(tmp_path) not in yaml.safe_dump(document).replace(str(tmp_path / "model"), "")
 
 
@@ -152,7 +153,7 @@ def test_the_date_that_templates_print_is_in_every_key_and_the_usual_one_is_as_n
 
 
 STATED = """
-stated:
+size_hints:
   models: {some/model: {parameters: 1.0e9, layers: 10}}
   pairs: {pairs.jsonl: {rows: 1000, prompt: 100, chosen: 200, rejected: 300}}
   questions: {questions.jsonl: {rows: 80, turns: 2, prompt: 50, answer: 300}}
@@ -177,27 +178,27 @@ def absent(folder: Path, text: str = STATED, **changes: Any) -> Path:
     return folder / "absent.yaml"
 
 
-def test_what_is_not_here_is_planned_by_the_sizes_that_are_stated(tmp_path: Path) -> None:
+def test_what_is_not_here_is_planned_by_its_size_hints(tmp_path: Path) -> None:
     matrix = load_matrix(absent(tmp_path), planning=True)
     plan = expand(matrix, planning=True)
-    estimator = Estimator(matrix.stated)
-    works = {one.name: work for one in plan.stages if (work := estimator.work(one)) is not None}
+    estimator = Sizes(matrix.size_hints)
+    works = {one.name: work for one in plan.stages if (work := count_work(estimator, one)) is not None}
     assert works.keys() == {one.name for one in plan.stages}
     prompt, goal = 100 + 32, 42
-    assert works["reference/ra"].read_tokens == 2 * 1000 * (prompt + goal + 200 + 300)
+    assert works["reference/ra"].prefill_tokens == 2 * 1000 * (prompt + goal + 200 + 300)
     train = works["train/ra-dpo/seed-0"]
-    assert train.trained_tokens == works["reference/ra"].read_tokens
+    assert train.trained_tokens == works["reference/ra"].prefill_tokens
     assert (train.parameters, train.layers, train.memory_bytes) == (10**9, 10, 16 * 10**9)
     answers = works["generate/base/seed-0/questions"]
-    assert answers.written_tokens == 80 * 2 * 300
-    assert answers.read_tokens == 80 * (50 + 32) + 80 * (2 * 50 + 32 + 300)
+    assert answers.generated_tokens == 80 * 2 * 300
+    assert answers.prefill_tokens == 80 * (50 + 32) + 80 * (2 * 50 + 32 + 300)
     assert works["mt-bench/base/seed-0"].judge_calls == 160
     academic = works["academic/base/seed-0"]
-    assert (academic.read_tokens, academic.written_tokens, academic.write_steps) == (90_000, 6400, 640)
+    assert (academic.prefill_tokens, academic.generated_tokens, academic.decode_steps) == (90_000, 6400, 640)
 
-    expected = estimate(plan.stages, Store(tmp_path / "none"), find_machine("8xh100", 1), 8, matrix.stated)
+    expected = estimate(plan.stages, Store(tmp_path / "none"), find_machine("8xh100", 1), 8, matrix.size_hints)
     document = plan_json("absent", expected, plan.absent)
-    assert set(document["stated"]) == {"some/model", "pairs.jsonl", "questions.jsonl"}
+    assert set(document["size_hints"]) == {"some/model", "pairs.jsonl", "questions.jsonl"}
     assert document["gpu_hours"] == pytest.approx(
         sum(one["seconds"] for one in document["stages"] if one["flops"]) / 3600, abs=1e-3
     )
@@ -206,20 +207,20 @@ def test_what_is_not_here_is_planned_by_the_sizes_that_are_stated(tmp_path: Path
     assert "GPU hours, every stage on one GPU, 8 at once. Speeds are by NVIDIA's data sheet" in text
 
 
-def test_what_is_neither_here_nor_stated_is_an_error_that_says_what_to_state(tmp_path: Path) -> None:
+def test_what_is_neither_here_nor_hinted_at_is_an_error_that_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="some/model"):
         expand(load_matrix(absent(tmp_path, ""), planning=True), planning=True)
-    only_model = "stated: {models: {some/model: {parameters: 1.0e9, layers: 10}}}\n"
+    only_model = "size_hints: {models: {some/model: {parameters: 1.0e9, layers: 10}}}\n"
     matrix = load_matrix(absent(tmp_path, only_model), planning=True)
-    with pytest.raises(ConfigError, match=r"pairs.jsonl: is not here; make it, or state its size under stated.pairs"):
-        estimate(expand(matrix, planning=True).stages, Store(tmp_path), KNOWN["h100-sxm"], 1, matrix.stated)
+    with pytest.raises(ConfigError, match=r"questions.jsonl: is not here; .* its size under size_hints.questions"):
+        estimate(expand(matrix, planning=True).stages, Store(tmp_path), KNOWN["h100-sxm"], 1, matrix.size_hints)
     with pytest.raises(ConfigError, match=r"absent.yaml:\d+: data.train.path: .*pairs.jsonl does not exist"):
         load_matrix(absent(tmp_path))
-    with pytest.raises(ConfigError, match=r"stated.models.some/model.layers: missing"):
-        load_matrix(absent(tmp_path, "stated: {models: {some/model: {parameters: 1}}}\n"), planning=True)
+    with pytest.raises(ConfigError, match=r"size_hints.models.some/model.layers: missing"):
+        load_matrix(absent(tmp_path, "size_hints: {models: {some/model: {parameters: 1}}}\n"), planning=True)
 
 
-def test_what_is_here_is_counted_whatever_is_stated(tmp_path: Path) -> None:
+def test_what_is_here_is_counted_whatever_the_hints_say(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
     write_preferences(scored_pairs([(9, 3), (7, 6)]), tmp_path / "pairs.jsonl")
     text = STATED.replace("some/model", str(tmp_path / "model"))
@@ -227,9 +228,9 @@ def test_what_is_here_is_counted_whatever_is_stated(tmp_path: Path) -> None:
     matrix = load_matrix(absent(tmp_path, text, model=str(tmp_path / "model"), benchmarks=benchmarks), planning=True)
     plan = expand(matrix, planning=True)
     assert plan.absent == []
-    estimator = Estimator(matrix.stated)
+    estimator = Sizes(matrix.size_hints)
     for one in plan.stages:
-        work, counted = estimator.work(one), Estimator().work(one)
+        work, counted = count_work(estimator, one), count_work(Sizes(), one)
         assert work == counted
 
 
@@ -254,7 +255,7 @@ def test_training_that_its_gpus_do_not_hold_is_said(tmp_path: Path, machine: str
     matrix = load_matrix(absent(tmp_path, text, resources={"train": {"gpus": gpus}}), planning=True)
     stages = expand(matrix, planning=True).stages
     found = find_machine(machine, 1)
-    expected = estimate(stages, Store(tmp_path), found, found.gpus, matrix.stated)
+    expected = estimate(stages, Store(tmp_path), found, found.gpus, matrix.size_hints)
     named = ["train/ra-dpo/seed-0"] if too_large else []
     assert plan_json("absent", expected)["too_large_for_its_gpus"] == named
     assert ("NOT ENOUGH GPU MEMORY" in plan_text("absent", expected, tmp_path)) is too_large
@@ -265,7 +266,7 @@ def test_training_on_several_gpus_takes_as_many_gpu_hours_in_less_time(tmp_path:
     for gpus in (1, 4):
         matrix = load_matrix(absent(tmp_path, resources={"train": {"gpus": gpus}}), planning=True)
         stages = expand(matrix, planning=True).stages
-        expected = estimate(stages, Store(tmp_path), find_machine("8xh100", 1), 8, matrix.stated)
+        expected = estimate(stages, Store(tmp_path), find_machine("8xh100", 1), 8, matrix.size_hints)
         (train,) = [item for item in expected.stages if item.stage.function_name == "train"]
         assert train.gpus == gpus
         taken[gpus] = (train.seconds or 0.0, expected.gpu_hours)

@@ -73,7 +73,7 @@ def test_a_recipe_is_planned_with_no_hub_and_no_data(name: str, tmp_path: Path) 
     assert document["to_do"]["judge_calls"] > 6000
     assert document["to_do"]["judge_dollars"] > 100
     assert 0 < document["wall_seconds"] < 3600 * document["gpu_hours"] <= 8 * document["wall_seconds"]
-    assert {*MODELS.values()} & set(document["stated"]), "the model is not here, and the plan says so"
+    assert {*MODELS.values()} & set(document["size_hints"]), "the model is not here, and the plan says so"
     assert document["too_large_for_its_gpus"] == []
     dry = CliRunner().invoke(app, ["run", str(FOLDER / f"{name}.yaml"), "--store", str(tmp_path), "--dry-run"])
     assert dry.exit_code == 0
@@ -146,7 +146,7 @@ def test_every_file_of_published_figures_is_some_recipes() -> None:
         ("gemma-2-9b-it-sppo", "Gemma2", (256000, 3584, 14336, 42, 16, 8)),
     ],
 )
-def test_stated_parameters_are_those_of_the_model_that_transformers_builds(
+def test_hinted_parameters_are_those_of_the_model_that_transformers_builds(
     name: str, architecture: str, sizes: tuple[int, ...]
 ) -> None:
     import torch
@@ -162,23 +162,23 @@ def test_stated_parameters_are_those_of_the_model_that_transformers_builds(
     counted = sum(parameter.numel() for parameter in model.parameters())
     if model.get_input_embeddings().weight is not model.get_output_embeddings().weight:
         counted -= model.get_input_embeddings().weight.numel()
-    stated = recipe(name).stated.models[MODELS[name]]
-    assert stated.parameters == pytest.approx(counted, rel=1e-3)
-    assert stated.layers == config.num_hidden_layers
+    hints = recipe(name).size_hints.models[MODELS[name]]
+    assert hints.parameters == pytest.approx(counted, rel=1e-3)
+    assert hints.layers == config.num_hidden_layers
 
 
-def test_stated_questions_are_as_many_as_were_released(real_data: Path) -> None:
+def test_hinted_questions_are_as_many_as_were_released(real_data: Path) -> None:
     import gzip
 
-    stated = {Path(place).name: size for place, size in recipe("qwen2-7b-instruct").stated.questions.items()}
+    hints = {Path(place).name: size for place, size in recipe("qwen2-7b-instruct").size_hints.questions.items()}
     with gzip.open(real_data / "alpaca_eval2" / "instructions_and_baseline.jsonl.gz", "rt") as stream:
-        assert stated["alpaca_eval_gpt4_baseline.json"].rows == sum(1 for _ in stream)
+        assert hints["alpaca_eval_gpt4_baseline.json"].rows == sum(1 for _ in stream)
     for name, file in (
         ("mt_bench_questions.jsonl", "mt_bench/question.jsonl"),
         ("arena_hard_questions.jsonl", "arena_hard_v0.1/question.jsonl"),
     ):
         rows = [json.loads(line) for line in (real_data / file).read_text().splitlines()]
-        assert stated[name].rows == len(rows)
+        assert hints[name].rows == len(rows)
 
 
 def test_the_kept_plans_are_what_the_recipes_give() -> None:

@@ -13,16 +13,19 @@ from cheap_stages import run_inline, stage
 from factories import scored_pairs, write_model
 from typer.testing import CliRunner
 
+from radpo.benchmarks.registry import stage_costs, stage_functions
+from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.work import Work
 from radpo.cli.main import app
 from radpo.core.errors import ConfigError
 from radpo.engine.machine import describe_machine
 from radpo.engine.store import Store
-from radpo.matrix.estimate import wall_seconds
+from radpo.matrix import training_stages
+from radpo.matrix.estimate import count_work, wall_seconds
 from radpo.matrix.expand import Plan, expand
 from radpo.matrix.loading import load_matrix
 from radpo.matrix.machines import Machine, corrections, find_machine, seconds
 from radpo.matrix.plan_text import plan_json, plan_text
-from radpo.matrix.work import WORK, Estimator, Work
 from radpo.preferences.writing import write_preferences
 
 HERE = Machine("here", 1e11, 2e11, 1e10, 1e-3, threads=1, this=True)
@@ -61,14 +64,13 @@ def planned(place: Path, **changes: Any) -> Plan:
 
 
 def works(plan: Plan) -> dict[str, Work]:
-    estimator = Estimator()
-    return {one.name: work for one in plan.stages if (work := estimator.work(one)) is not None}
+    estimator = Sizes()
+    return {one.name: work for one in plan.stages if (work := count_work(estimator, one)) is not None}
 
 
 def test_every_kind_of_stage_has_an_estimate() -> None:
-    from radpo.matrix.stages import FUNCTIONS
-
-    assert FUNCTIONS.keys() <= WORK.keys()
+    assert training_stages.FUNCTIONS.keys() == training_stages.COSTS.keys()
+    assert stage_functions().keys() == stage_costs().keys()
 
 
 def test_samples_are_drawn_and_read_by_each_model(place: Path) -> None:
@@ -76,15 +78,15 @@ def test_samples_are_drawn_and_read_by_each_model(place: Path) -> None:
     both = {"reward-kl": questions, "calibration": {**questions, "goals": [1, 10]}}
     plan = planned(place, benchmarks=both, variants={"base": None, "dpo": None})
     work = works(plan)
-    model = Estimator().model(next(one for one in plan.stages if one.name.startswith("samples/base")))
+    model = Sizes().model(next(one for one in plan.stages if one.name.startswith("samples/base")))
     prompt = model.count(["Say five."])[0] + model.overhead
     drawn = work["reward-kl/base/seed-0"]
     assert drawn.judge_calls == 6
     plain = work["samples/dpo/seed-0/reward-kl"]
-    assert plain.written_tokens == 3 * 2 * 7
-    assert plain.write_steps == 2 * 7
+    assert plain.generated_tokens == 3 * 2 * 7
+    assert plain.decode_steps == 2 * 7
     # Six prompts are read to draw, then by policy and by reference with the answers behind them.
-    assert plain.read_tokens == 3 * 6 * prompt + 2 * 6 * 7
+    assert plain.prefill_tokens == 3 * 6 * prompt + 2 * 6 * 7
     asked = work["calibration/dpo/seed-0"]
     assert asked.judge_calls == 3 * 2 * 3
 
@@ -112,20 +114,20 @@ def test_training_tokens_are_counted_with_the_models_tokenizer(place: Path) -> N
         + len(row["rejected"].encode())
         for row in rows
     )
-    assert counted["reference/plain"].read_tokens == plain
+    assert counted["reference/plain"].prefill_tokens == plain
     assert counted["train/dpo/seed-0"].trained_tokens == 3 * plain
     doubled = counted["train/ra-dpo/seed-0"].trained_tokens
     assert doubled == 3 * (2 * plain + 2 * 4 * 42), "twice the pairs, each with a goal, its prompt read once"
     work = counted["train/dpo/seed-0"]
-    assert work.flops == work.parameters * (6 * work.trained_tokens + 2 * work.read_tokens)
+    assert work.flops == work.parameters * (6 * work.trained_tokens + 2 * work.prefill_tokens)
     assert work.disk_bytes == 4 * work.parameters
 
 
 def test_answers_and_judge_calls_are_counted(place: Path) -> None:
     counted = works(planned(place))
     answers = counted["generate/base/seed-0/questions"]
-    assert answers.written_tokens == 3 * 2 * 7
-    assert answers.write_steps == 2 * 2 * 7, "two turns, each in two batches"
+    assert answers.generated_tokens == 3 * 2 * 7
+    assert answers.decode_steps == 2 * 2 * 7, "two turns, each in two batches"
     assert counted["mt-bench/base/seed-0"].judge_calls == 6
     assert counted["mt-bench/base/seed-0"].judge_dollars == 0, "a program judges"
 
@@ -140,13 +142,13 @@ def test_a_judge_that_is_paid_is_priced_by_its_tokens(place: Path) -> None:
         settings={**judged.settings, "judge": "openai", "swap_check": 50},
         hints={"judge_settings": {"price_in": 2.0, "price_out": 8.0}},
     )
-    work = Estimator().work(paid)
+    work = count_work(Sizes(), paid)
     assert work is not None
     assert work.judge_calls == 2 * 3 * 2, "both orders of every pair of answers"
     asked = 3 * sum(len(turn) for turn in ("Say five.", "And more."))
-    assert work.judge_read_tokens == 2 * asked + 12 * 2 * 7
-    assert work.judge_dollars == pytest.approx((2.0 * work.judge_read_tokens + 8.0 * 12 * 200) / 1e6)
-    unpriced = Estimator().work(replace(paid, hints={}))
+    assert work.judge_prompt_tokens == 2 * asked + 12 * 2 * 7
+    assert work.judge_dollars == pytest.approx((2.0 * work.judge_prompt_tokens + 8.0 * 12 * 200) / 1e6)
+    unpriced = count_work(Sizes(), replace(paid, hints={}))
     assert unpriced is not None
     assert unpriced.judge_dollars is None
 
@@ -156,14 +158,14 @@ def test_seconds_follow_the_machine() -> None:
     slow, fast = (Machine("m", rate, rate, 1e12, 1e-3) for rate in (1e12, 1e13))
     start = seconds("train", Work(), slow)
     assert seconds("train", work, slow) - start == pytest.approx(10 * (seconds("train", work, fast) - start))
-    writing = Work(parameters=10**9, layers=10, written_tokens=100, write_steps=100)
+    writing = Work(parameters=10**9, layers=10, generated_tokens=100, decode_steps=100)
     bound = Machine("m", 1e15, 1e15, 1e11, 0.0)
     taken = seconds("generate", writing, bound) - seconds("generate", Work(), bound)
     assert taken == pytest.approx(100 * 2e9 / 1e11), "a step reads every weight once, in bfloat16"
 
 
 def test_what_was_measured_corrects_the_guess_for_its_own_kind(tmp_path: Path) -> None:
-    store, work = Store(tmp_path), Work(parameters=10**8, read_tokens=1e4)
+    store, work = Store(tmp_path), Work(parameters=10**8, prefill_tokens=1e4)
     stages = [stage(f"s{n}", n) for n in range(3)]
     run_inline(store, *stages, notes={one.key: {"work": asdict(work)} for one in stages[:2]})
     threads = store.record(stages[0].key)["machine"]["threads"]

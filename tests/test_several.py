@@ -19,7 +19,7 @@ from radpo.engine.graph import Function, Stage, Task
 from radpo.engine.store import Store
 from radpo.matrix.expand import expand
 from radpo.matrix.loading import load_matrix
-from radpo.matrix.stages import FUNCTIONS
+from radpo.matrix.training_stages import FUNCTIONS
 from radpo.preferences.writing import write_preferences
 
 
@@ -120,14 +120,13 @@ def test_a_model_split_over_two_processes_trains_to_the_policy_of_one(
     assert losses[0].tolist() == pytest.approx(losses[1].tolist(), rel=1e-3)
 
 
-def test_what_a_person_can_mend_comes_back_in_its_own_words(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def wrong(task: Task) -> None:
-        raise ServiceError("the Hub is not to be reached")
+def out_of_reach(task: Task) -> None:
+    raise ServiceError("the Hub is not to be reached")
 
-    monkeypatch.setitem(FUNCTIONS, "train", Function(wrong, 1))
+
+def test_what_a_person_can_mend_comes_back_in_its_own_words(place: Path, tmp_path: Path) -> None:
     train, store = train_stage(place)
+    train = replace(train, function=Function(out_of_reach, 1))
     (tmp_path / "task.json").write_text(json.dumps(_described(task_of(train, store, tmp_path / "out"))))
     assert [take_part(tmp_path, first) for first in (True, False)] == [1, 1]
     told = _failure(tmp_path / "error.json", 1, 2)
@@ -154,6 +153,6 @@ def test_a_task_goes_through_its_file_unchanged(place: Path, tmp_path: Path) -> 
     task = task_of(train, store, tmp_path / "out")
     again = _task(json.loads(json.dumps(_described(task))), first=False)
     assert (again.inputs, again.out, again.stage.name) == (task.inputs, task.out, train.name)
-    assert again.stage.function is train.function
+    assert again.stage.function == train.function
     assert replace(train, inputs={}).key == again.stage.key, "the same settings, sources and all"
     assert again.stage.hints == train.hints

@@ -1,6 +1,6 @@
 """Plan every recipe for eight H100s: plans/NAME.txt and the table of costs in README.md go out.
 
-Run from the repository's root where neither models nor data/ are, so that all sizes are as stated:
+Run from the repository's root where neither models nor data/ are, so that all sizes are as hinted:
 
     python benchmarks/paper/plans.py          # write
     python benchmarks/paper/plans.py --check  # say what is out of date, exit status 1 if anything is
@@ -36,7 +36,7 @@ def planned(recipe: Path) -> tuple[Plan, Estimate]:
     plan = expand(load_matrix(recipe, planning=True), planning=True)
     machine = find_machine(MACHINE, 1)
     with tempfile.TemporaryDirectory() as empty:
-        return plan, estimate(plan.stages, Store(Path(empty)), machine, machine.gpus, plan.matrix.stated)
+        return plan, estimate(plan.stages, Store(Path(empty)), machine, machine.gpus, plan.matrix.size_hints)
 
 
 def documents() -> dict[Path, str]:

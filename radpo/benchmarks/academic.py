@@ -7,15 +7,26 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import yaml
+from pydantic import Field
+
+from radpo.benchmarks import pieces
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.settings import MatrixPath, Section
+from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.work import Work, of_model
 from radpo.core.errors import ConfigError, DataError, ModelError
+from radpo.core.metrics import Metric
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores, write_scores
+from radpo.engine.graph import Function, Source, Stage, Task
 from radpo.models.chat_template import template_of
 from radpo.models.context import saved_context
 from radpo.models.generation import Goal
@@ -26,7 +37,14 @@ from radpo.preferences.goals import is_goal_aware
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
-BENCHMARK = "academic"
+NAME = "academic"
+METRICS = (
+    Metric("acc", "accuracy", "share", margin=0.05, overview=True),
+    Metric("acc_norm", "accuracy, normalised", "share", margin=0.05, overview=True),
+    Metric("exact_match", "exact match", "share", margin=0.05, overview=True),
+    Metric("*", "", margin=0.05, overview=True),
+)
+"""lm-eval says of each task which way is better and which of its metrics comes first, which is primary."""
 
 PAPER = (
     "gsm8k:5", "leaderboard_gpqa:0", "leaderboard_musr:0", "truthfulqa_mc2:0", "leaderboard_bbh:3", "arc_challenge:25",
@@ -34,6 +52,15 @@ PAPER = (
 """The six of arXiv 2410.08067, which names no few-shot counts; these are the Open LLM Leaderboards'."""
 NAMED = {"paper": PAPER}
 """Names for several tasks at once."""
+
+
+class Settings(Section):
+    """lm-eval tasks by name, the folder `include` searched first."""
+
+    tasks: tuple[str, ...] = Field(min_length=1)
+    include: MatrixPath | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    batch_size: int = Field(16, ge=1)
 
 
 @dataclass(frozen=True)
@@ -317,7 +344,7 @@ def _result(name: str, key: str, document: Mapping[str, Any], *, primary: bool) 
     metric, filter_name = key.split(",", 1)
     stderr = figures.get(f"{metric}_stderr,{filter_name}")
     return Result(
-        benchmark=BENCHMARK,
+        benchmark=NAME,
         subset=name,
         metric=_metric_name(key),
         value=float(figures[key]),
@@ -348,7 +375,7 @@ def _examples(
         if cut is not None:
             detail |= {"prompt_tokens": cut.of, "prompt_tokens_cut": cut.tokens}
         yield Example(
-            benchmark=BENCHMARK,
+            benchmark=NAME,
             subset=task,
             example_id=str(sample["doc_id"]),
             prompt=str(sample["arguments"][0][0]) if cut is None else cut.read,
@@ -370,3 +397,106 @@ def _output(sample: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         logps = [float(response[0]) for response in first]
         return choices[logps.index(max(logps))], {"choices": choices, "logps": logps}
     return None, {}
+
+
+def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage:
+    """One stage: lm-eval with the checkpoint."""
+    asked = {
+        "tasks": list(settings.tasks),
+        "include": None if settings.include is None else context.file(settings.include),
+        "limit": settings.limit,
+        "batch_size": settings.batch_size,
+    }
+    return context.about(checkpoint, NAME, checkpoint.label, asked)
+
+
+def _score(task: Task) -> None:
+    """A checkpoint -> lm-eval's results (`lm_eval.json`), and ours from them."""
+    settings = task.stage.settings
+    include: Source | None = settings["include"]
+    outcome = run(
+        pieces.policy_folder(task),
+        settings["tasks"],
+        None if include is None else pieces.path_of(include),
+        limit=settings["limit"],
+        batch_size=settings["batch_size"],
+        # In bfloat16 the log-likelihoods of short choices fall on a coarse grid and tie.
+        precision="float32",
+        progress=task.progress,
+    )
+    write_run(outcome, task.out)
+
+
+def _cost(sizes: Sizes, stage: Stage) -> Work | None:
+    """Of tasks in the folder `include` the documents are there to count; of lm-eval's own what is hinted."""
+    settings = stage.settings
+    if settings["include"] is None:
+        return _hinted_cost(sizes, stage)
+    tasks = _local_tasks(Path(settings["include"].location))
+    if not set(settings["tasks"]) <= tasks.keys():
+        return None
+    model, prefill, generated, steps = sizes.model(stage), 0.0, 0.0, 0.0
+    for name in settings["tasks"]:
+        task, documents = tasks[name]
+        documents = documents[: settings["limit"]]
+        tokens = model.count([" ".join(_texts(document)) for document in documents])
+        if task.get("output_type") == "multiple_choice":
+            choices = [document.get(task.get("doc_to_choice", "choices")) for document in documents]
+            number = [len(choice) if isinstance(choice, list) else 4 for choice in choices]
+            prefill += sum(n * (t + model.overhead) for n, t in zip(number, tokens, strict=True))
+        else:
+            longest = task.get("generation_kwargs", {}).get("max_gen_toks", 256)
+            prefill += sum(tokens) + len(documents) * model.overhead
+            generated += len(documents) * longest
+            steps += math.ceil(len(documents) / settings["batch_size"]) * longest
+    return _tasks_work(sizes, stage, prefill, generated, steps)
+
+
+def _hinted_cost(sizes: Sizes, stage: Stage) -> Work | None:
+    """What the matrix's size hints say of lm-eval's own tasks; None unless they do of all."""
+    settings, hints = stage.settings, sizes.hints.tasks
+    names = [member for name in settings["tasks"] for member in NAMED.get(name, (name,))]
+    if not set(names) <= hints.keys():
+        return None
+    prefill = generated = steps = 0.0
+    for name in names:
+        task = hints[name]
+        documents = min(task.rows, settings["limit"] or task.rows)
+        prefill += documents * task.read
+        generated += documents * task.written
+        steps += math.ceil(documents / settings["batch_size"]) * task.written
+    return _tasks_work(sizes, stage, prefill, generated, steps)
+
+
+def _tasks_work(sizes: Sizes, stage: Stage, prefill: float, generated: float, steps: float) -> Work:
+    counted = of_model(sizes, stage, prefill_tokens=prefill, generated_tokens=generated, decode_steps=steps)
+    return replace(counted, precision="float32", disk_bytes=2e5)
+
+
+def _local_tasks(folder: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """lm-eval's tasks in a folder whose documents lie in JSON Lines files beside them."""
+    tasks = {}
+    for file in folder.rglob("*.yaml"):
+        task = yaml.safe_load(file.read_text(encoding="utf-8"))
+        place = task.get("dataset_kwargs", {}).get("data_files") if isinstance(task, dict) else None
+        if isinstance(place, str) and (data := file.parent / place).is_file():
+            lines = data.read_text(encoding="utf-8").splitlines()
+            tasks[task["task"]] = (task, [json.loads(line) for line in lines if line.strip()])
+    return tasks
+
+
+def _texts(document: Mapping[str, Any]) -> Iterable[str]:
+    return (value for value in document.values() if isinstance(value, str))
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    title="Academic tasks",
+    summary="lm-eval's tasks, with the checkpoint's chat template.",
+    Settings=Settings,
+    metrics=METRICS,
+    stages=stages,
+    functions={NAME: Function(_score, version=4, packages=(*pieces.NUMERICS, "lm-eval"))},
+    cost={NAME: _cost},
+    place=30,
+)

@@ -12,22 +12,74 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from radpo.benchmarks import pieces
 from radpo.benchmarks.answers import Answers, check_answers
 from radpo.benchmarks.length_control import LengthControlled, length_controlled, lengths, minimal, quiet
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.questions import hub_baseline
+from radpo.benchmarks.settings import DataFile, JudgeSettings, MatrixPath, SamplingSettings, Section
+from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.work import JUDGE_TOKENS, Work, judged
 from radpo.core.errors import DataError
 from radpo.core.json_rows import read_rows
+from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores
 from radpo.core.texts import with_reasons
+from radpo.engine.graph import Function, Stage, Task
 from radpo.judges.base import CompareRequest, ComparingJudge, Comparison, Judge, compare
-from radpo.judges.quality import Bias, bias, turned_back
+from radpo.judges.quality import BIAS_METRICS, Bias, bias, turned_back
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from radpo.preferences.questions import Question
 
-BENCHMARK = "alpaca-eval"
+NAME = "alpaca-eval"
+METRICS = (
+    Metric(
+        "win_rate", "win rate", "%", primary="all", margin=5.0, even=50.0, examples="preference",
+        example_scale=(100.0, -100.0), overview=True,
+    ),
+    Metric("discrete_win_rate", "win rate, discrete", "%", even=50.0, examples=None),
+    Metric(
+        "length_controlled_winrate", "length-controlled win rate", "%", even=50.0, examples=None, overview=True,
+        leads=True,
+    ),
+    Metric(
+        "length_controlled_minimal_winrate", "length-controlled win rate (minimal GLM)", "%", even=50.0, examples=None,
+        overview=True,
+    ),
+    Metric("avg_length", "mean length (characters)", higher_is_better=None, examples=None),
+    *BIAS_METRICS,
+)  # fmt: skip
+"""The margin is wide enough that the benchmark's own questions can tell: by released judgments of its 805 questions the
+standard error of the paired difference of two models is 0.4 to 1.6 points, and a gate of three metrics finds drops of
+three standard errors."""
+
+
+class Sampling(SamplingSettings):
+    """AlpacaEval's answers, up to the length that its own models' configurations allow."""
+
+    max_new_tokens: int = Field(2048, ge=1)
+
+
+class Settings(Section):
+    """One-turn questions, answered by variant and baseline, compared by the judge.
+
+    The baseline is the matrix's own, unless `baseline_outputs` gives another model's answers. Without `questions` both
+    are AlpacaEval 2's from the Hub: its 805 instructions, and gpt4_1106_preview's answers. `reference` is the folder of
+    the length-controlled win rate's reference files, which are else looked for on the Hub too.
+    """
+
+    questions: DataFile | None = None
+    judge: JudgeSettings = JudgeSettings()
+    sampling: Sampling = Sampling()
+    baseline_outputs: MatrixPath | None = None
+    reference: MatrixPath | None = None
+    swap_check: int = Field(50, ge=0, description="Comparisons judged again in the other order, for position bias.")
 
 
 @dataclass(frozen=True)
@@ -241,26 +293,25 @@ def scores(annotations: pd.DataFrame, *, goal: float | None = None, reference_di
         reference_dir: as for `win_rate`.
     """
     whole = win_rate(annotations, reference_dir)
-    results = [
-        Result(BENCHMARK, "all", "win_rate", whole.win_rate, whole.standard_error, whole.n_total, primary=True),
-        Result(BENCHMARK, "all", "discrete_win_rate", whole.discrete_win_rate, None, whole.n_total),
-    ]
-    if whole.length_controlled_winrate is not None:
-        rate, error = whole.length_controlled_winrate, whole.lc_standard_error
-        results.append(Result(BENCHMARK, "all", "length_controlled_winrate", rate, error, whole.n_total))
-    if whole.length_controlled_minimal_winrate is not None:
-        rate, error = whole.length_controlled_minimal_winrate, whole.lc_minimal_standard_error
-        results.append(Result(BENCHMARK, "all", "length_controlled_minimal_winrate", rate, error, whole.n_total))
-    if whole.avg_length is not None:
-        results.append(Result(BENCHMARK, "all", "avg_length", whole.avg_length, None, len(annotations), None))
-    judged = annotations[annotations["preference"].notna()]
-    if "dataset" in judged.columns and judged["dataset"].nunique() > 1:
-        for category, part in judged.groupby("dataset"):
+
+    def figure(subset: str, name: str, value: float | None, stderr: float | None, n: int) -> None:
+        if value is not None:
+            results.append(result(NAME, METRICS, subset, name, value, stderr, n))
+
+    results: list[Result] = []
+    total = whole.n_total
+    figure("all", "win_rate", whole.win_rate, whole.standard_error, total)
+    figure("all", "discrete_win_rate", whole.discrete_win_rate, None, total)
+    figure("all", "length_controlled_winrate", whole.length_controlled_winrate, whole.lc_standard_error, total)
+    minimal_rate, minimal_error = whole.length_controlled_minimal_winrate, whole.lc_minimal_standard_error
+    figure("all", "length_controlled_minimal_winrate", minimal_rate, minimal_error, total)
+    figure("all", "avg_length", whole.avg_length, None, len(annotations))
+    judged_rows = annotations[annotations["preference"].notna()]
+    if "dataset" in judged_rows.columns and judged_rows["dataset"].nunique() > 1:
+        for category, part in judged_rows.groupby("dataset"):
             of = _head_to_head(part)
-            results.append(
-                Result(BENCHMARK, str(category), "win_rate", of["win_rate"], of["standard_error"], of["n_total"])
-            )
-    return Scores(tuple(results), tuple(_example(row, goal) for row in judged.to_dict("records")), whole.notes)
+            figure(str(category), "win_rate", of["win_rate"], of["standard_error"], of["n_total"])
+    return Scores(tuple(results), tuple(_example(row, goal) for row in judged_rows.to_dict("records")), whole.notes)
 
 
 _TEXTS = ("instruction", "dataset", "output_1", "output_2", "generator_1", "generator_2", "annotator")
@@ -287,7 +338,7 @@ def _example(row: Mapping[Any, Any], goal: float | None) -> Example:
     # What a row lacks, the frame holds as NaN, which is no JSON.
     detail |= {name: row[name] for name in names if name in row and row[name] == row[name] and row[name] is not None}
     return Example(
-        benchmark=BENCHMARK,
+        benchmark=NAME,
         subset=_text(row.get("dataset")) or "all",
         example_id=str(row.get("question_id", row["index"])),
         prompt=str(row["instruction"]),
@@ -302,3 +353,57 @@ def _example(row: Mapping[Any, Any], goal: float | None) -> Example:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage | None:
+    """Answers of checkpoint and baseline, then the judge's comparisons; None for the matrix's own baseline."""
+    questions, baseline_outputs = settings.questions, settings.baseline_outputs
+    if questions is None:
+        questions, baseline_outputs = DataFile(path=hub_baseline()), baseline_outputs or hub_baseline()
+    compared = pieces.compared_answers(context, checkpoint, questions, settings.sampling, baseline_outputs)
+    if compared is None:
+        return None
+    judge, hints = pieces.judge_settings(context, settings.judge)
+    own = {
+        **judge,
+        "reference": None if settings.reference is None else context.file(settings.reference),
+        "swap_check": settings.swap_check,
+    }
+    return context.stage(NAME, checkpoint.label, {**compared[0], **own}, compared[1], hints)
+
+
+def _score(task: Task) -> None:
+    """Answers of variant and baseline -> annotations, results and examples."""
+    settings = task.stage.settings
+    questions = pieces.read_questions(task)
+    outputs = pieces.read_answers(task, questions)
+    name, baseline_outputs = pieces.read_baseline(task, questions)
+    names, judge = {"generator": settings["variant"], "baseline": name}, pieces.open_judge(task)
+    annotations = annotate(questions, outputs, baseline_outputs, judge, **names, progress=task.progress)
+    annotations.to_json(task.out / "annotations.json", orient="records", indent=1, force_ascii=False)
+    pairs = comparisons(questions, outputs, baseline_outputs, **names)
+    reference = settings["reference"]
+    folder = None if reference is None else pieces.path_of(reference)
+    found = scores(annotations, goal=settings["goal"], reference_dir=folder)
+    pieces.write_judged(task, found, judge, judge_bias(judge, pairs, annotations, settings["swap_check"]))
+
+
+def _cost(sizes: Sizes, stage: Stage) -> Work:
+    """alpaca-eval's weighted annotators answer with a single token, whose probabilities are read."""
+    annotator = stage.settings.get("judge_settings", {}).get("annotator")
+    weighted = isinstance(annotator, str) and annotator.startswith("weighted_")
+    swapped = stage.settings["swap_check"]
+    return judged(sizes, stage, pairwise=True, swapped=swapped, judge_tokens=1 if weighted else JUDGE_TOKENS)
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    title="AlpacaEval",
+    summary="AlpacaEval 2: one-turn questions, compared with a baseline's answers by a judge.",
+    Settings=Settings,
+    metrics=METRICS,
+    stages=stages,
+    functions={NAME: Function(_score, version=6, packages=("alpaca-eval",))},
+    cost={NAME: _cost},
+    place=0,
+)

@@ -13,13 +13,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
+from radpo.benchmarks import pieces
 from radpo.benchmarks.answers import Answers, check_answers
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.settings import DataFile, JudgeSettings, MatrixPath, SamplingSettings, Section
+from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.work import Work, judged
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.json_rows import read_rows
+from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
-from radpo.core.results import Example, Result, Scores
+from radpo.core.results import Example, Scores
+from radpo.engine.graph import Function, Stage, Task
 from radpo.judges.base import CompareRequest, Judge
-from radpo.judges.quality import Bias, bias, both_orders
+from radpo.judges.quality import BIAS_METRICS, Bias, bias, both_orders
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +39,15 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-BENCHMARK = "arena-hard"
+NAME = "arena-hard"
+METRICS = (
+    Metric("score", "score", bounds=(0, 100), primary="all", margin=7.0, even=50.0, overview=True),
+    *BIAS_METRICS,
+)
+"""The score is the chance in percent of beating the baseline. By released judgments of 500 questions the standard error
+of the paired difference of two models is 1.3 to 2.1 points."""
+JUDGE_TOKENS = 850
+"""What a judge is taken to answer with, who answers the question itself first: 845 in released judgments by GPT-4."""
 Version = Literal["v0.1", "v2.0"]
 CONFIDENCE: Mapping[Version, float] = {"v0.1": 0.95, "v2.0": 0.90}
 BASELINES = {
@@ -53,6 +70,22 @@ VERDICTS: Mapping[str, tuple[float, int]] = {
 # Resamples are drawn in blocks of at most so many numbers, so that memory stays low at any number of models.
 _BLOCK = 4_000_000
 _OFFICIAL_V01 = frozenset({"A>>B", "A>B", "A=B", "B>A", "B>>A"})
+
+
+class Sampling(SamplingSettings):
+    """Arena-Hard's answers as arena-hard-auto draws them: greedily, 4096 tokens."""
+
+    max_new_tokens: int = Field(4096, ge=1)
+
+
+class Settings(Section):
+    """Arena-Hard's questions, compared in both orders with the matrix's baseline, or with `baseline_outputs`."""
+
+    questions: DataFile
+    judge: JudgeSettings = JudgeSettings()
+    sampling: Sampling = Sampling()
+    baseline_outputs: MatrixPath | None = None
+    resamples: int = Field(1000, ge=10, description="Bootstrap resamples.")
 
 
 @dataclass(frozen=True)
@@ -360,9 +393,8 @@ def scores(
     if of.n_unparsed:
         said.append(f"arena-hard: {of.n_unparsed} games of {model} have no verdict that counts and are left out.")
     examples = tuple(_examples(games, battles.baseline, texts or {}, goal))
-    return Scores(
-        (Result(BENCHMARK, "all", "score", of.score, error, of.n_battles, primary=True),), examples, tuple(said)
-    )
+    figure = result(NAME, METRICS, "all", "score", of.score, error, of.n_battles)
+    return Scores((figure,), examples, tuple(said))
 
 
 def _examples(
@@ -374,7 +406,7 @@ def _examples(
         detail: dict[str, Any] = {} if goal is None else {"goal": goal}
         detail |= {"baseline": baseline, "games": part[["game", "score", "weight"]].to_dict("records")}
         yield Example(
-            BENCHMARK, "all", str(question_id), prompt, output, other, "score", value, json.dumps(detail),
+            NAME, "all", str(question_id), prompt, output, other, "score", value, json.dumps(detail),
             opponent=baseline,
         )  # fmt: skip
 
@@ -423,3 +455,53 @@ def _one_baseline(always: set[str], baseline: str | None, where: str) -> str:
             f"{where}: {', '.join(sorted(always)) or 'no model'} in every battle; say which is the baseline"
         )
     return next(iter(found))
+
+
+def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage | None:
+    """Answers of checkpoint and baseline, then verdicts in both orders; None for the matrix's own baseline."""
+    compared = pieces.compared_answers(
+        context, checkpoint, settings.questions, settings.sampling, settings.baseline_outputs
+    )
+    if compared is None:
+        return None
+    judge, hints = pieces.judge_settings(context, settings.judge)
+    own = {**judge, "resamples": settings.resamples}
+    return context.stage(NAME, checkpoint.label, {**compared[0], **own}, compared[1], hints)
+
+
+def _score(task: Task) -> None:
+    """Answers of variant and baseline -> judgments in both orders, results and examples."""
+    settings = task.stage.settings
+    questions = pieces.read_questions(task)
+    outputs = pieces.read_answers(task, questions)
+    name, baseline_outputs = pieces.read_baseline(task, questions)
+    judge, model = pieces.open_judge(task), settings["variant"]
+    rows, swayed = judge_games(
+        questions, outputs, baseline_outputs, judge, model=model, baseline=name, progress=task.progress
+    )
+    write_judgments(rows, task.out / "judgments.jsonl")
+    battles = load_judgments([task.out / "judgments.jsonl"], name)
+    texts = {
+        q.question_id: (q.turns[0], outputs[q.question_id][0], baseline_outputs[q.question_id][0]) for q in questions
+    }
+    found = scores(battles, score(battles, rounds=settings["resamples"]), model, texts=texts, goal=settings["goal"])
+    pieces.write_judged(task, found, judge, swayed)
+
+
+def _cost(sizes: Sizes, stage: Stage) -> Work:
+    """Every comparison is asked in both orders."""
+    turns = sum(len(question.turns) for question in sizes.questions(stage.settings))
+    return judged(sizes, stage, pairwise=True, swapped=turns, judge_tokens=JUDGE_TOKENS)
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    title="Arena-Hard",
+    summary="Arena-Hard-Auto: hard questions, compared with a baseline's answers in both orders by a judge.",
+    Settings=Settings,
+    metrics=METRICS,
+    stages=stages,
+    functions={NAME: Function(_score, version=4, packages=("scikit-learn",))},
+    cost={NAME: _cost},
+    place=10,
+)

@@ -17,8 +17,7 @@ from radpo.core.json_rows import read_rows
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-    from radpo.benchmarks.arena_hard import Battles
+    import pandas as pd
 
     Floats = npt.NDArray[np.float64]
 
@@ -73,13 +72,14 @@ def load_answer_folder(folder: Path) -> dict[str, ArenaAnswers]:
     return {found.model: found for found in map(load_arena_answers, files)}
 
 
-def style_features(battles: Battles, answers: Mapping[str, ArenaAnswers]) -> tuple[Floats, str]:
+def style_features(frame: pd.DataFrame, baseline: str, answers: Mapping[str, ArenaAnswers]) -> tuple[Floats, str]:
     """How the two answers of every game differ in style, standardised, as v2.0's style control has it.
 
     Length: (a - b) / (a + b). Headers, list items, bold texts: their number per unit of length, a and b, as
     (a - b) / (a + b + 1). Each is then standardised over all games, a strong verdict counting three times.
 
     Args:
+        frame: the games, as `radpo.benchmarks.arena_hard.Battles` has them.
         answers: of every model in the battles and of the baseline, by model.
 
     Returns:
@@ -91,9 +91,8 @@ def style_features(battles: Battles, answers: Mapping[str, ArenaAnswers]) -> tup
     """
     import numpy as np
 
-    frame = battles.frame
     pairs = [
-        (_one(answers, model, question_id), _one(answers, battles.baseline, question_id))
+        (_one(answers, model, question_id), _one(answers, baseline, question_id))
         for model, question_id in zip(frame["model"], frame["question_id"], strict=True)
     ]
     tokens = all(answer.tokens is not None for pair in pairs for answer in pair)

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
+from radpo.benchmarks import pieces
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.core.errors import DataError
+from radpo.core.metrics import Metric
 from radpo.core.results import Scores
+from radpo.engine.graph import Function, Stage, Task
 from radpo.stats.estimates import Estimate, bootstrap, mean, rank_correlation, weighted_mean, weighted_slope
 from radpo.stats.mixed import linear
 from radpo.stats.rows import results_of
@@ -16,7 +22,22 @@ if TYPE_CHECKING:
 
     from radpo.stats.estimates import Floats
 
-BENCHMARK = "calibration"
+NAME = "calibration"
+METRICS = (
+    Metric("calibration_error", "calibration error (points)", higher_is_better=False, examples=None),
+    Metric("rank_correlation", "rank correlation of goal and score", bounds=(-1, 1), examples=None),
+    Metric("monotone_share", "steps at which the score rises", bounds=(0, 1), examples=None),
+    Metric("slope", "points gained a point asked", higher_is_better=None, examples=None),
+    Metric("extrapolation", "asked for more than the best (points)", higher_is_better=None, examples=None),
+    Metric("score", "score", higher_is_better=None, examples=None),
+)
+
+
+class Settings(pieces.SampledSettings):
+    """Samples asked for each goal, scored: does asking for more give more?"""
+
+    goals: tuple[float, ...] = Field((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12), min_length=2)
+    best_seen: float | None = Field(None, description="The best score in the training data; the scale's end if unset.")
 
 
 def summarise(samples: pd.DataFrame, *, best_seen: float, seed: int = 0, resamples: int = 2_000) -> Scores:
@@ -81,8 +102,7 @@ def summarise(samples: pd.DataFrame, *, best_seen: float, seed: int = 0, resampl
         found["goal none", "score"] = mean(plain["score"].to_numpy(), clusters=plain["prompt_id"].to_numpy())
     if len(scored) < len(samples):
         notes.append(f"calibration: {len(samples) - len(scored)} of {len(samples)} samples have no score.")
-    better = {"rank_correlation": True, "monotone_share": True, "calibration_error": False}
-    return Scores(results_of(BENCHMARK, found, better), (), tuple(notes))
+    return Scores(results_of(NAME, METRICS, found), (), tuple(notes))
 
 
 def controllability(scored: pd.DataFrame) -> pd.DataFrame:
@@ -125,3 +145,31 @@ def controllability(scored: pd.DataFrame) -> pd.DataFrame:
             if asked != "intercept"
         ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage:
+    """Samples asked for no goal and for each, then the judge's scores."""
+    best_seen = context.scale[1] if settings.best_seen is None else settings.best_seen
+    drawn = pieces.samples(context, settings, checkpoint, NAME, [None, *settings.goals], reference=False)
+    judge, hints = pieces.judge_settings(context, settings.judge)
+    asked = {**context.questions(settings.questions), **judge, "best_seen": best_seen}
+    return context.stage(NAME, checkpoint.label, asked, {"samples": drawn}, hints)
+
+
+def _score(task: Task) -> None:
+    """Samples with goals -> results about goal and score."""
+    samples, judge = pieces.read_scored_samples(task)
+    pieces.write_judged(task, summarise(samples, best_seen=task.stage.settings["best_seen"]), judge)
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    title="Goal calibration",
+    summary="Samples asked for each goal, scored by a judge: does asking for more give more?",
+    Settings=Settings,
+    metrics=METRICS,
+    stages=stages,
+    functions={NAME: Function(_score, version=2, packages=("scipy", "statsmodels"))},
+    cost={NAME: pieces.scored_samples_cost},
+    place=80,
+)

@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from radpo.benchmarks import pieces
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.settings import Section
+from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.work import Work, figures_only, of_model
 from radpo.core.errors import DataError
-from radpo.core.results import Scores
+from radpo.core.metrics import Metric
+from radpo.core.results import Scores, write_scores
+from radpo.engine.graph import Function, Stage, Task, kept_between_tries
 from radpo.stats.contrasts import changes_by_response, whole_pairs
 from radpo.stats.estimates import mean, rank_correlation
 from radpo.stats.rows import results_of
@@ -17,7 +24,18 @@ from radpo.stats.rows import results_of
 if TYPE_CHECKING:
     import pandas as pd
 
-BENCHMARK = "displacement"
+NAME = "displacement"
+METRICS = (
+    Metric("delta_logp_*", "", "nats", higher_is_better=None, zero_is_reference=True, examples=None),
+    Metric("share_chosen_lost", "chosen responses that fell", "share", higher_is_better=False, examples=None),
+    Metric("share_both_lost", "pairs of which both fell", "share", higher_is_better=False, examples=None),
+    Metric("share_rejected_lost", "rejected responses that fell", "share", higher_is_better=None, examples=None),
+    Metric("ches*", "", bounds=(-1, 1), higher_is_better=None, examples=None),
+)
+
+
+class Settings(Section):
+    """Whether training lowered chosen responses, and whether CHES scores (arXiv 2410.08847) told which."""
 
 
 def summarise(frame: pd.DataFrame, ches: pd.DataFrame, *, seed: int = 0, resamples: int = 1_000) -> Scores:
@@ -66,5 +84,67 @@ def summarise(frame: pd.DataFrame, ches: pd.DataFrame, *, seed: int = 0, resampl
         except DataError as problem:
             notes.append(f"displacement: {name}_correlation is left out: {problem}.")
     named = {("all", metric): estimate for metric, estimate in found.items()}
-    better = {"share_chosen_lost": False, "share_both_lost": False}
-    return Scores(results_of(BENCHMARK, named, better), (), tuple(notes))
+    return Scores(results_of(NAME, METRICS, named), (), tuple(notes))
+
+
+def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage | None:
+    """Held-out log-likelihoods and CHES scores; None for the model as it is, of which nothing was displaced."""
+    if checkpoint.train is None:
+        return None
+    asked = {**context.pairs(context.heldout), "max_length": context.training.max_length}
+    ches = context.about(None, "ches", "model", asked)
+    inputs = {**pieces.policy_and_reference(context, checkpoint), "ches": ches}
+    return context.stage(NAME, checkpoint.label, {}, inputs)
+
+
+def _ches(task: Task) -> None:
+    """CHES scores of held-out pairs under the model that training starts from (`ches.parquet`)."""
+    from radpo.models.ches import write_ches
+    from radpo.preferences.preferences import Reading
+    from radpo.preferences.streamed import stream_pairs
+
+    settings = task.stage.settings
+    low, high = settings["scale"]
+    pairs = stream_pairs(pieces.path_of(settings["pairs"]), Reading((low, high)), settings["limit"])
+    with kept_between_tries(task, "ches.parquet") as out:
+        write_ches(
+            pieces.policy_folder(task),
+            pairs,
+            out,
+            total=pairs.total,
+            max_length=settings["max_length"],
+            made_by=task.stage.key,
+            progress=task.progress,
+        )
+
+
+def _ches_cost(sizes: Sizes, stage: Stage) -> Work:
+    """Both responses of every pair are read one by one, each with its prompt."""
+    pairs, length = sizes.pairs(stage), stage.settings["max_length"]
+    prompts = sum(min(length, prompt) for prompt in pairs.prompts) * pairs.number / max(1, len(pairs.prompts))
+    tokens = pairs.sequences(length) + prompts
+    return of_model(sizes, stage, prefill_tokens=tokens, precision="float32", disk_bytes=80 * pairs.number)
+
+
+def _score(task: Task) -> None:
+    """Log-likelihoods under policy and reference, and CHES scores -> results about displacement."""
+    import pandas as pd
+
+    ches = pd.read_parquet(task.inputs["ches"] / "ches.parquet")
+    write_scores(summarise(pieces.read_likelihoods(task), ches), task.out)
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    title="Displacement",
+    summary="Whether training lowered chosen responses, and whether CHES scores told which.",
+    Settings=Settings,
+    metrics=METRICS,
+    stages=stages,
+    functions={
+        "ches": Function(_ches, version=2, packages=pieces.NUMERICS, resumable=True),
+        NAME: Function(_score, version=2, packages=("scipy",)),
+    },
+    cost={"ches": _ches_cost, NAME: figures_only},
+    place=50,
+)

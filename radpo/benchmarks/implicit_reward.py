@@ -9,8 +9,14 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from radpo.benchmarks import pieces
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.settings import Section
+from radpo.benchmarks.work import figures_only
 from radpo.core.errors import DataError
-from radpo.core.results import Scores
+from radpo.core.metrics import Metric
+from radpo.core.results import Scores, write_scores
+from radpo.engine.graph import Function, Stage, Task
 from radpo.stats.contrasts import changes_by_response, whole_pairs
 from radpo.stats.estimates import Estimate, bootstrap, mean, paired_bootstrap, rank_correlation
 from radpo.stats.rows import results_of
@@ -20,12 +26,21 @@ if TYPE_CHECKING:
 
     from radpo.stats.estimates import Floats
 
-BENCHMARK = "implicit-reward"
+NAME = "implicit-reward"
 GOALS = ("none", "best")
 GAPS = (0.0, 1.0, 2.0, 3.0, 5.0, float("inf"))
 """Edges of the bins of the gap in score, in points: nearly equal pairs, to far apart ones."""
 BINS = 10
-_DIRECTION = {"accuracy": True, "ece": False, "score_correlation": True, "margin_gap_correlation": True}
+METRICS = (
+    Metric("accuracy", "accuracy", "share", examples=None),
+    Metric("ece", "expected calibration error", higher_is_better=False, examples=None),
+    Metric("confidence", "mean confidence", higher_is_better=None, examples=None),
+    Metric("*_correlation", "", bounds=(-1, 1), examples=None),
+)
+
+
+class Settings(Section):
+    """How the implicit reward ranks held-out responses, and how sure it is. Nothing to set: beta is the variant's."""
 
 
 def summarise(frame: pd.DataFrame, *, beta: float, resamples: int = 1_000, seed: int = 0) -> Scores:
@@ -79,7 +94,7 @@ def summarise(frame: pd.DataFrame, *, beta: float, resamples: int = 1_000, seed:
     tied = frame["pair_id"].nunique() - pairs["pair_id"].nunique()
     if tied:
         notes.append(f"implicit-reward: {tied} pairs of equal score have no better response and are left out.")
-    return Scores(results_of(BENCHMARK, found, _DIRECTION), (), tuple(notes))
+    return Scores(results_of(NAME, METRICS, found), (), tuple(notes))
 
 
 def margins(likelihoods: pd.DataFrame) -> pd.DataFrame:
@@ -186,3 +201,29 @@ def _sigmoid(x: Any) -> Any:
     from scipy.special import expit
 
     return expit(x)
+
+
+def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage | None:
+    """Held-out log-likelihoods; None for the model as it is, whose own reference gives 0 throughout."""
+    if checkpoint.train is None:
+        return None
+    beta = checkpoint.train.settings["training"]["beta"]
+    return context.stage(NAME, checkpoint.label, {"beta": beta}, pieces.policy_and_reference(context, checkpoint))
+
+
+def _score(task: Task) -> None:
+    """Log-likelihoods under policy and reference -> results about the implicit reward."""
+    write_scores(summarise(pieces.read_likelihoods(task), beta=task.stage.settings["beta"]), task.out)
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    title="Implicit reward",
+    summary="How the implicit reward ranks held-out responses, and how sure it is.",
+    Settings=Settings,
+    metrics=METRICS,
+    stages=stages,
+    functions={NAME: Function(_score, version=2, packages=("scipy",))},
+    cost={NAME: figures_only},
+    place=60,
+)

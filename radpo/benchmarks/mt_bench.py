@@ -13,21 +13,65 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from radpo.benchmarks import pieces
 from radpo.benchmarks.answers import Answers, check_answers
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.settings import DataFile, JudgeSettings, MatrixPath, SamplingSettings, Section
+from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.work import Work, judged
 from radpo.core.errors import DataError
 from radpo.core.json_rows import read_rows
+from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores
+from radpo.engine.graph import Function, Stage, Task
 from radpo.judges.base import GradeRequest, Judge
 from radpo.judges.fastchat import NEED_REFERENCE
-from radpo.judges.quality import Bias, spearman
+from radpo.judges.quality import BIAS_METRICS, Bias, spearman
 from radpo.stats.estimates import mean
 
 if TYPE_CHECKING:
     from radpo.preferences.questions import Question
 
-BENCHMARK = "mt-bench"
+NAME = "mt-bench"
+METRICS = (
+    Metric("score", "score", bounds=(1, 10), primary="all", margin=1.0, overview=True),
+    Metric("*_turn", "", bounds=(1, 10), examples=None),
+    *BIAS_METRICS,
+)
+"""By released judgments of 80 questions the standard error of the paired difference of two models is 0.20 to 0.34 of a
+grade."""
 UNPARSED = -1.0
+TEMPERATURES = {
+    "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0, "stem": 0.1,
+    "humanities": 0.1,
+}  # fmt: skip
+"""What FastChat samples a category's answers at; other categories at `OTHER_TEMPERATURE`."""
+OTHER_TEMPERATURE = 0.7
+
+
+class Sampling(SamplingSettings):
+    """MT-Bench's answers as FastChat draws them: 1024 tokens, and unless a temperature is given, one by category."""
+
+    max_new_tokens: int = Field(1024, ge=1)
+    temperature: float | None = Field(None, ge=0)  # type: ignore[assignment]
+
+    def by_category(self) -> dict[str, Any]:
+        """FastChat's temperatures as an answering stage's settings take them, unless one is given for all."""
+        if self.temperature is not None:
+            return {}
+        return {"temperature": OTHER_TEMPERATURE, "temperature_by_category": TEMPERATURES}
+
+
+class Settings(Section):
+    """Two-turn questions in categories, graded 1-10 by the judge, beside reference answers where there are any."""
+
+    questions: DataFile
+    judge: JudgeSettings = JudgeSettings()
+    sampling: Sampling = Sampling()
+    references: MatrixPath | None = None
 
 
 @dataclass(frozen=True)
@@ -51,14 +95,6 @@ class MTBenchScore:
     by_category: Mapping[str, float]
     n_unparsed: int
     n: int
-
-
-TEMPERATURES = {
-    "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0, "stem": 0.1,
-    "humanities": 0.1,
-}  # fmt: skip
-"""What FastChat samples a category's answers at; other categories at `OTHER_TEMPERATURE`."""
-OTHER_TEMPERATURE = 0.7
 
 
 def load_references(path: Path) -> dict[str, tuple[str, ...]]:
@@ -201,7 +237,7 @@ def scores(
         DataError: no judgment was parsed.
     """
     parsed = _parsed(judgments)
-    results = [_result("all", "score", parsed, primary=True)]
+    results = [_result("all", "score", parsed)]
     for turn, metric in ((1, "first_turn"), (2, "second_turn")):
         of_turn = [judgment for judgment in parsed if judgment.turn == turn]
         if of_turn:
@@ -252,9 +288,9 @@ def _average(values: Sequence[float]) -> float:
     return mean(values).value
 
 
-def _result(subset: str, metric: str, judgments: Sequence[Judgment], primary: bool = False) -> Result:
+def _result(subset: str, metric: str, judgments: Sequence[Judgment]) -> Result:
     estimate = mean([j.score for j in judgments], clusters=[j.question_id for j in judgments])
-    return Result(BENCHMARK, subset, metric, estimate.value, estimate.stderr, estimate.n, primary=primary)
+    return result(NAME, METRICS, subset, metric, estimate.value, estimate.stderr, estimate.n)
 
 
 def _examples(
@@ -269,7 +305,7 @@ def _examples(
         detail: dict[str, Any] = {} if goal is None else {"goal": goal}
         detail |= {"question_id": judgment.question_id, "turn": judgment.turn, "reason": judgment.reason}
         yield Example(
-            benchmark=BENCHMARK,
+            benchmark=NAME,
             subset=judgment.category or "all",
             example_id=f"{judgment.question_id}/turn-{judgment.turn}{again}",
             prompt=asked[judgment.question_id][judgment.turn - 1] if judgment.question_id in asked else "",
@@ -280,3 +316,46 @@ def _examples(
             detail=json.dumps(detail, ensure_ascii=False),
             prompt_id=judgment.question_id,
         )
+
+
+def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage:
+    """Answers to both turns, then the judge's grades."""
+    judge, hints = pieces.judge_settings(context, settings.judge)
+    references = None if settings.references is None else context.file(settings.references)
+    asked = {**context.questions(settings.questions), **judge, "references": references, "goal": checkpoint.goal}
+    sampling = settings.sampling
+    answers = pieces.answers(context, checkpoint, settings.questions, sampling, **sampling.by_category())
+    return context.stage(NAME, checkpoint.label, asked, {"answers": answers}, hints)
+
+
+def read_references(task: Task) -> dict[str, tuple[str, ...]] | None:
+    """The reference answers that a stage's settings name."""
+    references = task.stage.settings["references"]
+    return None if references is None else load_references(pieces.path_of(references))
+
+
+def _score(task: Task) -> None:
+    """Answers -> judgments, results and examples."""
+    questions = pieces.read_questions(task)
+    answers = pieces.read_answers(task, questions)
+    judge = pieces.open_judge(task)
+    judgments = grade(questions, answers, judge, references=read_references(task), progress=task.progress)
+    found = scores(judgments, questions=questions, answers=answers, goal=task.stage.settings["goal"])
+    pieces.write_judged(task, found, judge, judge_bias(judgments, answers))
+
+
+def _cost(sizes: Sizes, stage: Stage) -> Work:
+    return judged(sizes, stage, pairwise=False)
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    title="MT-Bench",
+    summary="MT-Bench: two-turn questions in categories, graded 1-10 by a judge.",
+    Settings=Settings,
+    metrics=METRICS,
+    stages=stages,
+    functions={NAME: Function(_score, version=6)},
+    cost={NAME: _cost},
+    place=20,
+)

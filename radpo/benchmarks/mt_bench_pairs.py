@@ -10,19 +10,41 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from radpo.benchmarks import mt_bench, pieces
 from radpo.benchmarks.answers import Answers, check_answers
 from radpo.benchmarks.mt_bench import reference_of, turn_prompt
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.settings import MatrixPath
+from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.work import Work, judged
 from radpo.core.errors import DataError
 from radpo.core.json_rows import read_rows
+from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
-from radpo.core.results import Result
+from radpo.core.results import Example, Scores
+from radpo.engine.graph import Function, Stage, Task
 from radpo.judges.base import CompareRequest, Comparison, Judge, compare
-from radpo.judges.quality import turned_back, verdict
+from radpo.judges.quality import BIAS_METRICS, Bias, turned_back, verdict
+from radpo.stats.estimates import mean
 
 if TYPE_CHECKING:
     from radpo.preferences.questions import Question
+
+NAME = "mt-bench-pairwise"
+METRICS = (
+    Metric("win_rate_adjusted", "win rate", "%", primary="all", margin=5.0, even=50.0, overview=True),
+    *BIAS_METRICS,
+)
+"""A tie is half a win."""
+
+
+class Settings(mt_bench.Settings):
+    """MT-Bench's questions, both turns compared in both orders with the matrix's baseline or `baseline_outputs`."""
+
+    baseline_outputs: MatrixPath | None = None
+
 
 WINNERS = ("model_1", "model_2", "tie", "error")
 
@@ -197,12 +219,113 @@ def score_pairs(judgments: Sequence[PairJudgment], baseline: str | None = None) 
     return PairScores(ranked, agreed / parsed, parsed, len(judgments) - parsed)
 
 
-def pair_results(benchmark: str, found: PairScores, model: str) -> tuple[Result, ...]:
-    """One model's pairwise win rate as a result, in percent as AlpacaEval's is."""
-    value = 100 * found.models[model].win_rate_adjusted
-    return (Result(benchmark, "all", "win_rate_adjusted", value, None, found.n, primary=True),)
+def bias_of(found: PairScores) -> Bias:
+    """How the order of the answers sways the judge."""
+    return Bias(found.swap_agreement, None, None, None, found.n, found.n_unparsed, found.n)
+
+
+def scores(
+    judgments: Sequence[PairJudgment],
+    model: str,
+    baseline: str,
+    *,
+    questions: Sequence[Question] = (),
+    answers: tuple[Answers, Answers] | None = None,
+    goal: float | None = None,
+) -> Scores:
+    """One model's win rate over the baseline in percent, standard error clustered by question, and a row a turn.
+
+    Args:
+        questions, answers: what was asked, and the model's and the baseline's answers, for the examples.
+        goal: the score that the model was asked for, for the examples' detail.
+
+    Raises:
+        DataError: nothing was parsed.
+    """
+    found = score_pairs([j for j in judgments if {model, baseline} == {j.model_1, j.model_2}], baseline)
+    asked = {question.question_id: question.turns for question in questions}
+    examples = []
+    for judgment in judgments:
+        winner = outcome(judgment)
+        if winner is None:
+            continue
+        turn = judgment.turn - 1
+        texts = [None, None] if answers is None else [of[judgment.question_id][turn] for of in answers]
+        detail: dict[str, Any] = {} if goal is None else {"goal": goal}
+        detail |= {"question_id": judgment.question_id, "turn": judgment.turn, "baseline": baseline}
+        examples.append(
+            Example(
+                benchmark=NAME,
+                subset="all",
+                example_id=f"{judgment.question_id}/turn-{judgment.turn}",
+                prompt=asked[judgment.question_id][turn] if judgment.question_id in asked else "",
+                output=texts[0],
+                baseline_output=texts[1],
+                prompt_id=judgment.question_id,
+                opponent=baseline,
+                metric="win_rate_adjusted",
+                value=50.0 if winner == "tie" else 100.0 * (winner == model),
+                detail=json.dumps({**detail, "reasons": judgment.reasons}, ensure_ascii=False),
+            )
+        )
+    estimate = mean([e.value for e in examples], clusters=[e.example_id.rpartition("/")[0] for e in examples])
+    figure = result(NAME, METRICS, "all", "win_rate_adjusted", estimate.value, estimate.stderr, estimate.n)
+    return Scores((figure,), tuple(examples), unparsed_note(found.n_unparsed))
+
+
+def unparsed_note(count: int) -> tuple[str, ...]:
+    """Says how many turns are left out."""
+    return (f"{NAME}: {count} turns have a verdict that could not be parsed, and are left out.",) if count else ()
 
 
 def _score(win: int, loss: int, tie: int) -> PairScore:
     total = win + loss + tie
     return PairScore(win, loss, tie, win / total, loss / total, (win + 0.5 * tie) / total)
+
+
+def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage | None:
+    """Answers of checkpoint and baseline, then verdicts in both orders; None for the matrix's own baseline."""
+    sampling = settings.sampling
+    compared = pieces.compared_answers(
+        context, checkpoint, settings.questions, sampling, settings.baseline_outputs, **sampling.by_category()
+    )
+    if compared is None:
+        return None
+    judge, hints = pieces.judge_settings(context, settings.judge)
+    references = None if settings.references is None else context.file(settings.references)
+    own = {**compared[0], **judge, "references": references}
+    return context.stage(NAME, checkpoint.label, own, compared[1], hints)
+
+
+def _run(task: Task) -> None:
+    """Answers of variant and baseline -> judgments, results and examples."""
+    questions, model = pieces.read_questions(task), task.stage.settings["variant"]
+    outputs = pieces.read_answers(task, questions)
+    name, baseline = pieces.read_baseline(task, questions)
+    judge = pieces.open_judge(task)
+    references = mt_bench.read_references(task)
+    answers = (outputs, baseline)
+    judgments = judge_pairs(questions, answers, (model, name), judge, references=references, progress=task.progress)
+    write_pair_judgments(judgments, task.out / "judgments.jsonl", judge.name)
+    goal = task.stage.settings["goal"]
+    found = scores(judgments, model, name, questions=questions, answers=answers, goal=goal)
+    pieces.write_judged(task, found, judge, bias_of(score_pairs(judgments, name)))
+
+
+def _cost(sizes: Sizes, stage: Stage) -> Work:
+    """Every turn is asked in both orders."""
+    turns = sum(len(question.turns) for question in sizes.questions(stage.settings))
+    return judged(sizes, stage, pairwise=True, swapped=turns)
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    title="MT-Bench, pairwise",
+    summary="MT-Bench's questions, both turns compared with a baseline's answers in both orders by a judge.",
+    Settings=Settings,
+    metrics=METRICS,
+    stages=stages,
+    functions={NAME: Function(_run, version=1)},
+    cost={NAME: _cost},
+    place=21,
+)

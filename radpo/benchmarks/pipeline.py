@@ -117,8 +117,8 @@ def mt_bench(
     Raises:
         ConfigError, DataError, ModelError, ServiceError: as the steps do; what was finished is kept.
     """
+    from radpo.benchmarks import mt_bench_pairs
     from radpo.benchmarks.mt_bench import (
-        BENCHMARK,
         grade,
         judge_bias,
         load_references,
@@ -126,7 +126,7 @@ def mt_bench(
         scores,
         write_judgments,
     )
-    from radpo.benchmarks.mt_bench_pairs import judge_pairs, pair_results, score_pairs, write_pair_judgments
+    from radpo.benchmarks.mt_bench_pairs import judge_pairs, score_pairs, write_pair_judgments
     from radpo.benchmarks.questions import load_benchmark_questions, load_outputs
 
     asked = load_benchmark_questions(questions)[:limit]
@@ -146,9 +146,10 @@ def mt_bench(
     pairs = judge_pairs(asked, (answers, baseline), (name, other), judge, references=shown, progress=_judging(watch))
     write_pair_judgments(pairs, out / "judgments.jsonl", judge.name)
     figures = score_pairs(pairs, other)
-    found = Scores(pair_results(BENCHMARK, figures, name), (), _unparsed_note(BENCHMARK, figures.n_unparsed))
-    bias = Bias(figures.swap_agreement, None, None, None, figures.n, figures.n_unparsed, figures.n)
-    return _finish(found, asdict(figures), answering, judge, bias, out)
+    found = mt_bench_pairs.scores(
+        pairs, name, other, questions=asked, answers=(answers, baseline), goal=_asked_goal(answering)
+    )
+    return _finish(found, asdict(figures), answering, judge, mt_bench_pairs.bias_of(figures), out)
 
 
 def arena_hard(
@@ -304,7 +305,3 @@ def _judging(watch: Watch | None) -> Progress:
 
 def _asked_goal(answering: Answering) -> float | None:
     return answering.goal if isinstance(answering.goal, int | float) else None
-
-
-def _unparsed_note(benchmark: str, count: int) -> tuple[str, ...]:
-    return (f"{benchmark}: {count} turns have a verdict that could not be parsed, and are left out.",) if count else ()

@@ -9,15 +9,32 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from radpo.benchmarks import pieces
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.core.errors import DataError
+from radpo.core.metrics import Metric
 from radpo.core.results import Example, Scores
+from radpo.engine.graph import Function, Stage, Task
 from radpo.stats.estimates import Estimate, bootstrap, mean, weighted_mean
 from radpo.stats.rows import results_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BENCHMARK = "reward-kl"
+NAME = "reward-kl"
+METRICS = (
+    Metric("score", "score"),
+    Metric("kl*", "KL from the reference", higher_is_better=None, examples=None),
+    Metric("entropy*", "entropy", higher_is_better=None, examples=None),
+    Metric("share_*", "", "share", higher_is_better=None, examples=None),
+    Metric("tokens", "mean length (tokens)", higher_is_better=None, examples=None),
+)
+
+
+class Settings(pieces.SampledSettings):
+    """Samples at temperature 1: how far the policy is from the reference, and what the judge says of it."""
+
+
 COLUMNS = ("prompt_id", "sample", "text", "tokens", "ended", "logp_policy", "logp_reference", "score")
 BINS = (1.0, 3.0, 5.0, 7.0, 9.0, 10.0)
 
@@ -75,7 +92,7 @@ def summarise(samples: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -
         notes.append(f"reward-kl: {cut} of {len(samples)} samples were cut before they ended; so are KL and entropy.")
     if len(scored) < len(samples):
         notes.append(f"reward-kl: {len(samples) - len(scored)} of {len(samples)} samples have no score.")
-    return Scores(results_of(BENCHMARK, found, {"score": True}), tuple(_examples(samples)), tuple(notes))
+    return Scores(results_of(NAME, METRICS, found), tuple(_examples(samples)), tuple(notes))
 
 
 def points(results: pd.DataFrame, betas: Mapping[str, float]) -> pd.DataFrame:
@@ -90,7 +107,7 @@ def points(results: pd.DataFrame, betas: Mapping[str, float]) -> pd.DataFrame:
     Raises:
         DataError: the run has no such figures.
     """
-    rows = results[(results["benchmark"] == BENCHMARK) & (results["subset"] == "all")]
+    rows = results[(results["benchmark"] == NAME) & (results["subset"] == "all")]
     both = rows[rows["metric"] == "kl"].merge(
         rows[rows["metric"] == "score"], on=["variant", "seed"], suffixes=("_kl", "_score")
     )
@@ -132,7 +149,7 @@ def _examples(samples: pd.DataFrame) -> Iterator[Example]:
             "logp_reference": row["logp_reference"], "ended": bool(row["ended"]),
         }  # fmt: skip
         yield Example(
-            benchmark=BENCHMARK,
+            benchmark=NAME,
             subset="all",
             example_id=f"{row['prompt_id']}/{row['sample']}",
             prompt=str(row.get("prompt", "")),
@@ -142,3 +159,30 @@ def _examples(samples: pd.DataFrame) -> Iterator[Example]:
             value=float(row["score"]),
             detail=json.dumps(detail),
         )
+
+
+def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage:
+    """Samples read by policy and reference, then the judge's scores."""
+    drawn = pieces.samples(context, settings, checkpoint, NAME, ["default"], reference=True)
+    judge, hints = pieces.judge_settings(context, settings.judge)
+    asked = {**context.questions(settings.questions), **judge}
+    return context.stage(NAME, checkpoint.label, asked, {"samples": drawn}, hints)
+
+
+def _score(task: Task) -> None:
+    """Samples -> results about KL, entropy and score, and the scored samples as examples."""
+    samples, judge = pieces.read_scored_samples(task)
+    pieces.write_judged(task, summarise(samples), judge)
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    title="Reward against KL",
+    summary="Samples at temperature 1: how far the policy is from the reference, and what a judge says of them.",
+    Settings=Settings,
+    metrics=METRICS,
+    stages=stages,
+    functions={NAME: Function(_score, version=2, packages=("scipy",))},
+    cost={NAME: pieces.scored_samples_cost},
+    place=70,
+)

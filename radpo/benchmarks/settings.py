@@ -1,16 +1,45 @@
-"""A judge and the sampling of answers, as benchmark sections of a matrix file name them."""
+"""What sections of a matrix file are made of: files, the sampling of answers, a judge."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-from radpo.benchmarks.section import Section, beside_the_matrix
 from radpo.core.errors import ConfigError
 from radpo.judges.lookup import SettingsApart, check_settings, split_settings
 from radpo.models.loading import Precision
+
+
+class Section(BaseModel):
+    """A mapping of a matrix file: its keys are the model's fields, and there are no others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def beside_the_matrix(path: Path, info: ValidationInfo) -> Path:
+    """A path of a matrix file, which begins at the file's own folder; a ValueError if nothing is there.
+
+    Where the matrix is read to be planned (`planning` in the context), it may be yet to come.
+    """
+    context = info.context or {}
+    folder: Path = context.get("folder", Path())
+    found = folder / path.expanduser()
+    if not found.exists() and not context.get("planning", False):
+        raise ValueError(f"{found} does not exist")
+    return found
+
+
+MatrixPath = Annotated[Path, AfterValidator(beside_the_matrix)]
+"""A file or folder that exists; relative paths begin at the matrix file's own folder."""
+
+
+class DataFile(Section):
+    """A file of scored pairs or of questions, and how many of its rows to take (all, unless `limit` says less)."""
+
+    path: MatrixPath
+    limit: Annotated[int, Field(ge=1)] | None = None
 
 
 class SamplingSettings(Section):
@@ -38,25 +67,6 @@ class SamplingSettings(Section):
         if self.use_model_config and set_here:
             raise ValueError(f"use_model_config takes the model's own {' and '.join(set_here)}; leave one of them out")
         return self
-
-
-class AlpacaEvalSampling(SamplingSettings):
-    """AlpacaEval's answers, up to the length that its own models' configurations allow."""
-
-    max_new_tokens: int = Field(2048, ge=1)
-
-
-class MTBenchSampling(SamplingSettings):
-    """MT-Bench's answers as FastChat draws them: 1024 tokens, and unless a temperature is given, one by category."""
-
-    max_new_tokens: int = Field(1024, ge=1)
-    temperature: float | None = Field(None, ge=0)  # type: ignore[assignment]
-
-
-class ArenaHardSampling(SamplingSettings):
-    """Arena-Hard's answers as arena-hard-auto draws them: greedily, 4096 tokens."""
-
-    max_new_tokens: int = Field(4096, ge=1)
 
 
 class JudgeSettings(BaseModel):

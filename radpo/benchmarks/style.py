@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.settings import Section
+from radpo.benchmarks.work import figures_only
 from radpo.core.errors import DataError
-from radpo.core.results import Scores
+from radpo.core.metrics import Metric
+from radpo.core.results import Scores, write_scores
+from radpo.engine.graph import Function, Stage, Task
 from radpo.stats.estimates import Estimate, mean, paired_bootstrap
 from radpo.stats.rows import results_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BENCHMARK = "style"
+NAME = "style"
+METRICS = (
+    Metric("win_rate", "win rate", "%", even=50.0, examples=None),
+    Metric("*", "", higher_is_better=None, examples=None),
+)
+
+
+class Settings(Section):
+    """Length, variety, repetition and refusals of the answers that another benchmark compares with a baseline's."""
+
+    of: str | None = Field(
+        None, description="The benchmark whose answers; unless given, the first of the matrix that compares answers."
+    )
+
+
 LENGTH_BINS = (0.0, 0.5, 0.8, 1.25, 2.0, float("inf"))
 """Edges of the bins of answer length over the baseline's: much shorter, to much longer."""
 
@@ -81,15 +102,19 @@ def summarise(answers: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -
             found.update(_wins(wins, rows["words"] / np.maximum(base["words"], 1), who))
     left_out = int((~counted).sum())
     note = f"style: repetition_4 leaves out {left_out} of {len(answers)} answers, which have fewer than four words."
-    return Scores(results_of(BENCHMARK, found, {"win_rate": True}), (), (note,) if left_out else ())
+    return Scores(results_of(NAME, METRICS, found), (), (note,) if left_out else ())
 
 
-def from_examples(examples: pd.DataFrame) -> pd.DataFrame:
-    """AlpacaEval's rows of `examples.parquet` as `summarise` takes them: a preference of 2 is a win, of 1 a loss."""
-    rows = examples[(examples["benchmark"] == "alpaca-eval") & (examples["metric"] == "preference")]
-    return rows.rename(columns={"example_id": "prompt_id"})[["prompt_id", "output", "baseline_output"]].assign(
-        win=rows["value"].to_numpy(dtype=float) - 1
-    )
+def from_examples(examples: pd.DataFrame, scale: tuple[float, float] = (100.0, -100.0)) -> pd.DataFrame:
+    """Rows of `examples.parquet` of a benchmark that compares answers, as `summarise` takes them.
+
+    Args:
+        scale: win rate in percent = scale * value + offset; as given, a preference from 1 (lost) to 2 (won).
+    """
+    rows = examples[examples["baseline_output"].notna()]
+    wins = (scale[0] * rows["value"].to_numpy(dtype=float) + scale[1]) / 100
+    asked = rows["example_id"] if "prompt_id" not in rows.columns else rows["prompt_id"].fillna(rows["example_id"])
+    return rows[["output", "baseline_output"]].assign(prompt_id=asked, win=wins)
 
 
 def measures(texts: Sequence[str]) -> dict[str, Any]:
@@ -136,3 +161,64 @@ def _words(text: str) -> list[str]:
 
 def _ngrams(words: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
     return (tuple(words[place : place + n]) for place in range(len(words) - n + 1))
+
+
+def _compared(metrics: Sequence[Metric]) -> Metric | None:
+    """The figure that says how answers compare with a baseline's."""
+    return next((m for m in metrics if m.even is not None and m.primary is not None and m.example_metric), None)
+
+
+def _source(settings: Settings, sections: Mapping[str, Section]) -> str | None:
+    """The benchmark whose answers are looked at; None where the matrix has none that compares answers."""
+    from radpo.benchmarks.registry import benchmarks
+
+    comparing = [name for name in sections if _compared(benchmarks()[name].metrics)]
+    if settings.of is not None:
+        return settings.of if settings.of in comparing else None
+    return comparing[0] if comparing else None
+
+
+def check(settings: Settings, sections: Mapping[str, Section]) -> str | None:
+    """What is wrong: no benchmark of the matrix compares answers."""
+    if _source(settings, sections) is not None:
+        return None
+    from radpo.benchmarks.registry import benchmarks
+
+    allowed = ", ".join(name for name, one in benchmarks().items() if _compared(one.metrics))
+    named = "no benchmark of the matrix does" if settings.of is None else f"{settings.of!r} of this matrix does not"
+    return f"style looks at answers that are compared with a baseline's, and {named}; allowed: {allowed}"
+
+
+def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage | None:
+    """The other benchmark's stage, whose examples hold the answers."""
+    source = _source(settings, context.sections)
+    judged = None if source is None else context.scored(source, checkpoint)
+    if source is None or judged is None:
+        return None
+    compared = _compared(context.benchmarks[source].metrics)
+    assert compared is not None
+    own = {"metric": compared.example_metric, "scale": list(compared.example_scale)}
+    return context.stage(NAME, checkpoint.label, own, {"judged": judged})
+
+
+def _score(task: Task) -> None:
+    """Compared answers -> results about their length and style."""
+    import pandas as pd
+
+    examples = pd.read_parquet(task.inputs["judged"] / "examples.parquet")
+    examples = examples[examples["metric"] == task.stage.settings["metric"]]
+    write_scores(summarise(from_examples(examples, tuple(task.stage.settings["scale"]))), task.out)
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    title="Style",
+    summary="Length, variety, repetition and refusals of answers that another benchmark compares.",
+    Settings=Settings,
+    metrics=METRICS,
+    stages=stages,
+    functions={NAME: Function(_score, version=2, packages=("scipy",))},
+    cost={NAME: figures_only},
+    check=check,
+    place=90,
+)

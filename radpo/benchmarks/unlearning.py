@@ -10,8 +10,15 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
+from radpo.benchmarks import pieces
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.settings import Section
+from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.work import Work
 from radpo.core.errors import DataError
-from radpo.core.results import Example, Result, Scores
+from radpo.core.metrics import Metric, result
+from radpo.core.results import Example, Result, Scores, write_scores
+from radpo.engine.graph import Function, Stage, Task
 from radpo.stats.contrasts import whole_pairs
 from radpo.stats.estimates import Estimate, mean
 from radpo.stats.mixed import linear
@@ -19,7 +26,29 @@ from radpo.stats.mixed import linear
 if TYPE_CHECKING:
     import pandas as pd
 
-BENCHMARK = "unlearning"
+NAME = "unlearning"
+METRICS = (
+    Metric(
+        "delta_logp_rejected_high", "high-scored rejected", "nats", primary="*", margin=2.0, zero_is_reference=True,
+        overview=True,
+    ),
+    Metric("delta_logp_rejected_low", "low-scored rejected", "nats", higher_is_better=None, zero_is_reference=True),
+    Metric("delta_logp_*", "", "nats", higher_is_better=None, zero_is_reference=True),
+    Metric(
+        "share_high_rejected_lost_1nat", "high-scored rejected that lost 1 nat", "share", higher_is_better=False,
+    ),
+    Metric("preference_accuracy", "preference accuracy", "share"),
+    Metric("*", "", higher_is_better=None),
+)  # fmt: skip
+"""A margin of 2 nats is a factor of seven in probability."""
+
+
+class Settings(Section):
+    """Log-likelihoods of held-out responses before and after."""
+
+    high_score: float = 5.0
+
+
 COLUMNS = ("pair_id", "response", "goal", "score", "tokens", "logp_policy", "logp_reference")
 Subset = Literal["none", "best", "own"]
 SUBSETS: tuple[Subset, ...] = ("none", "best", "own")
@@ -85,13 +114,6 @@ def summarise(frame: pd.DataFrame, *, high_score: float = 5.0, per_pair: bool = 
         if per_pair:
             examples += _examples(wide, prompts, subset, high_score)
     return Scores(tuple(results), tuple(examples), tuple(notes))
-
-
-_DIRECTION = {
-    "delta_logp_rejected_high": True,
-    "share_high_rejected_lost_1nat": False,
-    "preference_accuracy": True,
-}
 
 
 def by_pair(frame: pd.DataFrame) -> pd.DataFrame:
@@ -210,16 +232,7 @@ def _slopes(wide: pd.DataFrame, subset: Subset, prompts: pd.Series[str]) -> tupl
 
 
 def _result(subset: str, metric: str, estimate: Estimate) -> Result:
-    return Result(
-        benchmark=BENCHMARK,
-        subset=subset,
-        metric=metric,
-        value=estimate.value,
-        stderr=estimate.stderr,
-        n=estimate.n,
-        higher_is_better=_DIRECTION.get(metric),
-        primary=metric == "delta_logp_rejected_high",
-    )
+    return result(NAME, METRICS, subset, metric, estimate.value, estimate.stderr, estimate.n)
 
 
 def _by_score(wide: pd.DataFrame, subset: Subset, prompts: pd.Series[str]) -> Iterator[Result]:
@@ -241,7 +254,7 @@ def _examples(wide: pd.DataFrame, prompts: pd.Series[str], subset: Subset, high_
     for pair_id, change, score, tokens, policy, reference in zip(wide.index, *columns, strict=True):
         detail = {"score": score, "tokens": int(tokens), "logp_policy": policy, "logp_reference": reference}
         yield Example(
-            benchmark=BENCHMARK,
+            benchmark=NAME,
             subset=subset,
             example_id=str(pair_id),
             prompt="",
@@ -261,3 +274,34 @@ def _empty(metric: str, subset: Subset, high_score: float) -> str:
     kind = "high" if "high" in metric else "low"
     bound = f"{'at or above' if kind == 'high' else 'below'} {high_score:g}"
     return f"{where}, because no {'chosen' if 'chosen' in metric else 'rejected'} response scored {bound}."
+
+
+def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage:
+    """Held-out log-likelihoods under policy and reference, and their changes."""
+    inputs = pieces.policy_and_reference(context, checkpoint)
+    return context.stage(NAME, checkpoint.label, {"high_score": settings.high_score}, inputs)
+
+
+def _score(task: Task) -> None:
+    """Log-likelihoods under policy and reference -> results, examples and the joined `likelihoods.parquet`."""
+    joined = pieces.read_likelihoods(task)
+    whole_pairs(joined)[0].to_parquet(task.out / "likelihoods.parquet", index=False)
+    write_scores(summarise(joined, high_score=task.stage.settings["high_score"]), task.out)
+
+
+def _cost(sizes: Sizes, stage: Stage) -> Work:
+    return Work(disk_bytes=400 * sizes.pairs(stage.inputs["policy"]).number)
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    title="Unlearning",
+    summary="Log-likelihoods of held-out responses before and after training, by their score.",
+    Settings=Settings,
+    metrics=METRICS,
+    stages=stages,
+    functions={NAME: Function(_score, version=4)},
+    cost={NAME: _cost},
+    tables={"likelihoods": "likelihoods.parquet"},
+    place=40,
+)

@@ -277,7 +277,11 @@ def eval_arena_hard(
     from radpo.benchmarks.arena_style import load_answer_folder, style_features
 
     games = load_battles(battles, baseline) if battles else load_judgments(judgments or [], baseline, category)
-    style = None if style_answers is None else style_features(games, load_answer_folder(style_answers))
+    style = (
+        None
+        if style_answers is None
+        else style_features(games.frame, games.baseline, load_answer_folder(style_answers))
+    )
     show(leaderboard(games, only=only, rounds=rounds, style=style), as_json)
 
 

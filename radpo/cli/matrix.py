@@ -87,7 +87,7 @@ def plan(
 
     Times rest on what the store's stages took, where this machine computed some of that kind; else on how fast it
     multiplies matrices. Nothing is computed and no judge is asked. Models and files may be yet to come, where the
-    matrix states their sizes under `stated`.
+    matrix states their sizes under `size_hints`.
     """
     from radpo import api
 

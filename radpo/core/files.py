@@ -118,6 +118,11 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(text)
 
 
+def write_json(path: Path, document: object) -> None:
+    """Write a JSON document into a folder that is renamed into place as a whole."""
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
+
+
 def is_full(error: BaseException, folder: Path) -> bool:
     """Whether work in a folder failed for lack of room.
 

@@ -53,7 +53,7 @@ def plugin_entries(group: str) -> dict[str, EntryPoint]:
         if entry.name not in found:
             found[entry.name] = entry
         elif found[entry.name].value != entry.value:
-            _warn_once(f"{group} {entry.name!r} of {package_of(entry)} is ignored: {package_of(found[entry.name])} "
+            warn_once(f"{group} {entry.name!r} of {package_of(entry)} is ignored: {package_of(found[entry.name])} "
                        "has that name, too")  # fmt: skip
     return found
 
@@ -126,7 +126,7 @@ def load_plugins(group: str, kind: type[T]) -> dict[str, T]:
         except ConfigError as error:
             if is_own(entry):
                 raise
-            _warn_once(f"{error}; everything else works without it")
+            warn_once(f"{error}; everything else works without it")
     return found
 
 
@@ -239,7 +239,7 @@ def _entries_of(distribution: Any, group: str) -> list[EntryPoint]:
     try:
         return [entry for entry in distribution.entry_points if entry.group == group]
     except Exception as error:  # noqa: BLE001 - as above
-        _warn_once(
+        warn_once(
             f"the entry points of {distribution.metadata['Name']} cannot be read: {type(error).__name__}: {error}; "
             "everything else works without them"
         )
@@ -249,7 +249,8 @@ def _entries_of(distribution: Any, group: str) -> list[EntryPoint]:
 _WARNED: set[str] = set()
 
 
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Warn about a package once in a process."""
     if message not in _WARNED:
         _WARNED.add(message)
         warnings.warn(message, PluginWarning, stacklevel=3)

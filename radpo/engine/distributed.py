@@ -6,6 +6,7 @@ torchrun starts them; the first one's progress comes back through its standard o
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from radpo.core.errors import ConfigError, RadpoError
-from radpo.engine.graph import Source, Stage, Task
+from radpo.engine.graph import Function, Source, Stage, Task
 
 SHARDED = {
     "ACCELERATE_USE_FSDP": "true",
@@ -93,10 +94,14 @@ def _failure(said: Path, status: int, processes: int) -> RadpoError:
 
 
 def _described(task: Task) -> dict[str, Any]:
-    stage = task.stage
+    stage, run = task.stage, task.stage.function.run
     return {
         "name": stage.name,
         "function": stage.function_name,
+        "run": [run.__module__, run.__qualname__],
+        "version": stage.function.version,
+        "packages": list(stage.function.packages),
+        "resumable": stage.function.resumable,
         "settings": _plain(stage.settings),
         "hints": _plain(stage.hints),
         "inputs": {name: str(folder) for name, folder in task.inputs.items()},
@@ -121,16 +126,15 @@ def _sources(value: Any) -> Any:
 
 
 def _task(document: Mapping[str, Any], first: bool) -> Task:
-    from radpo.matrix.stages import FUNCTIONS
-
     def progress(done: int, total: int) -> None:
         if first:
             print(_PROGRESS, done, total, flush=True)
 
-    name = document["function"]
-    stage = Stage(
-        document["name"], name, FUNCTIONS[name], _sources(document["settings"]), hints=_sources(document["hints"])
-    )
+    module, name = document["run"]
+    run = getattr(importlib.import_module(module), name)
+    function = Function(run, document["version"], tuple(document["packages"]), document["resumable"])
+    settings, hints = _sources(document["settings"]), _sources(document["hints"])
+    stage = Stage(document["name"], document["function"], function, settings, hints=hints)
     inputs = {key: Path(folder) for key, folder in document["inputs"].items()}
     return Task(stage, inputs, Path(document["out"]), progress)
 

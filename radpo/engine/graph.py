@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from graphlib import TopologicalSorter
@@ -50,6 +51,23 @@ class Task:
     inputs: Mapping[str, Path]
     out: Path
     progress: Progress
+
+
+WORK = "work"
+"""The folder in a stage's own folder that an interrupted try leaves to the next one."""
+
+
+@contextmanager
+def kept_between_tries(task: Task, name: str) -> Iterator[Path]:
+    """Where a resumable stage writes a file of its own: in the folder that an interrupted try leaves to the next one.
+
+    The file is moved up into the stage's own folder once it is whole.
+    """
+    place = task.out / WORK / name
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)  # whole, but not moved up: nothing says that it is still what was written
+    yield place
+    place.replace(task.out / name)
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,10 @@ from filelock import FileLock, Timeout
 
 from radpo.core.errors import RadpoError
 from radpo.core.files import Seal, broken_seal, files_in, is_full, replace_json, seal
-from radpo.engine.graph import Stage, described, key_of
+from radpo.engine.graph import WORK, Stage, described, key_of
 
 RECORD = "stage.json"
 FILES = "files.json"
-WORK = "work"
-"""The part of a resumable stage's folder that an interrupted try leaves to the next."""
 LARGE_BYTES = 2**20
 CLOCK_NS = 20_000_000
 """File systems take a file's times from a clock that stands still for up to about 10 ms."""

@@ -107,22 +107,20 @@ def _measured(run: Run, benchmarks: Iterable[str]) -> dict[str, Any]:
 
 def _with_defaults(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
     """A benchmark's section with the defaults of settings that radpo did not yet have when it was written."""
-    from radpo.benchmarks.sections import Benchmarks
+    from radpo.benchmarks.registry import benchmarks
 
     found = dict(section)
     if isinstance(found.get("judge"), str):
         found["judge"] = {"kind": found["judge"]}
-    for field_name, field in Benchmarks.model_fields.items():
-        if (field.alias or field_name) != name or field.annotation is None:
-            continue
-        model = field.annotation.__args__[0]
-        defaults = model.model_construct().model_dump(mode="json", exclude_none=True, warnings=False)
-        for key, value in defaults.items():
-            given = found.get(key)
-            if isinstance(value, dict) and isinstance(given, dict):
-                found[key] = {**value, **given}
-            elif given is None:
-                found[key] = value
+    if name not in benchmarks():
+        return found
+    defaults = benchmarks()[name].Settings.model_construct().model_dump(mode="json", exclude_none=True, warnings=False)
+    for key, value in defaults.items():
+        given = found.get(key)
+        if isinstance(value, dict) and isinstance(given, dict):
+            found[key] = {**value, **given}
+        elif given is None:
+            found[key] = value
     return found
 
 

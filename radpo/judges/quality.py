@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Result
 from radpo.judges.base import CompareRequest, Comparison, Judge, compare
+
+BIAS_METRICS = tuple(
+    Metric(name, label, higher_is_better=None, examples=None)
+    for name, label in (
+        ("judge_length_correlation", "judge: correlation of preference with length"),
+        ("judge_swap_agreement", "judge: agreement between both orders"),
+        ("judge_first_shown_rate", "judge: share of wins of the answer shown first"),
+    )
+)
+"""What `Bias.results` gives: none of it is better high or low."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,9 @@ class Bias:
             ("judge_first_shown_rate", self.first_shown_rate, self.n_swapped),
         )
         return tuple(
-            Result(benchmark, "all", name, value, None, n, None) for name, value, n in figures if value is not None
+            result(benchmark, BIAS_METRICS, "all", name, value, None, n)
+            for name, value, n in figures
+            if value is not None
         )
 
 

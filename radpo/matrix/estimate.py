@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from radpo.benchmarks.registry import stage_costs
+from radpo.benchmarks.sizes import SizeHints, Sizes
+from radpo.benchmarks.work import Work
 from radpo.engine.graph import Stage
 from radpo.engine.store import Store
+from radpo.matrix import training_stages
 from radpo.matrix.machines import Machine, corrections, seconds
-from radpo.matrix.size_hints import Stated
-from radpo.matrix.work import Estimator, Work
 
 ON_SEVERAL_GPUS = ("train",)
 """The stages that can use more than one GPU (`radpo.engine.distributed`)."""
@@ -71,21 +73,21 @@ class Estimate:
 
 
 def estimate(
-    stages: Sequence[Stage], store: Store, machine: Machine, jobs: int, stated: Stated | None = None
+    stages: Sequence[Stage], store: Store, machine: Machine, jobs: int, hints: SizeHints | None = None
 ) -> Estimate:
     """What stages take, and when they will be done.
 
     Args:
         stages: in order, inputs first.
-        stated: sizes of what is not here.
+        hints: sizes of what is not here.
 
     Raises:
-        RadpoError: a model or data cannot be had, and its size is not stated.
+        RadpoError: a model or data cannot be had, and nothing hints at its size.
     """
-    estimator, learned = Estimator(stated or Stated()), corrections(store, machine)
+    sizes, learned = Sizes(hints or SizeHints()), corrections(store, machine)
     items = []
     for stage in stages:
-        work, in_store = estimator.work(stage), store.has(stage)
+        work, in_store = count_work(sizes, stage), store.has(stage)
         guess = None if work is None else seconds(stage.function_name, work, machine)
         measured = stage.function_name in learned
         if guess is not None and measured:
@@ -103,6 +105,16 @@ def estimate(
         {item.stage.key: item.gpus for item in items},
     )
     return Estimate(tuple(items), machine, jobs, wall)
+
+
+def count_work(sizes: Sizes, stage: Stage) -> Work | None:
+    """What a stage has to do; None where that cannot be said beforehand.
+
+    Raises:
+        RadpoError: the model or the data that it reads cannot be had, and nothing hints at its size.
+    """
+    count = {**training_stages.COSTS, **stage_costs()}.get(stage.function_name)
+    return None if count is None else count(sizes, stage)
 
 
 def gpus_of(stage: Stage, machine: Machine) -> int:

@@ -1,4 +1,4 @@
-"""Expansion: a checked matrix comes in, its cells and the stages that each is made of go out. Nothing is run."""
+"""Expansion of a checked matrix into its cells and the stages that each is made of. Nothing is run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from radpo.benchmarks.builder import Builder, Checkpoint
+from radpo.benchmarks.protocol import Checkpoint, Context
+from radpo.benchmarks.registry import benchmarks, function_codes, stage_functions
 from radpo.core.errors import ConfigError, ModelError
 from radpo.core.suggestions import did_you_mean
-from radpo.engine.graph import ABSENT, Source, Stage, in_order
-from radpo.matrix.benchmarks import BENCHMARKS
+from radpo.engine.graph import ABSENT, Function, Source, Stage, in_order
+from radpo.matrix import training_stages
 from radpo.matrix.checkpoints import checkpoint
 from radpo.matrix.settings import Matrix
-from radpo.matrix.stages import FUNCTIONS
+from radpo.models.chat_template import DATE, USUAL_DATE, template_date
 from radpo.models.loading import model_fingerprint
 
 
@@ -77,21 +78,22 @@ def expand(matrix: Matrix, *, planning: bool = False) -> Plan:
         ConfigError: a variant's method does not exist, or no cell is left.
         ModelError: a model is not to be had.
     """
+    functions = {**training_stages.FUNCTIONS, **stage_functions()}
     for function in matrix.resources:
-        if function not in FUNCTIONS:
-            known = ", ".join(FUNCTIONS)
+        if function not in functions:
+            known = ", ".join(functions)
             raise ConfigError(
-                f"resources.{function}: no such stage; there are {known}{did_you_mean(function, FUNCTIONS)}"
+                f"resources.{function}: no such stage; there are {known}{did_you_mean(function, functions)}"
             )
     labels = _labels(matrix.all_models)
-    models = tuple(_model(name, planning and name in matrix.stated.models) for name in matrix.all_models)
+    models = tuple(_model(name, planning and name in matrix.size_hints.models) for name in matrix.all_models)
     files: dict[str, Source] = {}
     cells = []
     for model in models:
-        builder = Builder(matrix, model, files, labels[model.location], planning)
+        context = _context(matrix, model, functions, files, labels[model.location], planning)
         for seed in matrix.seeds:
             for name in matrix.variants:
-                cell = _cell(builder, checkpoint(builder, name, seed))
+                cell = _cell(matrix, context, context.checkpoint_of(name, seed))
                 if cell is not None:
                     cells.append(cell)
     if not cells:
@@ -109,16 +111,46 @@ def _model(name: str, may_lack: bool) -> Source:
         return Source(name, ABSENT + name)
 
 
-def _cell(builder: Builder, scored: Checkpoint) -> Cell | None:
+def _context(
+    matrix: Matrix,
+    model: Source,
+    functions: Mapping[str, Function],
+    files: dict[str, Source],
+    label: str,
+    planning: bool,
+) -> Context:
+    def checkpoint_of(name: str, seed: int) -> Checkpoint:
+        return checkpoint(context, matrix, name, seed)
+
+    when = template_date() if matrix.date is None else matrix.date
+    context = Context(
+        model=model,
+        scale=matrix.data.scale,
+        heldout=matrix.data.heldout,
+        training=matrix.training,
+        baseline=matrix.baseline,
+        sections=matrix.benchmarks.named(),
+        benchmarks=benchmarks(),
+        checkpoint_of=checkpoint_of,
+        functions=functions,
+        codes=function_codes(),
+        resources={name: asked.model_dump(exclude_none=True) for name, asked in matrix.resources.items()},
+        files=files,
+        label=label,
+        environment={} if when.isoformat() == USUAL_DATE else {DATE: when.isoformat()},
+        planning=planning,
+    )
+    return context
+
+
+def _cell(matrix: Matrix, context: Context, scored: Checkpoint) -> Cell | None:
     """The cell of a checkpoint; None where the matrix leaves it out."""
-    model, stages = builder.model.location, dict[str, Stage]()
+    model, stages = context.model.location, dict[str, Stage]()
     place: dict[str, Any] = {"model": model, "variant": scored.variant, "seed": scored.seed}
-    if not builder.matrix.has_cell(**place):
+    if not matrix.has_cell(**place):
         return None
-    for name, section in builder.matrix.benchmarks.named().items():
-        if section is None or not builder.matrix.has_cell(**place, benchmark=name):
-            continue
-        stage = BENCHMARKS[name](builder, section, scored)
+    for name in context.sections:
+        stage = context.scored(name, scored) if matrix.has_cell(**place, benchmark=name) else None
         if stage is not None:
             stages[name] = stage
     return Cell(model, scored.variant, scored.seed, scored.train, stages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from radpo.core.errors import ConfigError
 from radpo.core.suggestions import did_you_mean
 from radpo.matrix.layers import Layer, depth, merged, read_layers
-from radpo.matrix.settings import Matrix
+from radpo.matrix.settings import Matrix, matrix_type
 from radpo.matrix.unfold import Location, Unfolded, VariantError, unfold
 from radpo.training.settings import TrainingSettings
 from radpo.training.variants import method_training, variant_names
@@ -43,6 +44,10 @@ def load_matrix(path: Path, *, planning: bool = False) -> Matrix:
     raise ConfigError("\n".join(told))
 
 
+RENAMED = {"stated": "size_hints"}
+"""Keys of a matrix file by their old names, which are read with a warning."""
+
+
 def _read(path: Path) -> tuple[yaml.Node | None, Any]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -67,6 +72,7 @@ def _parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
             return None, None
         for key in _keys_given_twice(node):
             raise ConfigError(f"{path}:{key.start_mark.line + 1}: {key.value}: the key is given twice")
+        _rename(path, node)
         return node, loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -74,6 +80,15 @@ def _parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
         raise ConfigError(f"{place}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     finally:
         loader.dispose()
+
+
+def _rename(path: Path, node: yaml.Node) -> None:
+    """Give keys of the file that are called otherwise now their new names."""
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if key.value in RENAMED:
+            place = f"{path}:{key.start_mark.line + 1}"
+            warnings.warn(f"{place}: {key.value} is called {RENAMED[key.value]} now", FutureWarning, stacklevel=2)
+            key.value = RENAMED[key.value]
 
 
 def _keys_given_twice(node: yaml.Node) -> Iterator[yaml.Node]:
@@ -105,7 +120,7 @@ def _problems(document: dict[str, Any], context: dict[str, Any]) -> Iterator[tup
     wrong = list(_wrong_variants(unfolded))
     yield from wrong
     try:
-        matrix = Matrix.model_validate(unfolded.document, context=context)
+        matrix = matrix_type().model_validate(unfolded.document, context=context)
     except ValidationError as error:
         told = [_written(item["loc"] or _first_word(item["msg"]), unfolded) for item in error.errors()]
         problems = [(location, _plain(item, location)) for item, location in zip(error.errors(), told, strict=True)]
@@ -198,7 +213,7 @@ def _allowed(location: Location) -> list[str]:
     """The keys that a section takes, found by walking the models along a key's path."""
     if location and location[-1] == "training":
         return list(TrainingSettings.model_fields)
-    section: Any = Matrix
+    section: Any = matrix_type()
     for part in location:
         fields = {f.alias or name: f for name, f in section.model_fields.items()} if _is_section(section) else {}
         if part in fields:

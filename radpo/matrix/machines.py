@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from radpo.benchmarks.work import Work
 from radpo.core.errors import ConfigError
 from radpo.core.suggestions import did_you_mean
 from radpo.engine.machine import describe_machine
 from radpo.engine.store import Store
-from radpo.matrix.work import Work
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ KNOWN = {
 
 # The share of a matrix product's speed that a whole model reaches, and the seconds before a stage of a kind is at work
 # (imports and loading), from the quickstart on two AVX-512 cores.
-READING, TRAINING, WRITING = 0.7, 0.37, 0.7
+PREFILL, TRAINING, DECODING = 0.7, 0.37, 0.7
 CPU_LAYER_SECONDS = 8e-4
 START_SECONDS = {
     "relabel": 0.5, "reference": 2.0, "train": 6.0, "likelihood": 3.0, "generate": 2.5, "academic": 3.5,
@@ -99,13 +99,13 @@ def seconds(function: str, work: Work, machine: Machine) -> float:
     low = work.precision == "float32"
     rate = machine.float32 if low else max(machine.float32, machine.bfloat16)
     flops = 2.0 * work.parameters
-    passes = flops * work.read_tokens / (READING * rate) + 3 * flops * work.trained_tokens / (TRAINING * rate)
+    passes = flops * work.prefill_tokens / (PREFILL * rate) + 3 * flops * work.trained_tokens / (TRAINING * rate)
     writing = 0.0
-    if work.write_steps:
-        batch = work.written_tokens / work.write_steps
+    if work.decode_steps:
+        batch = work.generated_tokens / work.decode_steps
         weights = work.parameters * (4 if low else 2)
-        step = max(flops * batch / (WRITING * rate), weights / machine.bandwidth)
-        writing = work.write_steps * (step + work.layers * machine.layer_seconds)
+        step = max(flops * batch / (DECODING * rate), weights / machine.bandwidth)
+        writing = work.decode_steps * (step + work.layers * machine.layer_seconds)
     disk = (work.disk_bytes + work.scratch_bytes) / DISK_BYTES_A_SECOND
     return START_SECONDS.get(function, 1.0) + passes + writing + disk
 

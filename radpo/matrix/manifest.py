@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from radpo.benchmarks.registry import benchmarks
+from radpo.core.metrics import metrics_to_json
 from radpo.engine.graph import Source, Stage, in_order
 from radpo.engine.machine import describe_machine
 from radpo.engine.schedule import Done
@@ -55,6 +57,7 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
             for name, settings in matrix.variants.items()
             if any(cell.variant == name for cell in cells)
         },
+        "metrics": metrics_to_json({name: benchmarks()[name].metrics for name in matrix.benchmarks.named()}),
         "notes": _notes(plan, cells, len(seeds), store),
         "stages": [_stage(item, store) for item in done if item.stage.key in keys],
         "wall_seconds": seconds,
@@ -90,7 +93,7 @@ def _notes(plan: Plan, cells: Sequence[Cell], seeds: int, store: Store) -> list[
             notes.update(dict.fromkeys(json.loads((store.open(stage) / "notes.json").read_text(encoding="utf-8"))))
     if seeds == 1:
         notes["One seed was run: differences between variants include the luck of that seed."] = None
-    missing = [name for name, value in plan.matrix.benchmarks.named().items() if value is None]
+    missing = [name for name in benchmarks() if name not in plan.matrix.benchmarks.named()]
     if missing:
         notes[f"Not run, because the matrix does not ask for it: {', '.join(missing)}."] = None
     return list(notes)
@@ -120,7 +123,9 @@ def _git(folder: Path, *words: str) -> str:
 
 def resolved(plan: Plan) -> dict[str, Any]:
     """The matrix with every default written out; files by their names, since where they lay says nothing elsewhere."""
-    document: dict[str, Any] = plan.matrix.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"stated"})
+    document: dict[str, Any] = plan.matrix.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude={"size_hints"}
+    )
     if plan.matrix.published is not None:
         document["published"] = PUBLISHED
     names = {location: Path(location).name for location in plan.files}

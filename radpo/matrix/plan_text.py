@@ -45,7 +45,7 @@ def plan_json(name: str, expected: Estimate, absent: Sequence[str] = ()) -> dict
         "wall_seconds": round(expected.wall_seconds, 3),
         "gpu_hours": None if expected.gpu_hours is None else round(expected.gpu_hours, 3),
         "too_large_for_its_gpus": [item.stage.name for item in _too_large(expected)],
-        "stated": list(absent),
+        "size_hints": list(absent),
         "not_estimated": [item.stage.name for item in expected.stages if item.work is None],
     }
 

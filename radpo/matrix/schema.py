@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from radpo.matrix.settings import Matrix
+from radpo.matrix.settings import matrix_type
 from radpo.training.settings import TrainingSettings
 
 
 def matrix_schema() -> dict[str, Any]:
     """What a matrix file may hold as written: with `extends`, and with lists of values where variants are swept."""
-    schema = Matrix.model_json_schema(by_alias=True)
+    schema = matrix_type().model_json_schema(by_alias=True)
     training = TrainingSettings.model_json_schema()
     schema["$defs"] |= training.pop("$defs", {})
     swept = {key: _one_or_several(value) for key, value in training["properties"].items()}

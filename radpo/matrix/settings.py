@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import datetime
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
-from radpo.benchmarks.section import DataFile, MatrixPath, Section
-from radpo.benchmarks.sections import Benchmarks
+from radpo.benchmarks.registry import benchmarks
+from radpo.benchmarks.settings import DataFile, MatrixPath, Section
+from radpo.benchmarks.sizes import SizeHints
 from radpo.core.published import read_published
 from radpo.core.suggestions import did_you_mean
 from radpo.engine.executors import ExecutorChoice
-from radpo.matrix.size_hints import Stated
 from radpo.training.settings import TrainingSettings
 from radpo.training.variants import method_training
 
@@ -35,6 +36,31 @@ class Data(Section):
         if not scale[0] < scale[1]:
             raise ValueError("the scale's lowest score must be below its highest")
         return scale
+
+
+class Benchmarks(Section):
+    """What every variant is scored on; a benchmark that is not named is not run."""
+
+    names: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Benchmarks:
+        named = self.named()
+        for name, section in named.items():
+            check = benchmarks()[name].check
+            problem = None if check is None else check(section, named)
+            if problem is not None:
+                raise ValueError(problem)
+        return self
+
+    def named(self) -> dict[str, Section]:
+        """The sections that the matrix has, by benchmark, in the order in which benchmarks are listed."""
+        found = {name: getattr(self, _field(name)) for name in self.names}
+        return {name: section for name, section in found.items() if section is not None}
+
+
+def _field(benchmark: str) -> str:
+    return benchmark.replace("-", "_")
 
 
 class VariantSettings(Section):
@@ -118,7 +144,9 @@ class Matrix(Section):
     date: datetime.date | None = Field(
         None, description="The date that chat templates print which print one; 2024-07-26 unless given, on any day."
     )
-    stated: Stated = Field(Stated(), description="Sizes for `radpo plan` of models and files that are not here yet.")
+    size_hints: SizeHints = Field(
+        SizeHints(), description="Sizes for `radpo plan` of models and files that are not here yet."
+    )
 
     @property
     def all_models(self) -> tuple[str, ...]:
@@ -160,7 +188,7 @@ class Matrix(Section):
                 raise ValueError(f"variants.{name}.training.{where}: {first['msg']}") from error
         if self.published is not None and self.published.is_file():
             try:
-                read_published(self.published, self.variants, self.benchmarks.named())
+                read_published(self.published, self.variants, benchmarks())
             except (ValueError, OSError) as error:
                 raise ValueError(f"published: {error}") from error
         for key in ("include", "exclude"):
@@ -170,9 +198,8 @@ class Matrix(Section):
 
     def _there_are(self, key: str, cells: Cells) -> None:
         """A rule that fits nothing is a slip of the pen."""
-        named = self.benchmarks.named()
-        benchmarks = [name for name, section in named.items() if section is not None]
-        there = {"model": self.all_models, "variant": tuple(self.variants), "benchmark": tuple(benchmarks)}
+        named = tuple(self.benchmarks.named())
+        there = {"model": self.all_models, "variant": tuple(self.variants), "benchmark": named}
         for part, names in there.items():
             for pattern in _several(getattr(cells, part)):
                 if not any(fnmatchcase(name, pattern) for name in names):
@@ -195,6 +222,19 @@ class Matrix(Section):
         variant = self.variants[name]
         method = method_training(variant.method or name)
         return TrainingSettings.model_validate({**self.training.model_dump(), **method, **variant.training})
+
+
+@cache
+def matrix_type() -> type[Matrix]:
+    """The matrix with a section for every benchmark that is installed."""
+    there = benchmarks()
+    fields: dict[str, Any] = {
+        _field(name): (one.Settings | None, Field(None, alias=name, description=one.summary))
+        for name, one in there.items()
+    }
+    sections = create_model("Benchmarks", __base__=Benchmarks, __doc__=Benchmarks.__doc__, **fields)
+    sections.names = tuple(there)
+    return create_model("Matrix", __base__=Matrix, __doc__=Matrix.__doc__, benchmarks=(sections, ...))
 
 
 def _several(value: Any) -> tuple[Any, ...]:

@@ -1,11 +1,13 @@
-"""The run directory's tables: cells and a store come in, results, examples, likelihoods, training go out."""
+"""The run directory's tables, put together from the stages' folders."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radpo.benchmarks.registry import benchmarks
 from radpo.engine.store import Store
 from radpo.matrix.expand import Cell
 
@@ -21,33 +23,31 @@ def gather(cells: Sequence[Cell], store: Store) -> dict[str, pd.DataFrame]:
 
     results: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
-    likelihoods: list[pd.DataFrame] = []
-    training: list[pd.DataFrame] = []
-    trajectories: list[pd.DataFrame] = []
+    others: dict[str, list[pd.DataFrame]] = {}
+
+    def add(table: str, cell: Cell, path: Path) -> None:
+        frame = pd.read_parquet(path).assign(variant=cell.variant, seed=cell.seed)
+        others.setdefault(f"{table}.parquet", []).append(frame)
+
     for cell in cells:
         place = {"variant": cell.variant, "model": cell.model, "seed": cell.seed}
-        for stage in cell.benchmarks.values():
+        for name, stage in cell.benchmarks.items():
             folder = store.open(stage)
             results += _placed(pd.read_parquet(folder / "results.parquet"), place)
             examples += _placed(pd.read_parquet(folder / "examples.parquet"), place)
-        if "unlearning" in cell.benchmarks:
-            frame = pd.read_parquet(store.open(cell.benchmarks["unlearning"]) / "likelihoods.parquet")
-            likelihoods.append(frame.assign(variant=cell.variant, seed=cell.seed))
+            for table, file in benchmarks()[name].tables.items():
+                add(table, cell, folder / file)
         if cell.train is not None:
             folder = store.open(cell.train)
-            training.append(pd.read_parquet(folder / "training.parquet").assign(variant=cell.variant, seed=cell.seed))
+            add("training", cell, folder / "training.parquet")
             if (folder / "trajectory.parquet").exists():
-                tracked = pd.read_parquet(folder / "trajectory.parquet")
-                trajectories.append(tracked.assign(variant=cell.variant, seed=cell.seed))
+                add("trajectory", cell, folder / "trajectory.parquet")
             results += _heldout_results(json.loads((folder / "heldout.json").read_text(encoding="utf-8")), place)
-    tables = {"results.parquet": results_frame(results), "examples.parquet": examples_frame(examples)}
-    if likelihoods:
-        tables["likelihoods.parquet"] = pd.concat(likelihoods, ignore_index=True)
-    if training:
-        tables["training.parquet"] = pd.concat(training, ignore_index=True)
-    if trajectories:
-        tables["trajectory.parquet"] = pd.concat(trajectories, ignore_index=True)
-    return tables
+    return {
+        "results.parquet": results_frame(results),
+        "examples.parquet": examples_frame(examples),
+        **{name: pd.concat(frames, ignore_index=True) for name, frames in others.items()},
+    }
 
 
 def _placed(frame: pd.DataFrame, place: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from radpo.core.metrics import Metric, result
 from radpo.core.results import Result
 
 if TYPE_CHECKING:
@@ -12,23 +13,11 @@ if TYPE_CHECKING:
 
 
 def results_of(
-    benchmark: str, found: Mapping[tuple[str, str], Estimate], higher_is_better: Mapping[str, bool]
+    benchmark: str, metrics: Iterable[Metric], found: Mapping[tuple[str, str], Estimate]
 ) -> tuple[Result, ...]:
-    """A result for every estimate, none of them primary.
-
-    Args:
-        found: by subset and metric.
-        higher_is_better: by metric; neither direction is better where it is not named.
-    """
+    """A result for every estimate, given by subset and metric."""
+    described = tuple(metrics)
     return tuple(
-        Result(
-            benchmark=benchmark,
-            subset=subset,
-            metric=metric,
-            value=estimate.value,
-            stderr=estimate.stderr,
-            n=estimate.n,
-            higher_is_better=higher_is_better.get(metric),
-        )
+        result(benchmark, described, subset, metric, estimate.value, estimate.stderr, estimate.n)
         for (subset, metric), estimate in found.items()
     )

@@ -1,6 +1,7 @@
-"""How large models and data are: what stages name comes in, its size goes out, counted if it is here, else as stated.
+"""How large models and data are: counted where they are here, else as the matrix file says (`size_hints`).
 
-What is stated is made of a word that every tokenizer takes for one token, so that it is counted like everything else.
+A hinted text is made of a word that every tokenizer takes for one token, so that it is counted like a real one. A model
+or file that is here is counted, whatever the hints say of it. No hint is part of a key.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+from pydantic import AfterValidator, Field, ValidationInfo
+
+from radpo.benchmarks.settings import Section
 from radpo.core.errors import ConfigError
 from radpo.engine.graph import Source, Stage
-from radpo.matrix.size_hints import Stated
 
 if TYPE_CHECKING:
     from radpo.preferences.questions import Question
@@ -23,6 +26,62 @@ WORD = " the"
 """One token of any tokenizer, and four bytes."""
 OVERHEAD = 32
 """Tokens that a chat template adds to a one-message conversation."""
+
+
+Tokens = Annotated[float, Field(ge=0)]
+
+
+class ModelSize(Section):
+    """A model's size."""
+
+    parameters: float = Field(gt=0, description="Those that compute: without an input embedding that is not tied.")
+    layers: int = Field(ge=1)
+
+
+class PairsSize(Section):
+    """A file of scored pairs: its rows, and the mean tokens of their parts."""
+
+    rows: int = Field(ge=1)
+    prompt: Tokens
+    chosen: Tokens
+    rejected: Tokens
+
+
+class QuestionsSize(Section):
+    """A file of questions: its rows, their turns, the mean tokens of a turn, and of an answer to one."""
+
+    rows: int = Field(ge=1)
+    turns: int = Field(1, ge=1)
+    prompt: Tokens
+    answer: Tokens | None = Field(
+        None, description="Tokens of an answer, also where the file is here; the longest that is allowed, if not given."
+    )
+
+
+class TaskSize(Section):
+    """One of lm-eval's own tasks: its documents, the tokens read for one (all choices and shots), and those written."""
+
+    rows: int = Field(ge=1)
+    read: Tokens
+    written: Tokens = 0
+
+
+_Size = TypeVar("_Size", PairsSize, QuestionsSize)
+
+
+def _by_place(sizes: dict[str, _Size], info: ValidationInfo) -> dict[str, _Size]:
+    """Paths begin at the matrix file's own folder, as they do where the files are named."""
+    folder: Path = (info.context or {}).get("folder", Path())
+    return {str(folder / Path(path).expanduser()): size for path, size in sizes.items()}
+
+
+class SizeHints(Section):
+    """Sizes by model, by file and by task, under the names that the matrix uses, of what is not here yet."""
+
+    models: dict[str, ModelSize] = Field(default_factory=dict)
+    pairs: Annotated[dict[str, PairsSize], AfterValidator(_by_place)] = Field(default_factory=dict)
+    questions: Annotated[dict[str, QuestionsSize], AfterValidator(_by_place)] = Field(default_factory=dict)
+    tasks: dict[str, TaskSize] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +116,7 @@ class Pairs:
 class Sizes:
     """Reads sizes, and keeps what it has read: stages share data and models."""
 
-    stated: Stated = field(default_factory=Stated)
+    hints: SizeHints = field(default_factory=SizeHints)
     models: dict[str, Model] = field(default_factory=dict)
     rows: dict[tuple[str, int | None], Any] = field(default_factory=dict)
 
@@ -65,7 +124,7 @@ class Sizes:
         """The model that a stage computes with, itself or in what it trained."""
         source = _model_source(stage)
         if source.location not in self.models:
-            self.models[source.location] = self._stated_model(source) if source.absent else _read(source.location)
+            self.models[source.location] = self._hinted_model(source) if source.absent else _read(source.location)
         return self.models[source.location]
 
     def pairs(self, stage: Stage) -> Pairs:
@@ -74,7 +133,7 @@ class Sizes:
         source: Source = settings["pairs"]
         place = (source.location, settings["limit"])
         if place not in self.rows:
-            read = self._stated_pairs if source.absent else _read_pairs
+            read = self._hinted_pairs if source.absent else _read_pairs
             self.rows[place] = read(source, settings)
         number, rows = self.rows[place]
         prompts = ["\n".join(message["content"] for message in row["prompt"]) for row in rows]
@@ -93,26 +152,26 @@ class Sizes:
         source: Source = settings["questions"]
         if not source.absent:
             return load_benchmark_questions(Path(source.location))[: settings["limit"]]
-        if source.location not in self.stated.questions:
-            raise _not_stated(source, "questions")
-        said = self.stated.questions[source.location]
+        if source.location not in self.hints.questions:
+            raise _no_hint(source, "questions")
+        said = self.hints.questions[source.location]
         turns = (_words(said.prompt),) * said.turns
         return [Question(f"{n}", "", turns, ((),) * said.turns) for n in range(said.rows)][: settings["limit"]]
 
     def longest(self, settings: Mapping[str, Any]) -> float:
-        """Tokens of an answer to one turn: as stated, else the most that are allowed."""
+        """Tokens of an answer to one turn: as hinted, else the most that are allowed."""
         allowed = float(settings["sampling"]["max_new_tokens"])
-        said = self.stated.questions.get(settings["questions"].location)
+        said = self.hints.questions.get(settings["questions"].location)
         return allowed if said is None or said.answer is None else min(allowed, said.answer)
 
-    def _stated_model(self, source: Source) -> Model:
-        said = self.stated.models[source.location]
+    def _hinted_model(self, source: Source) -> Model:
+        said = self.hints.models[source.location]
         return Model(int(said.parameters), said.layers, lambda texts: [len(t.encode()) // 4 for t in texts], OVERHEAD)
 
-    def _stated_pairs(self, source: Source, settings: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
-        if source.location not in self.stated.pairs:
-            raise _not_stated(source, "pairs")
-        said, limit = self.stated.pairs[source.location], settings["limit"]
+    def _hinted_pairs(self, source: Source, settings: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
+        if source.location not in self.hints.pairs:
+            raise _no_hint(source, "pairs")
+        said, limit = self.hints.pairs[source.location], settings["limit"]
         prompt = [{"content": _words(said.prompt)}]
         row = {"prompt": prompt, "chosen": _words(said.chosen), "rejected": _words(said.rejected)}
         return min(said.rows, limit or said.rows), [row]
@@ -122,8 +181,8 @@ def _words(tokens: float) -> str:
     return WORD * round(tokens)
 
 
-def _not_stated(source: Source, key: str) -> ConfigError:
-    return ConfigError(f"{source.location}: is not here; make it, or state its size under stated.{key}")
+def _no_hint(source: Source, key: str) -> ConfigError:
+    return ConfigError(f"{source.location}: is not here; make it, or give its size under size_hints.{key}")
 
 
 def _read_pairs(source: Source, settings: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:

@@ -1,4 +1,7 @@
-"""The stages up to a checkpoint: scored pairs -> training pairs -> reference log-likelihoods -> policy."""
+"""The stages up to a checkpoint: scored pairs -> training pairs -> reference log-likelihoods -> policy.
+
+Raise a function's version when a change to it, or to what it calls, changes what it writes.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,13 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from radpo.benchmarks.pieces import NUMERICS, path_of, policy_folder
+from radpo.benchmarks.protocol import Cost
+from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.work import GOAL_TOKENS, Work, of_model
+from radpo.core.files import write_json
 from radpo.engine.distributed import run_on_several
-from radpo.engine.graph import Function, Task
-from radpo.matrix.stages.common import NUMERICS, path_of, policy_folder, write_json
+from radpo.engine.graph import Function, Stage, Task
 from radpo.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -151,9 +158,62 @@ def _train_here(task: Task) -> None:
     )
 
 
-TRAINING = {
+def _relabel_cost(sizes: Sizes, stage: Stage) -> Work:
+    return Work(disk_bytes=4 * sizes.pairs(stage).sequences(2**30) * _copies(stage))
+
+
+def _reference_cost(sizes: Sizes, stage: Stage) -> Work:
+    tokens = _training_tokens(sizes, stage.inputs["pairs"], stage.settings["max_length"])
+    relabel = stage.inputs["pairs"]
+    pairs = sizes.pairs(relabel).number * _copies(relabel)
+    return of_model(sizes, stage, prefill_tokens=tokens, disk_bytes=32 * pairs)
+
+
+def _implicit_cost(sizes: Sizes, stage: Stage) -> Work:
+    """Every scored pair is read by the policy and by the reference."""
+    pairs = sizes.pairs(stage)
+    tokens = 2 * pairs.sequences(stage.settings["max_length"])
+    return of_model(sizes, stage, prefill_tokens=tokens, disk_bytes=4 * pairs.sequences(2**30))
+
+
+def _train_cost(sizes: Sizes, stage: Stage) -> Work:
+    settings = stage.settings["training"]
+    length = settings["max_length"]
+    trained = settings["epochs"] * _training_tokens(sizes, stage.inputs["pairs"], length)
+    heldout = _training_tokens(sizes, stage.inputs["heldout_pairs"], length)
+    again = trained if settings.get("gradient_checkpointing") else 0.0  # activations are computed a second time
+    parameters = sizes.model(stage).parameters
+    return of_model(
+        sizes,
+        stage,
+        trained_tokens=trained,
+        prefill_tokens=heldout + again,
+        precision=settings["precision"],
+        disk_bytes=4 * parameters,
+        scratch_bytes=2 * 12 * parameters,  # two resumable checkpoints of weights and Adam's two moments
+        memory_bytes=16 * parameters if settings.get("lora") is None else 4 * parameters,  # and gradients
+    )
+
+
+def _copies(relabel: Stage) -> int:
+    """Training pairs that a scored pair becomes; at most, where a method makes them by code of its own."""
+    return 1 if relabel.settings.get("kind") in ("plain", "half-ra") else 2
+
+
+def _training_tokens(sizes: Sizes, relabel: Stage, max_length: int) -> float:
+    goal = 0 if relabel.settings.get("kind") == "plain" else GOAL_TOKENS
+    return _copies(relabel) * sizes.pairs(relabel).sequences(max_length, goal)
+
+
+FUNCTIONS: Mapping[str, Function] = {
     "relabel": Function(_relabel, version=3),
     "reference": Function(_reference, version=4, packages=NUMERICS),
     "implicit": Function(_implicit, version=3, packages=NUMERICS),
     "train": Function(_train, version=5, packages=(*NUMERICS, "trl", "accelerate"), resumable=True),
+}
+COSTS: Mapping[str, Cost] = {
+    "relabel": _relabel_cost,
+    "reference": _reference_cost,
+    "implicit": _implicit_cost,
+    "train": _train_cost,
 }

@@ -1,0 +1,130 @@
+"""How much there is to do in a stage: tokens, judge calls, bytes. No model is loaded to count it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from radpo.benchmarks.sizes import Sizes
+from radpo.engine.graph import Stage
+
+PROGRAMS = ("verifier", "reward-model")
+"""Judges that run here and cost nothing."""
+JUDGE_TOKENS = 200
+"""Tokens that a judge is taken to answer with: 177 in released judgments of MT-Bench by GPT-4."""
+GOAL_TOKENS = 42
+"""Of the goal's text, in any tokenizer about as many."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one stage has to do. Token counts are of the model whose `parameters` and `layers` are given.
+
+    Args:
+        prefill_tokens: tokens that go through the model once, forward.
+        trained_tokens: tokens that go forward and backward.
+        generated_tokens: tokens that are generated; in `decode_steps` steps, each for a batch.
+        judge_calls: requests to a judge; `judge_prompt_tokens` and `judge_generated_tokens` are theirs in all.
+        judge_dollars: what they cost, None where no price is known.
+        disk_bytes: what the stage leaves in the store.
+        scratch_bytes: what it writes besides while it runs.
+        memory_bytes: what weights, gradients and optimiser take in memory at least, where a model is trained.
+        precision: of the arithmetic, `auto` being bfloat16 where the machine has it.
+    """
+
+    parameters: int = 0
+    layers: int = 0
+    prefill_tokens: float = 0
+    trained_tokens: float = 0
+    generated_tokens: float = 0
+    decode_steps: float = 0
+    judge_calls: int = 0
+    judge_prompt_tokens: float = 0
+    judge_generated_tokens: float = 0
+    judge_dollars: float | None = 0.0
+    disk_bytes: float = 0
+    scratch_bytes: float = 0
+    memory_bytes: float = 0
+    precision: str = "auto"
+
+    @property
+    def tokens(self) -> float:
+        """All tokens that go through the model."""
+        return self.prefill_tokens + self.trained_tokens + self.generated_tokens
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations: 2N a token forward, 6N forward and backward, for N parameters.
+
+        Source: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, without the term for attention, which is small
+        where the context is shorter than the model is wide times its layers.
+        """
+        return self.parameters * (2 * (self.prefill_tokens + self.generated_tokens) + 6 * self.trained_tokens)
+
+
+def of_model(sizes: Sizes, stage: Stage, **work: Any) -> Work:
+    """Work of the stage's own model, at the stage's own precision unless another is given."""
+    model = sizes.model(stage)
+    precision = work.pop("precision", stage.settings.get("precision", "auto"))
+    return Work(parameters=model.parameters, layers=model.layers, precision=precision, **work)
+
+
+def figures_only(sizes: Sizes, stage: Stage) -> Work:
+    """Of a stage that works out figures from what other stages measured."""
+    return Work(disk_bytes=2e4)
+
+
+def judged(
+    sizes: Sizes,
+    stage: Stage,
+    *,
+    answers: str = "answers",
+    pairwise: bool,
+    swapped: int = 0,
+    judge_tokens: float = JUDGE_TOKENS,
+) -> Work:
+    """A judge's work on every turn of every question's answers.
+
+    Programs judge every answer by itself; another judge sees each pair of answers that is compared at once.
+
+    Args:
+        pairwise: whether two answers are compared, the other one being the input `baseline_answers` or a file's.
+        swapped: comparisons that are asked again in the other order.
+        judge_tokens: what the judge answers with.
+    """
+    settings, questions = stage.settings, sizes.questions(stage.settings)
+    kind = settings.get("judge", "verifier")
+    judged_answers = [stage.inputs[name] for name in (answers, "baseline_answers") if name in stage.inputs]
+    turns = sum(len(question.turns) for question in questions)
+    compared = pairwise and kind not in PROGRAMS
+    calls = turns + min(turns, swapped) if compared else turns * len(judged_answers)
+    longest = sizes.longest(judged_answers[0].settings)
+    asked = sum(sizes.model(judged_answers[0]).count([turn for question in questions for turn in question.turns]))
+    prompts = asked * calls / max(1, turns) + calls * longest * (2 if compared else 1)
+    return _judge_work(stage, calls, prompts, float(calls * judge_tokens), 2000 + 5 * longest)
+
+
+def judged_samples(sizes: Sizes, stage: Stage, samples: int, longest: int) -> Work:
+    """A judge's work on every sample, each graded by itself."""
+    return _judge_work(stage, samples, float(samples * longest), float(samples * JUDGE_TOKENS), 1000 + 5 * longest)
+
+
+def _judge_work(stage: Stage, calls: int, prompts: float, generated: float, bytes_each: float) -> Work:
+    return Work(
+        judge_calls=calls,
+        judge_prompt_tokens=prompts,
+        judge_generated_tokens=generated,
+        judge_dollars=dollars(stage, prompts, generated),
+        disk_bytes=calls * bytes_each,
+    )
+
+
+def dollars(stage: Stage, prompts: float, generated: float) -> float | None:
+    """By the judge's prices, `price_in` and `price_out`, in dollars for a million tokens; a program costs nothing."""
+    if stage.settings.get("judge", "verifier") in PROGRAMS:
+        return 0.0
+    said = {**stage.settings.get("judge_settings", {}), **stage.hints.get("judge_settings", {})}
+    prices = said.get("price_in"), said.get("price_out")
+    if prices[0] is None or prices[1] is None:
+        return None
+    return float(prompts * prices[0] + generated * prices[1]) / 1e6
