@@ -38,7 +38,7 @@ ARCHITECTURES: dict[str, Any] = {
         router_aux_loss_coef=0.0,  # else TRL adds a loss for balance among experts
     ),
     "phi3": transformers.Phi3Config(**GROUPED, **ATTENTION, resid_pdrop=0.2, embd_pdrop=0.2),
-    "granite": transformers.GraniteConfig(**GROUPED, **ATTENTION),
+    "granite": transformers.GraniteConfig(**GROUPED, **ATTENTION, logits_scaling=8.0),
     "starcoder2": transformers.Starcoder2Config(**GROUPED, **ATTENTION, residual_dropout=0.2, embedding_dropout=0.2),
     "smollm3": transformers.SmolLM3Config(**GROUPED, **ATTENTION),
     "gpt2": transformers.GPT2Config(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from trl import DPOConfig, DPOTrainer
 from trl.kernels import ChunkedLogProbFunction
 
-from radpo.core.errors import DataError, RadpoError
+from radpo.core.errors import DataError, ModelError, RadpoError
 from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import TokenLogProbs
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
@@ -357,11 +357,15 @@ def test_the_processors_head_is_trls(
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2", "mistral", "gpt2", "bloom"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "mistral", "gpt2", "bloom", "granite", "cohere"])
 def test_log_likelihoods_of_many_responses_are_those_of_one_sequence_at_a_time(name: str) -> None:
     torch.manual_seed(1)
-    bloom = transformers.BloomConfig(vocab_size=258, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.4)
-    model = transformers.AutoModelForCausalLM.from_config(ARCHITECTURES.get(name, bloom)).eval()
+    others = {
+        "bloom": transformers.BloomConfig(vocab_size=258, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.4),
+        "granite": transformers.GraniteConfig(**GROUPED, logits_scaling=8.0, attention_multiplier=0.3),
+        "cohere": transformers.CohereConfig(**GROUPED, logit_scale=0.25),
+    }
+    model = transformers.AutoModelForCausalLM.from_config((ARCHITECTURES | others)[name]).eval()
     draw = torch.Generator().manual_seed(2)
 
     def ids(length: int) -> tuple[int, ...]:
@@ -472,3 +476,11 @@ def test_the_mask_of_rows_end_to_end_is_enough(monkeypatch: pytest.MonkeyPatch) 
         _, inputs = reading(rows, model.config, model.dtype)
         again = model(**{**inputs, "attention_mask": inputs["attention_mask"].clone()}).logits[0]
     torch.testing.assert_close(again, masked, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_of_an_unknown_kind_is_refused_instead_of_measured_wrongly() -> None:
+    model = transformers.AutoModelForCausalLM.from_config(ARCHITECTURES["llama"]).eval()
+    head = model.lm_head.forward
+    model.lm_head.forward = lambda hidden: 3 * head(hidden)
+    with pytest.raises(ModelError, match="shapes its logits in a way that is not known here"):
+        log_likelihoods(model, [TokenizedResponse((3, 4), (5, 6))])

@@ -209,7 +209,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "relabel": Function(_relabel, version=3),
     "reference": Function(_reference, version=4, packages=NUMERICS),
     "implicit": Function(_implicit, version=3, packages=NUMERICS),
-    "train": Function(_train, version=5, packages=(*NUMERICS, "trl", "accelerate"), resumable=True),
+    "train": Function(_train, version=6, packages=(*NUMERICS, "trl", "accelerate"), resumable=True),
 }
 COSTS: Mapping[str, Cost] = {
     "relabel": _relabel_cost,

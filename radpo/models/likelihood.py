@@ -15,7 +15,7 @@ from radpo.core.progress import Progress, no_progress
 from radpo.models.chat_template import render_tokens
 from radpo.models.context import context_of
 from radpo.models.kernels.branch_attention import reading
-from radpo.models.kernels.head import target_log_probs
+from radpo.models.kernels.head import check_head, target_log_probs
 from radpo.models.shared_prefix import IGNORED, shared_rows, why_not
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def log_likelihoods(
 
     Raises:
         DataError: a prompt has no token.
-        ModelError: a sequence is longer than a table of learned positions.
+        ModelError: a sequence is longer than a table of learned positions, or the model's head is of an unknown kind.
     """
     import torch
 
@@ -137,8 +137,9 @@ _TRIED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 def _shares(model: PreTrainedModel) -> bool:
-    """Whether a model can read several responses in one row; tried out once for every model."""
+    """Whether a model can read several responses in one row; tried out once for every model, as its head is."""
     if model not in _TRIED:
+        check_head(model)
         _TRIED[model] = why_not(model) is None
     return _TRIED[model]
 

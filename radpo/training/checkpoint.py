@@ -105,9 +105,33 @@ def save_policy(trainer: Any, beside: Companions, folder: Path, adapter: Path) -
     model = accelerator.unwrap_model(trainer.model)
     if hasattr(model, "merge_and_unload"):
         model.save_pretrained(adapter, state_dict=state)
+        untie_adapted(model)
         model, state = model.merge_and_unload(), None
     model.save_pretrained(folder, state_dict=state)
     beside.save(folder)
+
+
+def untie_adapted(model: Any) -> None:
+    """Part the output head from the input embeddings where an adapter changes the latter, which alone it is for.
+
+    With tied weights, merging the adapter would change the head along with them, and the merged model would not be the
+    one that was trained. The configuration then says that they are not tied.
+
+    Args:
+        model: a model with adapters (peft's).
+    """
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base = model.get_base_model()
+    embeddings, head = base.get_input_embeddings(), base.get_output_embeddings()
+    if not isinstance(embeddings, BaseTunerLayer) or head is None:
+        return
+    if head.weight.data_ptr() != embeddings.get_base_layer().weight.data_ptr():
+        return
+    head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    for config in (base.config, base.config.get_text_config()):
+        config.tie_word_embeddings = False
 
 
 def mark_complete(folder: Path) -> None:

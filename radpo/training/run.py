@@ -28,7 +28,13 @@ from radpo.preferences.goals import (
     goal_aware_template,
     goal_wording,
 )
-from radpo.training.checkpoint import check_saving, companions, last_complete, mark_complete, save_policy
+from radpo.training.checkpoint import (
+    check_saving,
+    companions,
+    last_complete,
+    mark_complete,
+    save_policy,
+)
 from radpo.training.dataset import training_dataset
 from radpo.training.settings import TrainingSettings, loss_arguments
 
@@ -103,7 +109,8 @@ def train(
         report_to: where transformers reports training besides (tensorboard, wandb, mlflow).
 
     Raises:
-        ConfigError: the processes do not divide the batch, or a package that the settings need is not installed.
+        ConfigError: the processes do not divide the batch, a package that the settings need is not installed, or
+            adapters are for modules that the model does not have, or for its head.
         DataError: no pair is left to train on, or prompts leave no room for a response.
         ModelError: the policy could not be saved, or is random in training; found out before the first step.
         RadpoError: the loss is no longer a number.
@@ -140,16 +147,19 @@ def train(
     if not is_deepspeed_zero3_enabled():  # there, a process holds a part of every weight
         check_deterministic(model)
     beside = companions(model, tokenizer, chat_template or template, model_folder)
-    trainer = SharedPrefixDPOTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=train_set,
-        eval_dataset=eval_set,
-        processing_class=tokenizer,
-        callbacks=callbacks,
-        peft_config=_adapters(settings),
-        pair_loss=pair_loss,
-    )
+    try:
+        trainer = SharedPrefixDPOTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=train_set,
+            eval_dataset=eval_set,
+            processing_class=tokenizer,
+            callbacks=callbacks,
+            peft_config=_adapters(settings),
+            pair_loss=pair_loss,
+        )
+    except ValueError as error:  # as TRL and peft refuse settings: targets that the model does not have, or its head
+        raise ConfigError(f"training: {' '.join(str(error).split())[:400]}") from error
     if tracked is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         raise ConfigError("track: the model is in parts on several processes (FSDP, DeepSpeed); leave track out")
     trainer.remove_callback(PrinterCallback)  # it writes to standard output, which is for results

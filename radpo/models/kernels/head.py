@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from radpo.core.errors import ModelError
+
 TILE_NUMBERS = 1 << 22
 """Numbers in a tile of logits: 16 MiB in float32, which stays in cache and below what malloc asks the system for."""
 
@@ -183,19 +185,48 @@ def target_log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) ->
         hidden: (positions, size), the last layer's output where a token is predicted.
         targets: (positions,), the tokens predicted.
 
-    Raises:
-        NotImplementedError: the model's family shapes its logits in a way not known here.
     """
     head, config = model.get_output_embeddings(), model.config.get_text_config()
-    if any(getattr(config, name, None) not in (None, 1.0) for name in ("logits_scaling", "lm_head_multiplier")):
-        raise NotImplementedError(f"logits of {config.model_type}")
-    scale, softcap = getattr(config, "logit_scale", None), getattr(config, "final_logit_softcapping", None)
+    softcap = getattr(config, "final_logit_softcapping", None)
     function = TokenLogProbs if hidden.device.type == "cpu" else _triton_log_probs()
     found = function.apply(
-        hidden, head.weight, head.bias, targets, 1.0, 1 << 15, softcap, 1.0 if scale is None else scale, ("log_probs",)
+        hidden, head.weight, head.bias, targets, 1.0, 1 << 15, softcap, _logit_scale(config), ("log_probs",)
     )
     log_probs: torch.Tensor = found[0]
     return log_probs
+
+
+def _logit_scale(config: Any) -> float:
+    """What a family multiplies its logits by, under the names that TRL's head knows, too."""
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):  # Cohere; Muse Glimmer; Falcon-H1
+        scale = getattr(config, name, None)
+        if scale is not None:
+            return float(scale)
+    scaling = getattr(config, "logits_scaling", None)
+    if scaling is None:
+        return 1.0
+    return float(scaling) if config.model_type == "hyperclovax" else 1 / float(scaling)  # Granite, MiniCPM3 divide
+
+
+def check_head(model: Any) -> None:
+    """Try out, on twelve tokens, that `target_log_probs` has the model's own log-probabilities.
+
+    Raises:
+        ModelError: the model's family shapes its logits in a way not known here.
+    """
+    device = next(model.parameters()).device
+    ids = (torch.arange(12, device=device) % min(model.config.get_text_config().vocab_size, 97))[None]
+    with torch.no_grad():
+        own = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0, :-1]
+        found, expected = target_log_probs(model, hidden, ids[0, 1:]), own.gather(-1, ids[0, 1:, None])[:, 0]
+    rounding = 1e-3 if model.dtype is torch.float32 else 0.1
+    apart = float((found - expected).abs().max())
+    if apart > rounding * max(1.0, float(expected.abs().max())):
+        raise ModelError(
+            f"{type(model).__name__} shapes its logits in a way that is not known here (log-probabilities are off by "
+            f"{apart:.2g} nats), so its log-likelihoods cannot be measured"
+        )
 
 
 def _triton_log_probs() -> Any:
