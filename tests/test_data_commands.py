@@ -109,7 +109,8 @@ def test_the_wording_states_the_scale_that_is_given(tmp_path: Path) -> None:
 
 
 def test_validate_counts_and_refuses_what_has_no_pair(pairs: Path, tmp_path: Path) -> None:
-    assert json.loads(call("validate", pairs, "--json").stdout) == {"rows_read": 4, "usable": 4, "dropped": {}}
+    shown = json.loads(call("validate", pairs, "--json").stdout)
+    assert shown == {"rows_read": 4, "usable": 4, "dropped": {}, "noted": {}}
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match="no usable pairs in 0 rows"):
         call("validate", tmp_path / "empty.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 from radpo.cli.onpolicy import add_on_policy
 from radpo.cli.options import (
     Columns,
+    FalseTens,
     Json,
     OnErrorOption,
     Out,
@@ -41,6 +43,7 @@ def data_validate(
     swap: Swap = False,
     columns: Columns = [],  # noqa: B006 - Typer wants a list, and nothing changes it
     pairing: Pairing = "best-other",
+    false_tens: FalseTens = "keep",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -51,9 +54,10 @@ def data_validate(
 
     quiet_libraries()
     with progress_bar("reading") as progress:
-        reader = PreferenceReader(pairs, reading(scale, on_error, swap, columns, pairing, seed), progress)
+        reader = PreferenceReader(pairs, reading(scale, on_error, swap, columns, pairing, seed, false_tens), progress)
         usable = sum(batch.num_rows for batch in reader)
     counts = {"rows_read": reader.rows_read, "usable": usable, "dropped": dict(reader.dropped)}
+    counts |= {"noted": dict(reader.noted)}
     if not usable:
         reasons = "".join(f"; {count}: {reason}" for reason, count in reader.dropped.items())
         raise DataError(f"{shown(pairs)}: no usable pairs in {reader.rows_read} rows{reasons}")
@@ -61,8 +65,8 @@ def data_validate(
         print_json(counts)
     else:
         print(f"{shown(pairs)}: {usable} usable pairs from {reader.rows_read} rows")
-        for reason, count in reader.dropped.items():
-            print(f"  dropped {count}: {reason}")
+        _print_counts("dropped", reader.dropped)
+        _print_counts("noted", reader.noted)
 
 
 @data_app.command("stats")
@@ -126,6 +130,7 @@ def data_stats(
         source=shown(pairs),
         rows_read=reader.rows_read,
         dropped=dict(reader.dropped),
+        noted=dict(reader.noted),
         heldout_dropped=0 if kept_out is None else sum(kept_out.dropped.values()),
     )
     if html is not None:
@@ -154,6 +159,58 @@ def _evaluation_prompts(against: list[str], folder: Path | None) -> EvaluationPr
             raise ConfigError(f"--against {item}: write NAME=PATH, such as alpaca-eval=alpaca_eval.json")
         places[name] = Path(path)
     return EvaluationPrompts({name: load_evaluation_prompts(path) for name, path in places.items()}) if places else None
+
+
+@data_app.command("clean")
+def data_clean(
+    pairs: Source,
+    out: Out,
+    join_system: Annotated[
+        bool,
+        typer.Option(
+            "--join-system",
+            help="Put a system message before the first user's message, for chat templates without a system role.",
+        ),
+    ] = False,
+    join_turns: Annotated[
+        bool,
+        typer.Option("--join-turns", help="Join neighbouring messages of one role, which many chat templates refuse."),
+    ] = False,
+    scale: Scale = (1.0, 10.0),
+    on_error: OnErrorOption = "skip",
+    swap: Swap = False,
+    columns: Columns = [],  # noqa: B006
+    pairing: Pairing = "best-other",
+    false_tens: FalseTens = "drop",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Write scored pairs without what training would refuse, in the form that every command reads.
+
+    Bad rows are left out and counted by reason (identical or empty responses, scores off the scale or the wrong way
+    round, control characters, second ids). Turns that HelpSteer2 and hh-rlhf write into a text become messages.
+    """
+    from radpo.core.console import progress_bar
+    from radpo.preferences.cleaning import clean_to
+    from radpo.preferences.preferences import PreferenceReader
+
+    quiet_libraries()
+    with progress_bar("cleaning") as progress:
+        reader = PreferenceReader(pairs, reading(scale, on_error, swap, columns, pairing, seed, false_tens), progress)
+        written, changed = clean_to(reader, out, join_system=join_system, join_turns=join_turns)
+    if as_json:
+        counts = {"rows_read": reader.rows_read, "pairs": written, "dropped": dict(reader.dropped)}
+        print_json({**counts, "noted": dict(reader.noted), "changed": dict(+changed)})
+        return
+    print(f"{out}: {written} pairs from {reader.rows_read} rows")
+    _print_counts("dropped", reader.dropped)
+    _print_counts("noted", reader.noted)
+    _print_counts("changed", +changed)
+
+
+def _print_counts(word: str, counts: Mapping[str, int]) -> None:
+    for reason, count in counts.items():
+        print(f"  {word} {count}: {reason}")
 
 
 @data_app.command("relabel")
@@ -201,6 +258,7 @@ def data_relabel(
     swap: Swap = False,
     columns: Columns = [],  # noqa: B006
     pairing: Pairing = "best-other",
+    false_tens: FalseTens = "keep",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -231,11 +289,11 @@ def data_relabel(
         attribute_scale=attribute_scale,
     )
     with progress_bar("relabeling") as progress:
-        reader = PreferenceReader(pairs, reading(scale, on_error, swap, columns, pairing, seed), progress)
+        reader = PreferenceReader(pairs, reading(scale, on_error, swap, columns, pairing, seed, false_tens), progress)
         counts = relabel_to(reader, settings, out)
     made = counts.used * (1 if kind == "plain" else 2)
     if as_json:
-        read = {"rows_read": reader.rows_read, "dropped": dict(reader.dropped)}
+        read = {"rows_read": reader.rows_read, "dropped": dict(reader.dropped), "noted": dict(reader.noted)}
         print_json({"training_pairs": made, **read, **asdict(counts)})
         return
     print(f"{out}: {made} training pairs from {counts.used} of {counts.pairs} scored pairs")
@@ -249,6 +307,7 @@ def data_relabel(
     for reason, count in left_out.items():
         if count:
             print(f"  left out {count}: {reason}")
+    _print_counts("noted", reader.noted)
     if counts.same_goal:
         print(f"  {counts.same_goal} pairs have two goals that read the same; --min-gap 0.01 leaves them out")
 

@@ -51,28 +51,50 @@ OnErrorOption = Annotated[
     str, typer.Option("--on-error", help="raise: stop at the first bad row. skip: leave it out, and count.")
 ]
 Swap = Annotated[bool, typer.Option("--swap", help="Let pairs whose chosen scores below its rejected change places.")]
+FalseTens = Annotated[
+    str,
+    typer.Option(
+        "--false-tens",
+        help="UltraFeedback's responses scored 10 overall whose ratings are all 1, which is the score that was meant: "
+        "keep, drop, or repair them.",
+    ),
+]
 Model = Annotated[str, typer.Option(help="A bundled model, a folder, a .gguf file, or a Hub id.")]
 Out = Annotated[Path, typer.Option(help="Where the result goes.")]
 Seed = Annotated[int, typer.Option(help="What chance begins with.")]
 
 
 def reading(
-    scale: tuple[float, float], on_error: str, swap: bool, columns: list[str], pairing: str, seed: int
+    scale: tuple[float, float],
+    on_error: str,
+    swap: bool,
+    columns: list[str],
+    pairing: str,
+    seed: int,
+    false_tens: str = "keep",
 ) -> Reading:
     """The options that say how a set is read, checked."""
     from radpo.preferences.pairing import RULES
     from radpo.preferences.preferences import Reading
+    from radpo.preferences.rows import FALSE_TENS
 
     one_of("--on-error", on_error, ("raise", "skip"))
     one_of("--pairing", pairing, RULES)
+    one_of("--false-tens", false_tens, FALSE_TENS)
     if not scale[0] < scale[1]:
         raise ConfigError(f"--scale {scale[0]:g} {scale[1]:g}: the lowest score must be below the highest")
     named = {ours.strip(): theirs for ours, _, theirs in (item.partition("=") for item in columns)}
     if bad := next((item for item in columns if not all(item.partition("="))), None):
         raise ConfigError(f"--columns {bad}: write OURS=THEIRS, such as score_chosen=rating_a")
     return Reading(
-        scale=scale, on_error=on_error, swap=swap, columns=named, pairing=pairing, seed=seed  # type: ignore[arg-type]
-    )  # fmt: skip
+        scale=scale,
+        on_error=on_error,  # type: ignore[arg-type]
+        swap=swap,
+        columns=named,
+        pairing=pairing,  # type: ignore[arg-type]
+        seed=seed,
+        false_tens=false_tens,  # type: ignore[arg-type]
+    )
 
 
 def load_pairs(path: Path, scale: tuple[float, float], on_error: str, swap: bool) -> Preferences:

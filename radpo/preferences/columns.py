@@ -6,6 +6,7 @@ decides it and says what is wrong; the two agree on every row that this one take
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from radpo.preferences.rows import CONTROL, LOG_LIKELIHOODS, Rules
+from radpo.preferences.rows import CONTROL, FALSE_TEN, LOG_LIKELIHOODS, TURNS_SUSPECTED, Rules
+from radpo.preferences.turns import SUSPECTED, WRITTEN
 
 Mask = npt.NDArray[np.bool_]
 
@@ -86,6 +88,8 @@ def _common(batch: pa.RecordBatch, first: int, rules: Rules) -> tuple[dict[str, 
                 return None
             columns[f"attributes_{side}"], finite = attributes
             good &= finite
+            if rules.false_tens != "keep":
+                good &= ~_false_tens(scores[side], attributes[0], rules)
     if not rules.lenient:
         good &= scores["chosen"] >= scores["rejected"]
     for name in LOG_LIKELIHOODS if rules.log_likelihoods else ():
@@ -103,6 +107,29 @@ def _common(batch: pa.RecordBatch, first: int, rules: Rules) -> tuple[dict[str, 
         columns["id"] = has[named].cast(pa.string())
         good &= _true(columns["id"].is_valid()) & _clean(columns["id"])
     return columns, good
+
+
+def noted(pairs: pa.RecordBatch, rules: Rules) -> Counter[str]:
+    """What `Rules.note` is told of pairs in the common form, that often."""
+    found = Counter[str]()
+    texts = {"prompt": pairs.column("prompt").flatten().field("content")}
+    texts |= {side: pairs.column(side) for side in ("chosen", "rejected")}
+    for column, words in texts.items():
+        found[f"{column}: {TURNS_SUSPECTED}"] += int(_true(_matches(words, SUSPECTED)).sum())
+    for side in ("chosen", "rejected") if rules.attributes else ():
+        overall = pairs.column(f"score_{side}").to_numpy(zero_copy_only=False)
+        tens = _false_tens(overall, pairs.column(f"attributes_{side}"), rules)
+        found[f"score_{side}: {FALSE_TEN}"] += int(tens.sum())
+    return +found
+
+
+def _false_tens(overall: npt.NDArray[Any], ratings: pa.StructArray, rules: Rules) -> Mask:
+    """Where `radpo.preferences.rows.true_score` finds one."""
+    if rules.scale != (1.0, 10.0):
+        return np.zeros(len(overall), bool)
+    each = np.stack([ratings.field(name).to_numpy(zero_copy_only=False).astype(float) for name in rules.attributes])
+    found: Mask = (overall == 10) & ((each == 1) | np.isnan(each)).all(axis=0) & (each == 1).any(axis=0)
+    return found
 
 
 def _side(column: pa.Array, rules: Rules) -> _Side | None:
@@ -140,7 +167,8 @@ def _prompt(column: pa.Array | None, chosen: _Side, rules: Rules) -> tuple[pa.Li
         if chosen.context is None:
             roles = pa.repeat(pa.scalar("user"), len(text))
             prompt = _lists(np.arange(len(text) + 1), roles, text)
-            return prompt, _true(text.is_valid()) & _clean(text) & _asked(prompt, rules)
+            one = ~_true(_matches(text, WRITTEN))  # turns in a text are the row check's to read
+            return prompt, one & _true(text.is_valid()) & _clean(text) & _asked(prompt, rules)
         ends = chosen.context.offsets.to_numpy()
         if len(chosen.context.values) == 0:
             return None

@@ -23,6 +23,7 @@ from radpo.preferences.rows import (
     present,
     score,
     text,
+    true_score,
 )
 
 Layout = Literal["pairs", "completions", "responses"]
@@ -183,7 +184,8 @@ def _scored(row: Mapping[str, Any], column: str, ratings: Mapping[str, Any], rul
         overall = sum(marks) / len(marks)
     else:
         overall = score(row, column, rules.scale)
-    return ScoredResponse(text(value, "response", rules), overall, attribute_scores(ratings, "attributes", rules))
+    rated = attribute_scores(ratings, "attributes", rules)
+    return ScoredResponse(text(value, "response", rules), true_score(overall, rated, column, rules), rated)
 
 
 def _ratings(completion: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -28,7 +28,7 @@ from radpo.preferences.layouts import (
     shape_of,
 )
 from radpo.preferences.pairing import Rule
-from radpo.preferences.rows import LOG_LIKELIHOODS, BadRowError, Rules, check_row
+from radpo.preferences.rows import LOG_LIKELIHOODS, BadRowError, FalseTens, Rules, check_row
 from radpo.preferences.sources import CHUNK_BYTES, CHUNK_ROWS, chunks, shown
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Reading:
         columns: which column of the set is which of ours, where they are not named alike: ours -> the set's.
         pairing: which responses to pair, in layouts that give more than two to a prompt.
         seed: what the pairing's choices begin with.
+        false_tens: what becomes of UltraFeedback's false tens (`radpo.preferences.rows.FalseTens`).
     """
 
     scale: tuple[float, float] = (1.0, 10.0)
@@ -67,15 +68,29 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)
     pairing: Rule = "best-other"
     seed: int = 0
+    false_tens: FalseTens = "keep"
+
+    def settings(self) -> dict[str, Any]:
+        """What is not as usual, the scale apart, as JSON: for a stage's settings, which `of` reads."""
+        stated = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "scale"}
+        usual = Reading()
+        return {name: value for name, value in stated.items() if value != getattr(usual, name)}
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Reading:
+        """The reading that a stage's settings name: `scale`, and maybe `reading`, which are `settings` of one."""
+        low, high = settings["scale"]
+        return cls((low, high), **settings.get("reading", {}))
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """Checked pairs, how many rows were read, and how many were left out for which reason."""
+    """Checked pairs, how many rows were read, how many were left out for which reason, and what was noted how often."""
 
     table: pa.Table
     rows_read: int
     dropped: Mapping[str, int]
+    noted: Mapping[str, int] = field(default_factory=dict)
 
 
 def schema(attributes: Sequence[str] = (), *, log_likelihoods: bool = False) -> pa.Schema:
@@ -108,7 +123,8 @@ class PreferenceReader:
     """The checked pairs of a source, batch by batch; reading again reads the source again.
 
     After a reading, `rows_read` is how many rows the source has, and `dropped` how many were left out, by reason. In
-    the layouts that give several responses to a prompt, prompts with nothing to pair are counted among them.
+    the layouts that give several responses to a prompt, prompts with nothing to pair are counted among them. `noted`
+    counts what is not wrong and still to be known: turns that were written into a text, false tens.
 
     Args:
         source: see `radpo.preferences.sources.chunks`; the layouts are in `radpo.preferences.layouts`. In the layout
@@ -123,6 +139,7 @@ class PreferenceReader:
         self.schema: pa.Schema = schema()
         self.rows_read = 0
         self.dropped: Counter[str] = Counter()
+        self.noted: Counter[str] = Counter()
         self._progress = progress
         self._seen: set[str] = set()
 
@@ -136,9 +153,18 @@ class PreferenceReader:
         import pyarrow as pa
 
         self.schema, self.rows_read, self.dropped, self._seen = schema(), 0, Counter(), set()
+        self.noted = Counter()
         read = self._chunks()
         shape, begun = self._shape(read)
-        rules = shape.rules(Rules(self.reading.scale, self.reading.swap, self.reading.lenient))
+        rules = shape.rules(
+            Rules(
+                scale=self.reading.scale,
+                swap=self.reading.swap,
+                lenient=self.reading.lenient,
+                false_tens=self.reading.false_tens,
+                note=self._note,
+            )
+        )
         self.schema = schema(shape.attributes, log_likelihoods=shape.log_likelihoods)
         yield pa.RecordBatch.from_pylist([], schema=self.schema)
         rest = chain(begun, read)
@@ -218,13 +244,14 @@ class PreferenceReader:
         import numpy as np
         import pyarrow as pa
 
-        from radpo.preferences.columns import good_rows
+        from radpo.preferences.columns import good_rows, noted
 
         found = good_rows(table.batch, table.first, rules, self.schema)
         if found is None or (self.reading.on_error == "raise" and not found[1].all()):
             pairs = (self._admitted(number, row, rules) for number, row in _numbered(table))
             return pa.RecordBatch.from_pylist([pair for pair in pairs if pair is not None], schema=self.schema)
         common, good = found
+        self.noted.update(noted(common.filter(pa.array(good)), rules))
         names = common["id"].to_pylist()
         others = {
             int(place): pair
@@ -268,6 +295,9 @@ class PreferenceReader:
             return False
         self._seen.add(name)
         return True
+
+    def _note(self, what: str) -> None:
+        self.noted[what] += 1
 
     def _refuse(self, number: int, problem: BadRowError) -> None:
         """Leave out what is bad and count it, or stop the reading there. Nothing to pair is no fault of the row."""
@@ -351,4 +381,5 @@ def load_preferences(
 
     reader = PreferenceReader(source, reading, progress)
     batches = list(reader)
-    return Preferences(pa.Table.from_batches(batches, schema=reader.schema), reader.rows_read, dict(reader.dropped))
+    table = pa.Table.from_batches(batches, schema=reader.schema)
+    return Preferences(table, reader.rows_read, dict(reader.dropped), dict(reader.noted))

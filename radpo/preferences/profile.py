@@ -144,9 +144,10 @@ class Profile:
         with_system: pairs whose prompt has a system message.
         leakage: None where no held-out set was given.
         overlaps: one for every evaluation set that was given.
-        source: what the set is called; here and in the next three, what the caller knows of its loading.
+        source: what the set is called; here and in the next four, what the caller knows of its loading.
         rows_read: rows of the file, usable or not.
         dropped: rows that could not be used, by reason.
+        noted: what is not wrong and still to be known (turns written into a text, false tens), how often.
         heldout_dropped: rows of the held-out file that could not be used, and so were compared with nothing.
     """
 
@@ -176,6 +177,7 @@ class Profile:
     source: str = ""
     rows_read: int | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
+    noted: Mapping[str, int] = field(default_factory=dict)
     heldout_dropped: int = 0
 
     def left_out(self) -> list[str]:

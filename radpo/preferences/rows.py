@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from radpo.preferences.turns import seems_to_hold_turns, split_turns
 
 LOG_LIKELIHOODS = (
     "policy_logp_chosen",
@@ -30,6 +32,19 @@ class BadRowError(Exception):
         self.column, self.reason, self.mend = column, reason, mend
 
 
+FalseTens = Literal["keep", "drop", "repair"]
+"""What becomes of a response with UltraFeedback's best overall score whose ratings are all the worst: it is kept, it is
+bad, or its score becomes the 1 that was meant."""
+FALSE_TENS: tuple[FalseTens, ...] = ("keep", "drop", "repair")
+TURNS_READ = "turns written into its text, read as messages"
+TURNS_SUSPECTED = "both sides of a conversation seem to speak in its text, which was left as it is"
+FALSE_TEN = "10 where all ratings are 1"
+
+
+def note_nothing(what: str) -> None:
+    """The callback of a caller who counts nothing."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """What a pair must be.
@@ -41,6 +56,8 @@ class Rules:
             are taken as they are, for looking at a set and not for training on it.
         attributes: the attributes that a row may be scored on.
         log_likelihoods: whether every row has the columns of `LOG_LIKELIHOODS`.
+        false_tens: see `FalseTens`.
+        note: told, column and what, of everything that is not wrong and still to be known.
     """
 
     scale: tuple[float, float] = (1.0, 10.0)
@@ -48,6 +65,8 @@ class Rules:
     lenient: bool = False
     attributes: tuple[str, ...] = ()
     log_likelihoods: bool = False
+    false_tens: FalseTens = "keep"
+    note: Callable[[str], None] = note_nothing
 
 
 def check_row(row: Mapping[str, Any], number: int, rules: Rules) -> dict[str, Any]:
@@ -64,11 +83,16 @@ def check_row(row: Mapping[str, Any], number: int, rules: Rules) -> dict[str, An
     prompt = _prompt(row, chosen_context, rejected_context, rules)
     if chosen == rejected and not rules.lenient:
         raise BadRowError("rejected", "identical responses", "a pair of equal responses prefers nothing; remove it")
-    sides = {"chosen": {"": chosen}, "rejected": {"": rejected}}
+    said = [("prompt", message["content"]) for message in prompt]
+    for column, words in (*said, ("chosen", chosen), ("rejected", rejected)):
+        if seems_to_hold_turns(words):
+            rules.note(f"{column}: {TURNS_SUSPECTED}")
+    sides: dict[str, dict[str, Any]] = {"chosen": {"": chosen}, "rejected": {"": rejected}}
     for side, values in sides.items():
         values["score_"] = score(row, f"score_{side}", rules.scale)
         if rules.attributes:
             values["attributes_"] = attribute_scores(row.get(f"attributes_{side}"), f"attributes_{side}", rules)
+            values["score_"] = true_score(values["score_"], values["attributes_"], f"score_{side}", rules)
         if rules.log_likelihoods:
             for who in ("policy_logp_", "reference_logp_"):
                 values[who] = _number(row, who + side)
@@ -99,6 +123,21 @@ def score(row: Mapping[str, Any], column: str, scale: tuple[float, float]) -> fl
         mend = f"{value:g} is not on the scale {scale[0]:g}-{scale[1]:g}; rescale, or state the scale (--scale)"
         raise BadRowError(column, "outside the scale", mend)
     return value
+
+
+def true_score(overall: float, ratings: Mapping[str, float | None], column: str, rules: Rules) -> float:
+    """An overall score, unless it is one of UltraFeedback's false tens.
+
+    About 2,000 of its responses were given a 1 that its annotation script made a 10, as its makers confirmed. They are
+    known by their ratings, which are all 1.
+    """
+    given = {rating for rating in ratings.values() if rating is not None}
+    if not (overall == 10 == rules.scale[1] and rules.scale[0] == 1 and given == {1.0}):
+        return overall
+    if rules.false_tens == "drop":
+        raise BadRowError(column, FALSE_TEN, "the score that was meant is 1; repair or drop it (--false-tens)")
+    rules.note(f"{column}: {FALSE_TEN}" + (", repaired" if rules.false_tens == "repair" else ""))
+    return 1.0 if rules.false_tens == "repair" else overall
 
 
 def attribute_scores(value: Any, column: str, rules: Rules) -> dict[str, float | None]:
@@ -144,6 +183,9 @@ def _response(row: Mapping[str, Any], column: str, rules: Rules) -> tuple[list[d
     """The messages before a response (None where the row gives the response alone), and its text."""
     value = present(row, column)
     context: list[dict[str, str]] | None = None
+    if isinstance(value, str) and row.get("prompt") is None and (turns := split_turns(value)) is not None:
+        rules.note(f"{column}: {TURNS_READ}")
+        value = turns
     if isinstance(value, list):
         conversation = messages(value, column, rules)
         if conversation[-1]["role"] != "assistant":
@@ -179,7 +221,11 @@ def conversation(row: Mapping[str, Any], column: str, rules: Rules) -> list[dict
     """A prompt as messages, whether it is given as text or as messages."""
     value = present(row, column)
     if isinstance(value, str):
-        return asked([{"role": "user", "content": text(value, column, rules)}], rules, column)
+        turns = split_turns(text(value, column, rules))
+        if turns is not None:
+            rules.note(f"{column}: {TURNS_READ}")
+            return asked(turns, rules, column)
+        return asked([{"role": "user", "content": value}], rules, column)
     if isinstance(value, list):
         return asked(messages(value, column, rules), rules, column)
     raise BadRowError(column, f"wrong type {type(value).__name__}", "give text, or messages with role and content")

@@ -88,6 +88,7 @@ def facts(profile: Profile) -> list[tuple[str, str]]:
         ("distinct prompts", f"{duplicates.distinct:,}"),
         ("pairs whose prompt others have too", shown(duplicates.pairs, profile.pairs)),
     ]
+    lines += [(f"noted: {what}", f"{count:,}") for what, count in profile.noted.items()]
     if profile.leakage:
         leakage = profile.leakage
         told = f"{leakage.prompts:,} of {leakage.heldout_prompts:,} prompts, in {leakage.pairs:,} pairs"
