@@ -252,11 +252,13 @@ def unaccepted(record: Mapping[str, Any], source: Source, stages: Mapping[str, t
 
 def radpo_stages() -> dict[str, tuple[Place, int]]:
     """Every stage of radpo's own: its function's place and its version."""
-    from radpo.matrix.stages import FUNCTIONS
+    from radpo.benchmarks.registry import function_codes, stage_functions
+    from radpo.matrix.training_stages import FUNCTIONS
 
     return {
         name: ((function.run.__module__, function.run.__qualname__), function.version)
-        for name, function in FUNCTIONS.items()
+        for name, function in {**FUNCTIONS, **stage_functions()}.items()
+        if name not in function_codes()  # another package's
     }
 
 

@@ -22,7 +22,8 @@ from radpo.models import generation
 from radpo.models.answers import answer_notes, answer_questions
 from radpo.models.backends import with_transformers, with_vllm
 from radpo.models.context import context_tokens
-from radpo.models.generation import Sampling, answer, as_text
+from radpo.models.decoding import Sampling
+from radpo.models.generation import answer, as_text
 from radpo.models.loading import load_model, load_tokenizer
 from radpo.models.samples import Drawing, write_samples
 from radpo.preferences.questions import Question

@@ -17,7 +17,8 @@ from radpo.clients.endpoint import Endpoint
 from radpo.core.errors import ConfigError, DataError, ModelError, ServiceError
 from radpo.models.answers import answer_questions
 from radpo.models.backends import with_endpoint, with_transformers, with_vllm
-from radpo.models.generation import Sampling, answer, generate
+from radpo.models.decoding import Sampling
+from radpo.models.generation import answer, generate
 from radpo.models.loading import load_model, load_tokenizer
 from radpo.preferences.questions import Question
 

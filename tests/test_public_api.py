@@ -11,7 +11,7 @@ import pytest
 
 import radpo
 
-PUBLIC = {"run", "plan", "load_run", "Metric", "Variant", "Judge", "Executor", "RadpoError"}
+PUBLIC = {"run", "plan", "load_run", "Benchmark", "Metric", "Variant", "Judge", "Executor", "RadpoError"}
 
 
 def test_every_public_name_is_there_and_listed() -> None:
@@ -26,7 +26,7 @@ def test_every_public_name_is_there_and_listed() -> None:
 def test_importing_radpo_loads_nothing_heavy_and_neither_do_the_names_of_plug_ins() -> None:
     code = (
         "import sys, json, radpo; first = set(sys.modules); "
-        "radpo.Variant, radpo.Judge, radpo.JudgeKind, radpo.Executor, radpo.Metric; "
+        "radpo.Benchmark, radpo.Variant, radpo.Judge, radpo.JudgeKind, radpo.Executor, radpo.Metric; "
         "print(json.dumps([sorted(first), sorted(sys.modules)]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -20,7 +20,8 @@ from radpo.clients.endpoint import Endpoint
 from radpo.judges.base import GradeRequest
 from radpo.judges.openai import OpenAIJudge, OpenAISettings
 from radpo.models.backends import with_endpoint
-from radpo.models.generation import Sampling, generate
+from radpo.models.decoding import Sampling
+from radpo.models.generation import generate
 from radpo.preferences.goals import goal_aware_template
 
 pytestmark = pytest.mark.skipif(

@@ -12,10 +12,11 @@ from factories import scored_pairs, write_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from radpo.benchmarks.reward_kl import summarise
+from radpo.judges.samples import with_scores
 from radpo.judges.verifier import Verifier
 from radpo.models import samples as module
 from radpo.models.ches import write_ches
-from radpo.models.samples import Drawing, scored, write_samples
+from radpo.models.samples import Drawing, write_samples
 from radpo.preferences.questions import Question
 
 KEYWORD = ({"kind": "min_words", "n": 1},)
@@ -141,7 +142,7 @@ def test_interrupted_sampling_goes_on_with_the_same_answers(reference: Path, tmp
 def test_the_judge_scores_each_answer_by_its_own_question(reference: Path, tmp_path: Path) -> None:
     frame = draw(reference, None, tmp_path / "s.parquet", Drawing((None,), 1, 4))
     frame["text"] = ["...", "one word"]
-    graded = scored(frame, QUESTIONS, Verifier(), lambda done, total: None)
+    graded = with_scores(frame, QUESTIONS, Verifier(), lambda done, total: None)
     assert graded.score.tolist() == [1.0, 10.0]
     assert graded.prompt.tolist() == [q.turns[0] for q in QUESTIONS]
 

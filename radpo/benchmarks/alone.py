@@ -122,9 +122,10 @@ def sample_and_score(
     """
     import pandas as pd
 
+    from radpo.judges.samples import with_scores
     from radpo.judges.verifier import Verifier
     from radpo.models.loading import model_fingerprint, resolve_model
-    from radpo.models.samples import scored, write_samples
+    from radpo.models.samples import write_samples
     from radpo.preferences.questions import load_questions
 
     asked = load_questions(questions)
@@ -138,4 +139,4 @@ def sample_and_score(
         made_by=" ".join(map(str, identity)),
         progress=progress[0],
     )
-    return scored(pd.read_parquet(written), asked, Verifier(), progress[1])
+    return with_scores(pd.read_parquet(written), asked, Verifier(), progress[1])

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from radpo.benchmarks.answers import Answers
     from radpo.models.backends import Backend
-    from radpo.models.generation import Sampling
+    from radpo.models.decoding import Sampling
     from radpo.preferences.questions import Question
 
 NUMERICS = ("torch", "transformers")
@@ -127,7 +127,7 @@ def _generate(task: Task) -> None:
     from radpo.benchmarks.questions import load_benchmark_questions
     from radpo.models.answers import ANSWERS, NOTES, answer_questions
     from radpo.models.backends import with_transformers, with_vllm
-    from radpo.models.generation import Sampling
+    from radpo.models.decoding import Sampling
 
     settings = task.stage.settings
     questions = load_benchmark_questions(path_of(settings["questions"]))[: settings["limit"]]
@@ -325,11 +325,11 @@ def read_scored_samples(task: Task) -> tuple[pd.DataFrame, Judge]:
     """The samples of the input `samples` with the judge's scores, and that judge."""
     import pandas as pd
 
-    from radpo.models.samples import scored
+    from radpo.judges.samples import with_scores
 
     judge = open_judge(task)
     found = pd.read_parquet(task.inputs["samples"] / "samples.parquet")
-    return scored(found, _single_turn_questions(task), judge, task.progress), judge
+    return with_scores(found, _single_turn_questions(task), judge, task.progress), judge
 
 
 def scored_samples_cost(sizes: Sizes, stage: Stage) -> Work:

@@ -19,7 +19,8 @@ from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Scores, write_scores
 from radpo.judges.base import Judge
 from radpo.judges.quality import Bias
-from radpo.models.generation import Goal, Sampling
+from radpo.models.decoding import Sampling
+from radpo.models.generation import Goal
 
 if TYPE_CHECKING:
     from radpo.clients.endpoint import Endpoint

@@ -37,7 +37,8 @@ def data_sample(
 ) -> None:
     """Draw several answers to every prompt. Interrupted, the same command goes on where it stopped."""
     from radpo.core.console import progress_bar
-    from radpo.models.generation import Sampling, answer
+    from radpo.models.decoding import Sampling
+    from radpo.models.generation import answer
     from radpo.models.loading import load_model, load_tokenizer, model_fingerprint, resolve_model
     from radpo.preferences.onpolicy import sample
     from radpo.preferences.prompts import load_prompts

@@ -1,14 +1,20 @@
-"""A judge's scores of a model's samples, the middle step of on-policy preferences (`radpo.preferences.onpolicy`)."""
+"""A judge's scores of a model's samples, be they of on-policy preferences or of an analysis."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from radpo.core.progress import Progress, no_progress
 from radpo.judges.base import GradeRequest, Judge
 from radpo.preferences.onpolicy import read_samples, write_in_chunks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from radpo.preferences.questions import Question
 
 
 def score_samples(
@@ -47,3 +53,22 @@ def score_samples(
     keys = [(row["prompt_id"], row.get("sample")) for row in rows]
     run = json.dumps([rows, judge.name, chunk, made_by], sort_keys=True)
     write_in_chunks(out, run, keys, chunk, graded, progress)
+
+
+def with_scores(samples: pd.DataFrame, questions: Sequence[Question], judge: Judge, progress: Progress) -> pd.DataFrame:
+    """The samples of `radpo.models.samples` with `prompt`, and the judge's `score` (NaN where it gave none)."""
+    known = {question.question_id: question for question in questions}
+    asked = [known[prompt_id] for prompt_id in samples["prompt_id"]]
+    grades = judge.grade(
+        [
+            GradeRequest(
+                [{"role": "user", "content": question.turns[0]}], text, {"constraints": list(question.constraints[0])}
+            )
+            for question, text in zip(asked, samples["text"], strict=True)
+        ],
+        progress,
+    )
+    return samples.assign(
+        prompt=[question.turns[0] for question in asked],
+        score=[float("nan") if grade.score is None else grade.score for grade in grades],
+    )

@@ -16,7 +16,7 @@ from radpo.core.progress import Progress, no_progress
 from radpo.core.reasoning import Reply, reasoning_notes, split_reasoning
 from radpo.core.texts import with_reasons
 from radpo.models.backends import notes_of, unanswered_of
-from radpo.models.generation import Sampling
+from radpo.models.decoding import Sampling
 
 if TYPE_CHECKING:
     from radpo.models.backends import Backend

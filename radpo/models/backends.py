@@ -14,8 +14,8 @@ from radpo.core.progress import Progress
 from radpo.core.texts import storable
 from radpo.models.chat_template import date_notes
 from radpo.models.context import Room, context_of, saved_context
-from radpo.models.decoding import model_settings_note, saved_generation_config, vllm_parameters
-from radpo.models.generation import Conversation, Goal, Keep, Sampling, answer, render
+from radpo.models.decoding import Sampling, model_settings_note, saved_generation_config, vllm_parameters
+from radpo.models.generation import Conversation, Goal, Keep, answer, render
 from radpo.models.loading import Precision, load_model, load_tokenizer
 
 CHUNK = 256

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,6 @@ from radpo.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-    from radpo.models.generation import Sampling
 
 MODEL_SETTINGS = (
     "do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
@@ -34,6 +33,24 @@ _FOR_SAMPLING = frozenset(
     {"temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"}
 )
 """Settings that count only where answers are sampled."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn: greedily at temperature 0, else from the nucleus of probability `top_p`.
+
+    Args:
+        stop: texts at which an answer ends, not part of it; the checkpoint's own end tokens end it in any case.
+        use_model_config: tokens are chosen as the checkpoint's own generation config says (repetition_penalty, top_k,
+            its temperature, ...), and `temperature` and `top_p` here do not count.
+    """
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    use_model_config: bool = False
 
 
 def end_tokens(own: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

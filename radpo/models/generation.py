@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +15,7 @@ from radpo.core.progress import Progress, no_progress
 from radpo.core.reasoning import MARKS
 from radpo.models.chat_template import render_tokens, template_of
 from radpo.models.context import Room, context_of
-from radpo.models.decoding import generation_config, own_settings_aside
+from radpo.models.decoding import Sampling, generation_config, own_settings_aside
 from radpo.models.loading import Precision, load_model, load_tokenizer
 from radpo.preferences.goals import is_goal_aware
 
@@ -29,24 +28,6 @@ Goal = float | None | Literal["default"]
 Conversation = Sequence[Mapping[str, str]]
 Keep = Callable[[Mapping[int, str]], None]
 """Given finished answers by their place, as they come."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How answers are drawn: greedily at temperature 0, else from the nucleus of probability `top_p`.
-
-    Args:
-        stop: texts at which an answer ends, not part of it; the checkpoint's own end tokens end it in any case.
-        use_model_config: tokens are chosen as the checkpoint's own generation config says (repetition_penalty, top_k,
-            its temperature, ...), and `temperature` and `top_p` here do not count.
-    """
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float = 1.0
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-    use_model_config: bool = False
 
 
 def keep_nothing(answers: Mapping[int, str]) -> None:

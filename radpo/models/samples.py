@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import ModelError
 from radpo.core.progress import Progress, no_progress
-from radpo.judges.base import GradeRequest, Judge
 from radpo.models.chat_template import placement_of, render_tokens
 from radpo.models.context import context_of
-from radpo.models.decoding import end_tokens, generation_config, own_settings_aside
-from radpo.models.generation import Goal, Sampling
+from radpo.models.decoding import Sampling, end_tokens, generation_config, own_settings_aside
+from radpo.models.generation import Goal
 from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
 from radpo.models.loading import load_model, load_tokenizer
 from radpo.preferences.goals import Scale, condition, goal_wording
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
     from radpo.preferences.questions import Question
@@ -184,22 +182,3 @@ def _schema() -> pa.Schema:
     text, number, count = pa.string(), pa.float64(), pa.int64()
     kinds = [text, number, count, text, count, pa.bool_(), number, number]
     return pa.schema(list(zip(COLUMNS, kinds, strict=True)))
-
-
-def scored(samples: pd.DataFrame, questions: Sequence[Question], judge: Judge, progress: Progress) -> pd.DataFrame:
-    """The samples with `prompt`, and the judge's `score` (NaN where it gave none)."""
-    known = {question.question_id: question for question in questions}
-    asked = [known[prompt_id] for prompt_id in samples["prompt_id"]]
-    grades = judge.grade(
-        [
-            GradeRequest(
-                [{"role": "user", "content": question.turns[0]}], text, {"constraints": list(question.constraints[0])}
-            )
-            for question, text in zip(asked, samples["text"], strict=True)
-        ],
-        progress,
-    )
-    return samples.assign(
-        prompt=[question.turns[0] for question in asked],
-        score=[float("nan") if grade.score is None else grade.score for grade in grades],
-    )
