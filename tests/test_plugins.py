@@ -12,6 +12,7 @@ import pytest
 import yaml
 from factories import scored_pairs, write_model, write_plugin
 
+from radpo.cli import doctor
 from radpo.core import plugins
 from radpo.core.errors import ConfigError
 from radpo.core.plugins import PluginWarning, load_plugins, plugin_code, plugin_entries
@@ -203,6 +204,21 @@ def test_the_schema_has_each_executors_options(site: Path) -> None:
         assert validator.is_valid(good), good
     for bad in ("nobody", {"kind": "cluster"}, {"kind": "ray", "partition": "gpu"}, 3):
         assert not validator.is_valid(bad), bad
+
+
+def test_the_schema_has_each_judges_settings(site: Path) -> None:
+    validator = pytest.importorskip("jsonschema").Draft202012Validator(matrix_schema()["$defs"]["JudgeSettings"])
+    for good in ("verifier", "lengths", {}, {"kind": "lengths"}, {"kind": "openai", "model": "m", "max_cost": 3}):
+        assert validator.is_valid(good), good
+    for bad in ("nobody", {"kind": "openai"}, {"kind": "lengths", "model": "m"}, {"kind": "openai", "modle": "m"}):
+        assert not validator.is_valid(bad), bad
+
+
+def test_doctor_names_what_packages_add_and_what_is_broken(site: Path) -> None:
+    write_plugin(site, "sick-package", {"radpo.variants": "sick = sick:KIND"}, sick="1 / 0")
+    found = doctor.plugins()
+    assert found.pop("radpo.variants sick").startswith("broken: radpo.variants 'sick' of sick-package 1.0 (sick:KIND)")
+    assert found == {"radpo.judges lengths": "mine 1.0", "radpo.executors cluster": "my-cluster 1.0"}
 
 
 def test_an_executor_object_is_what_its_entry_point_leads_to(site: Path) -> None:

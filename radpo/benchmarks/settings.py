@@ -5,10 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    model_validator,
+)
 
 from radpo.core.errors import ConfigError
-from radpo.judges.lookup import SettingsApart, check_settings, split_settings
+from radpo.core.plugins import choice_schema, load_plugins
+from radpo.judges.base import JudgeKind
+from radpo.judges.lookup import GROUP, SettingsApart, check_settings, split_settings
 from radpo.models.loading import Precision
 
 
@@ -92,6 +102,11 @@ class JudgeSettings(BaseModel):
             if isinstance(value, Path):
                 (self.model_extra or {})[name] = beside_the_matrix(value, info)
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        known = load_plugins(GROUP, JudgeKind)
+        return choice_schema(handler, {name: known[name].settings for name in known}, default="verifier")
 
     def parts(self) -> SettingsApart:
         """The kind's settings apart: what can change a verdict, what cannot, and the files and models that can."""

@@ -7,8 +7,9 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from radpo.core.errors import ModelError
+from radpo.core.errors import ConfigError, ModelError
 
+GROUPS = ("radpo.variants", "radpo.benchmarks", "radpo.judges", "radpo.executors")
 PACKAGES = ("radpo", "torch", "transformers", "trl", "datasets", "lm-eval", "alpaca-eval", "vllm", "ray")
 
 
@@ -35,7 +36,25 @@ def examine() -> dict[str, Any]:
         "bfloat16": "yes" if bf16_supported() else "no: training runs in float32",
         "model cache": str(cache_folder()),
         **models,
+        "plug-ins": plugins(),
     }
+
+
+def plugins() -> dict[str, str]:
+    """What installed packages add, by group and name: the package, or why it cannot be used."""
+    from radpo.core.plugins import is_own, load_plugin, package_of, plugin_entries
+
+    found = {}
+    for group in GROUPS:
+        for name, entry in plugin_entries(group).items():
+            if is_own(entry):
+                continue
+            try:
+                load_plugin(group, entry, object)
+                found[f"{group} {name}"] = package_of(entry)
+            except ConfigError as error:
+                found[f"{group} {name}"] = f"broken: {error}"
+    return found
 
 
 def _version(package: str) -> str:
