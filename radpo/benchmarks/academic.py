@@ -106,7 +106,7 @@ def run(
     from lm_eval import simple_evaluate
     from lm_eval.utils import handle_non_serializable
 
-    from radpo.models.lm_eval import CountingHFLM, check_generation_room
+    from radpo.models.lm_eval import CountingHFLM, ask_git_quietly, check_generation_room
 
     wanted, folders = _wanted(tasks, include_path)
     tasks = list(wanted)
@@ -139,6 +139,7 @@ def run(
         max_length=context,
         trust_remote_code=False,
     )
+    ask_git_quietly()
     document = simple_evaluate(
         model=model,
         tasks=specs,

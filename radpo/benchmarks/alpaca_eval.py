@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from radpo.benchmarks import pieces
-from radpo.benchmarks.answers import Answers, check_answers
-from radpo.benchmarks.length_control import LengthControlled, length_controlled, lengths, minimal, quiet
+from radpo.benchmarks.answers import Answers, check_answers, check_names
+from radpo.benchmarks.length_control import LengthControlled, length_controlled, lengths, minimal
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.benchmarks.questions import hub_baseline
 from radpo.benchmarks.settings import DataFile, JudgeSettings, MatrixPath, SamplingSettings, Section
@@ -26,6 +26,7 @@ from radpo.core.errors import DataError
 from radpo.core.json_rows import read_rows
 from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
+from radpo.core.quiet import quiet_package
 from radpo.core.results import Example, Result, Scores
 from radpo.core.texts import with_reasons
 from radpo.engine.graph import Function, Stage, Task
@@ -125,7 +126,7 @@ def annotate(
         question_id, reason; of a judge that grades also score_1, score_2, reason_1, reason_2.
 
     Raises:
-        DataError: a question has more than one turn or no answer.
+        DataError: a question has more than one turn or no answer, or model and baseline have one name.
         ServiceError: the judge could not be reached.
     """
     import pandas as pd
@@ -160,6 +161,7 @@ def comparisons(
     questions: Sequence[Question], outputs: Answers, baseline_outputs: Answers, *, generator: str, baseline: str
 ) -> list[CompareRequest]:
     """The pairs to compare, the baseline's answer first. Raises as `annotate`."""
+    check_names(generator, baseline, "alpaca-eval")
     check_answers(questions, outputs, f"answers of {generator}")
     check_answers(questions, baseline_outputs, f"answers of {baseline}")
     for question in questions:
@@ -241,7 +243,7 @@ def win_rate(annotations: pd.DataFrame, reference_dir: Path | None = None) -> Wi
     controlled = length_controlled(annotations, reference_dir)
     instead = minimal(annotations) if controlled.winrate is None else LengthControlled(None, None, None)
     notes = [note for note in (controlled.note, instead.note) if note]
-    lacking = annotations[annotations["preference"].isna()].to_dict("records")
+    lacking = _rows(annotations[annotations["preference"].isna()])
     if lacking:
         shown = with_reasons([(str(row.get("question_id", row["index"])), _reason(row)) for row in lacking])
         notes.append(
@@ -262,6 +264,10 @@ def win_rate(annotations: pd.DataFrame, reference_dir: Path | None = None) -> Wi
     )
 
 
+def _rows(annotations: pd.DataFrame) -> list[dict[Any, Any]]:
+    return annotations.to_dict("records")
+
+
 def _reason(row: Mapping[Any, Any]) -> str:
     """What a judge said that gave no verdict."""
     said = [_text(row.get(name)) for name in ("reason", "reason_1", "reason_2")]
@@ -270,11 +276,12 @@ def _reason(row: Mapping[Any, Any]) -> str:
 
 def _head_to_head(annotations: pd.DataFrame) -> dict[str, Any]:
     """alpaca-eval's win rates without any GLM; `standard_error` is None for a single verdict."""
-    with quiet():
+    with quiet_package():
         from alpaca_eval.metrics.winrate import get_winrate
 
     if annotations["preference"].isna().all():
-        raise DataError("no annotation holds a preference, so there is no win rate; see the judge's reasons")
+        said = with_reasons([(str(row.get("question_id", row["index"])), _reason(row)) for row in _rows(annotations)])
+        raise DataError(f"no annotation holds a preference, so there is no win rate; the judge said: {said}")
     found = get_winrate(annotations)
     total = int(found["n_total"])
     return {

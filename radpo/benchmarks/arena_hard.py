@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from radpo.benchmarks import pieces
-from radpo.benchmarks.answers import Answers, check_answers
+from radpo.benchmarks.answers import Answers, check_answers, check_names
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.benchmarks.settings import DataFile, JudgeSettings, MatrixPath, SamplingSettings, Section
 from radpo.benchmarks.sizes import Sizes
@@ -26,6 +26,7 @@ from radpo.core.json_rows import read_rows
 from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Scores
+from radpo.core.texts import with_reasons
 from radpo.engine.graph import Function, Stage, Task
 from radpo.judges.base import CompareRequest, Judge
 from radpo.judges.quality import BIAS_METRICS, Bias, bias, both_orders
@@ -186,8 +187,16 @@ def load_judgments(paths: Sequence[Path], baseline: str | None = None, category:
         unparsed[model] = unparsed.get(model, 0) + 2 - len(found)
         games += [{"question_id": str(question_id), "model": model, **game} for game in found]
     if not games:
-        raise DataError(f"{paths[0]}: none of {len(rows)} judgments holds a verdict")
+        said = with_reasons([(str(row.get("uid", row.get("question_id"))), _said(row)) for _, row in rows])
+        raise DataError(f"{paths[0]}: none of {len(rows)} judgments holds a verdict; the judge said: {said}")
     return Battles(_frame(games), wanted, version, unparsed)
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    """What the judge said in a judgment's games."""
+    games = row.get("games")
+    texts = [game.get("judgment") for game in games if isinstance(game, dict)] if isinstance(games, list) else []
+    return "; ".join(str(text).strip() for text in texts if text) or "no text"
 
 
 def judge_games(
@@ -209,6 +218,7 @@ def judge_games(
         DataError: a question has no answer.
         ServiceError: the judge could not be reached.
     """
+    check_names(model, baseline, "arena-hard")
     check_answers(questions, outputs, f"answers of {model}")
     check_answers(questions, baseline_outputs, f"answers of {baseline}")
     pairs = [

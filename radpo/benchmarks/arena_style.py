@@ -53,6 +53,8 @@ def load_arena_answers(path: Path) -> ArenaAnswers:
         text, tokens = _answer(row)
         if question_id is None or text is None:
             raise DataError(f"{place}: an answer needs uid and messages, or question_id and choices, or turns")
+        if str(question_id) in answers:
+            raise DataError(f"{place}: question {question_id!r} is answered a second time; keep one of the rows")
         models.add(str(row.get("model", row.get("model_id", path.name.removesuffix(".gz").removesuffix(".jsonl")))))
         answers[str(question_id)] = Answer(text, tokens)
     if len(models) != 1:

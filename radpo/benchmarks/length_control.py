@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
 from radpo.core.files import sha256
+from radpo.core.quiet import quiet_package
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,9 +141,9 @@ def from_weights(weights: Path, model: str, baseline: str, reference_dir: Path |
     for name in (model, baseline):
         if name not in table.index:
             raise DataError(f"{weights}: no weights of {name!r} in it")
-    with quiet():
+    with quiet_package():
         from alpaca_eval.metrics import glm_winrate
-    with quiet(), _local_lookup(glm_winrate, reference.path):
+    with quiet_package(), _local_lookup(glm_winrate, reference.path):
         share = float(glm_winrate.predict_winrate(model, baseline, weights=table))
     note = None if reference.official else _estimate_note(reference)
     return LengthControlled(100 * share, None, note)
@@ -179,19 +179,10 @@ def lengths(annotations: pd.DataFrame, side: int) -> pd.Series[int] | None:
     return None
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep back the package's own deprecation warnings (pkg_resources, scikit-learn), which no user can mend."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
-
-
 def _fit(annotations: pd.DataFrame, gamed: Path, glm: str, notes: list[str]) -> LengthControlled:
     import sklearn
 
-    with quiet():
+    with quiet_package():
         from alpaca_eval.metrics import glm_winrate
 
     first, second = lengths(annotations, 1), lengths(annotations, 2)
@@ -203,7 +194,7 @@ def _fit(annotations: pd.DataFrame, gamed: Path, glm: str, notes: list[str]) -> 
     )
     # alpaca-eval's own files have no index: it takes every row's number for one, also where rows are missing before it.
     frame = frame.sort_values("index").assign(index=range(len(frame))).reset_index(drop=True)
-    with quiet(), sklearn.config_context(), _local_lookup(glm_winrate, gamed):
+    with quiet_package(), sklearn.config_context(), _local_lookup(glm_winrate, gamed):
         metrics = glm_winrate.get_length_controlled_winrate(
             frame, glm_name=glm, save_weights_dir=None, is_warn_extreme_changes=False
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from radpo.benchmarks import pieces
-from radpo.benchmarks.answers import Answers, check_answers
+from radpo.benchmarks.answers import Answers, Collected, check_answers
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.benchmarks.settings import DataFile, JudgeSettings, MatrixPath, SamplingSettings, Section
 from radpo.benchmarks.sizes import Sizes
@@ -26,6 +26,7 @@ from radpo.core.json_rows import read_rows
 from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores
+from radpo.core.texts import with_reasons
 from radpo.engine.graph import Function, Stage, Task
 from radpo.judges.base import GradeRequest, Judge
 from radpo.judges.fastchat import NEED_REFERENCE
@@ -106,13 +107,14 @@ def load_references(path: Path) -> dict[str, tuple[str, ...]]:
     files = sorted(path.glob("*.jsonl*")) if path.is_dir() else [path]
     if len(files) != 1:
         raise DataError(f"{path}: {len(files)} files of reference answers; give one")
-    references = {}
+    references = Collected(files[0])
     for place, row in read_rows(files[0]):
         try:
-            references[str(row["question_id"])] = tuple(map(str, row["choices"][0]["turns"]))
+            question_id, turns = str(row["question_id"]), tuple(map(str, row["choices"][0]["turns"]))
         except (KeyError, IndexError, TypeError):
             raise DataError(f"{place}: a reference answer needs question_id and choices with turns") from None
-    return references
+        references.add(place, question_id, turns, str(row.get("model_id", "")))
+    return references.by_id
 
 
 def grade(
@@ -156,14 +158,15 @@ def judge_bias(judgments: Sequence[Judgment], answers: Answers) -> Bias:
     return Bias(None, None, correlation, None, len(parsed), len(judgments) - len(parsed))
 
 
-def load_judgments(path: Path, questions: Path | None = None) -> list[Judgment]:
+def load_judgments(path: Path, questions: Path | None = None, only: str | None = None) -> list[Judgment]:
     """Read FastChat's single-answer judgments (`.jsonl`, gzipped or not) of one model.
 
     Args:
         questions: FastChat's question.jsonl, which holds the categories; without it they are empty.
+        only: the model, where the file has those of several.
 
     Raises:
-        DataError: a file is malformed, or holds judgments of several models.
+        DataError: a file is malformed, or holds judgments of several models, or none of this one.
     """
     categories = {}
     if questions is not None:
@@ -176,11 +179,16 @@ def load_judgments(path: Path, questions: Path | None = None) -> list[Judgment]:
         if score != UNPARSED and not 0 <= score <= 10:
             raise DataError(f"{place}: score {score!r} is neither on MT-Bench's scale, up to 10, nor -1 for unparsed")
         models.add(str(row.get("model", "")))
+        if only is not None and row.get("model") != only:
+            continue
         category = categories.get(str(question_id), "")
         judgments.append(Judgment(str(question_id), category, int(turn), float(score), str(row.get("judgment", ""))))
-    if len(models) > 1:
+    if only is not None and only not in models:
+        raise DataError(f"{path}: no judgments of {only}; there are {', '.join(sorted(models)) or 'none at all'}")
+    if only is None and len(models) > 1:
         raise DataError(
-            f"{path}: judgments of {len(models)} models ({', '.join(sorted(models))}); give one model a file"
+            f"{path}: judgments of {len(models)} models ({', '.join(sorted(models))}); choose one with --only, or give "
+            "one model a file"
         )
     if not judgments:
         raise DataError(f"{path}: no judgments in it")
@@ -263,8 +271,11 @@ def turn_prompt(question: Question, answers: Sequence[str], turn: int) -> list[d
 def reference_of(question: Question, turn: int, references: Answers) -> dict[str, Any]:
     """What a judge gets beside a turn: its constraints, and reference answers where FastChat shows them."""
     found: dict[str, Any] = {"constraints": list(question.constraints[turn])}
-    if question.category in NEED_REFERENCE and question.question_id in references:
-        found["reference_answers"] = list(references[question.question_id])
+    if question.category in NEED_REFERENCE:
+        if question.question_id in references:
+            found["reference_answers"] = list(references[question.question_id])
+        else:
+            found["lacks_reference"] = True
     return found
 
 
@@ -276,7 +287,10 @@ def _request(question: Question, answers: Sequence[str], turn: int, references: 
 def _parsed(judgments: Sequence[Judgment]) -> list[Judgment]:
     parsed = [judgment for judgment in judgments if judgment.score != UNPARSED]
     if not parsed:
-        raise DataError(f"mt-bench: none of {len(judgments)} judgments was parsed, so there is no score")
+        said = with_reasons([(f"{j.question_id} turn {j.turn}", j.reason or "no text") for j in judgments])
+        raise DataError(
+            f"mt-bench: none of {len(judgments)} judgments was parsed, so there is no score; the judge said: {said}"
+        )
     return parsed
 
 

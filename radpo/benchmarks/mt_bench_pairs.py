@@ -24,6 +24,7 @@ from radpo.core.json_rows import read_rows
 from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Scores
+from radpo.core.texts import with_reasons
 from radpo.engine.graph import Function, Stage, Task
 from radpo.judges.base import CompareRequest, Comparison, Judge, compare
 from radpo.judges.quality import BIAS_METRICS, Bias, turned_back, verdict
@@ -191,12 +192,20 @@ def outcome(judgment: PairJudgment) -> str | None:
     return "tie"
 
 
-def score_pairs(judgments: Sequence[PairJudgment], baseline: str | None = None) -> PairScores:
+def score_pairs(judgments: Sequence[PairJudgment], baseline: str | None = None, only: str | None = None) -> PairScores:
     """FastChat's table, over all pairs, or over those with the baseline, which then has no row itself.
 
+    Args:
+        only: the one model to have a row; the pairs that it is in.
+
     Raises:
-        DataError: nothing was parsed, or the baseline is in no pair.
+        DataError: nothing was parsed, or the baseline or that model is in no pair.
     """
+    if only is not None:
+        names = sorted({name for j in judgments for name in (j.model_1, j.model_2)})
+        if only not in names:
+            raise DataError(f"mt-bench: no judgment of {only}; there are {', '.join(names)}")
+        judgments = [j for j in judgments if only in (j.model_1, j.model_2)]
     if baseline is not None:
         judgments = [j for j in judgments if baseline in (j.model_1, j.model_2)]
         if not judgments:
@@ -213,8 +222,12 @@ def score_pairs(judgments: Sequence[PairJudgment], baseline: str | None = None) 
             found = "tie" if winner == "tie" else "win" if winner == name else "loss"
             counts.setdefault(name, {"win": 0, "loss": 0, "tie": 0})[found] += 1
     if not parsed:
-        raise DataError(f"mt-bench: none of {len(judgments)} judgments was parsed, so there is no win rate")
-    models = {name: _score(**found) for name, found in counts.items() if name != baseline}
+        said = with_reasons([(f"{j.question_id} turn {j.turn}", "; ".join(j.reasons) or "no text") for j in judgments])
+        raise DataError(
+            f"mt-bench: none of {len(judgments)} judgments was parsed, so there is no win rate; the judge said: {said}"
+        )
+    shown = [name for name in counts if name != baseline and only in (None, name)]
+    models = {name: _score(**counts[name]) for name in shown}
     ranked = dict(sorted(models.items(), key=lambda item: -item[1].win_rate_adjusted))
     return PairScores(ranked, agreed / parsed, parsed, len(judgments) - parsed)
 

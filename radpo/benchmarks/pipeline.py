@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from radpo.benchmarks.answers import Answers
+from radpo.benchmarks.answers import Answers, check_names
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Scores, write_scores
@@ -140,10 +140,7 @@ def mt_bench(
         found = scores(judgments, questions=asked, answers=answers, goal=_asked_goal(answering))
         return _finish(found, asdict(score(judgments)), answering, judge, judge_bias(judgments, answers), out)
     other, baseline = load_outputs(baseline_outputs, asked)
-    if other == name:
-        raise DataError(
-            f"{baseline_outputs}: the baseline's answers are called {other}, as the model's are; use --name"
-        )
+    check_names(name, other, str(baseline_outputs))
     pairs = judge_pairs(asked, (answers, baseline), (name, other), judge, references=shown, progress=_judging(watch))
     write_pair_judgments(pairs, out / "judgments.jsonl", judge.name)
     figures = score_pairs(pairs, other)
@@ -176,10 +173,7 @@ def arena_hard(
     name, outputs = answers_of(answering, asked, out, watch)
     asked = [question for question in asked if question.question_id in outputs]
     other, baseline = load_outputs(baseline_outputs, asked)
-    if other == name:
-        raise DataError(
-            f"{baseline_outputs}: the baseline's answers are called {other}, as the model's are; use --name"
-        )
+    check_names(name, other, str(baseline_outputs))
     rows, bias = judge_games(asked, outputs, baseline, judge, model=name, baseline=other, progress=_judging(watch))
     write_judgments(rows, out / "judgments.jsonl")
     battles = load_judgments([out / "judgments.jsonl"], other)

@@ -27,10 +27,13 @@ def load_benchmark_questions(path: Path) -> list[Question]:
         raise DataError(f"{path}: holds no questions")
     if "turns" in rows[0][1] and path.suffix == ".jsonl":
         return load_questions(path)
-    questions = [_question(place, number, row) for number, (place, row) in enumerate(rows)]
-    if len({question.question_id for question in questions}) != len(questions):
-        raise DataError(f"{path}: a question_id is used twice")
-    return questions
+    questions: dict[str, Question] = {}
+    for number, (place, row) in enumerate(rows):
+        question = _question(place, number, row)
+        if question.question_id in questions:
+            raise DataError(f"{place}: a question_id is used twice: {question.question_id!r}")
+        questions[question.question_id] = question
+    return list(questions.values())
 
 
 def hub_baseline() -> Path:
@@ -71,27 +74,32 @@ def load_outputs(path: Path, questions: list[Question]) -> tuple[str, dict[str, 
     Raises:
         DataError: a row is malformed, or a question has no answer.
     """
-    from radpo.benchmarks.answers import check_answers, load_answers
+    from radpo.benchmarks.answers import Collected, check_answers, load_answers
 
     first = next(read_rows(path), None)
     if first is None:
         raise DataError(f"{path}: holds no answers")
     name = str(first[1].get("generator", first[1].get("model_id", first[1].get("model", _stem(path)))))
     if "output" in first[1]:
-        by_instruction = {str(row.get("instruction")): row.get("output") for _, row in read_rows(path)}
-        found = {
-            q.question_id: (str(by_instruction[q.turns[0]]),)
-            for q in questions
-            if isinstance(by_instruction.get(q.turns[0]), str)
-        }
+        answers = Collected(path)
+        for place, row in read_rows(path):
+            instruction, output = row.get("instruction"), row.get("output")
+            if not isinstance(instruction, str) or not isinstance(output, str):
+                raise DataError(f"{place}: an answer needs instruction and output, both texts")
+            answers.add(place, instruction, (output,), str(row.get("generator", "")))
+        found = {q.question_id: answers.by_id[q.turns[0]] for q in questions if q.turns[0] in answers.by_id}
     elif "choices" in first[1]:
-        found = {}
+        answers = Collected(path)
         for place, row in read_rows(path):
             try:
-                turns = row["choices"][0]["turns"]
-                found[str(row["question_id"])] = tuple(t["content"] if isinstance(t, dict) else t for t in turns)
+                given = [t["content"] if isinstance(t, dict) else t for t in row["choices"][0]["turns"]]
+                question_id = str(row["question_id"])
             except (KeyError, IndexError, TypeError):
                 raise DataError(f"{place}: an answer needs question_id and choices with turns") from None
+            if not all(isinstance(turn, str) for turn in given):
+                raise DataError(f"{place}: question {question_id!r}: a turn is no text")
+            answers.add(place, question_id, tuple(given), str(row.get("model_id", row.get("model", ""))))
+        found = answers.by_id
     elif "turns" in first[1]:
         return name, load_answers(path, questions)
     else:

@@ -159,6 +159,9 @@ def eval_mt_bench(
         Path | None, typer.Option(help="FastChat's question.jsonl, which also holds the categories, or radpo's.")
     ] = None,
     references: Annotated[Path | None, typer.Option(help="FastChat's reference_answer/gpt-4.jsonl.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="The one model to score, where the file has judgments of several.")
+    ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Pairwise judgments: count only pairs with this model, which has no row itself.")
     ] = None,
@@ -192,9 +195,9 @@ def eval_mt_bench(
         from radpo.benchmarks.mt_bench_pairs import is_pairwise, load_pair_judgments, score_pairs
 
         if is_pairwise(judgments):
-            show(asdict(score_pairs(load_pair_judgments(judgments), baseline)), as_json)
+            show(asdict(score_pairs(load_pair_judgments(judgments), baseline, only)), as_json)
         else:
-            show(asdict(score(load_judgments(judgments, questions))), as_json)
+            show(asdict(score(load_judgments(judgments, questions, only))), as_json)
         return
     assert out is not None
     if questions is None:

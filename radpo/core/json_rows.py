@@ -6,9 +6,12 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from radpo.core.errors import DataError
+
+ENCODING = "utf-8-sig"
+"""UTF-8 with or without the byte order mark that editors on Windows put before the first line."""
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -18,7 +21,9 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         DataError: the file cannot be read, or a line or element is no JSON object.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
+        with (
+            gzip.open(path, "rt", encoding=ENCODING) if path.suffix == ".gz" else path.open(encoding=ENCODING) as stream
+        ):
             if path.name.removesuffix(".gz").endswith(".json"):
                 document = json.load(stream)
                 rows = enumerate(document if isinstance(document, list) else [document])
@@ -33,9 +38,13 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
+def _opened(path: Path) -> IO[str]:
+    return gzip.open(path, "rt", encoding=ENCODING) if path.suffix == ".gz" else path.open(encoding=ENCODING)
+
+
 def _parse(line: str, path: Path, number: int) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.lstrip("\ufeff"))  # files with marks, put behind one another
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path}, line {number}: no JSON: {error}") from error
 

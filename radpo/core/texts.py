@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_SHOWN, _REASON = 5, 200
+_SHOWN, _REASON, _EXCERPT = 5, 200, 80
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -18,3 +18,9 @@ def with_reasons(items: Sequence[tuple[str, str]]) -> str:
     """Names with what became of each, the first few of them, for a note."""
     shown = [f"{name} ({' '.join(reason[:_REASON].split())})" for name, reason in items[:_SHOWN]]
     return ", ".join(shown) + (", ..." if len(items) > _SHOWN else "")
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a text on one line, for messages."""
+    shown = " ".join(text[: 4 * _EXCERPT].split())
+    return shown if len(shown) <= _EXCERPT else shown[: _EXCERPT - 3] + "..."

@@ -6,12 +6,9 @@ outputs is shown first is the package's own seeded draw for each instruction.
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +18,8 @@ from radpo.clients.chat import Chat, ChatRequest
 from radpo.clients.replies import ChatReply
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
+from radpo.core.quiet import quiet_package
+from radpo.core.texts import excerpt
 from radpo.judges.base import CompareRequest, Comparison
 from radpo.judges.record import JudgeRecord, read_reply
 from radpo.judges.structure import acting_marks, frame_of
@@ -67,7 +66,7 @@ def annotate_pairs(
     ]
     reasons: dict[frozenset[str], str] = {}
     record = record or JudgeRecord()
-    with _quiet():
+    with quiet_package():
         package = _load(annotator)
         for single in package.annotators.values():
             single._make_prompts = partial(_fill, single.prompt_template, single.batch_size)
@@ -194,19 +193,8 @@ def _comparison(row: Mapping[str, Any], said: str) -> Comparison:
 def _instruction(request: CompareRequest) -> str:
     users = [message["content"] for message in request.prompt if message["role"] == "user"]
     if len(users) != 1:
-        raise DataError(f"alpaca-eval's annotators compare answers to one message, and a prompt here has {len(users)}")
+        raise DataError(
+            f"alpaca-eval's annotators compare answers to one message, and a prompt here has {len(users)}: "
+            f"{excerpt(users[0] if users else '')!r}"
+        )
     return users[0]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what the package says through the root logger and as warnings; what matters is in the verdicts."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

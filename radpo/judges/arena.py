@@ -16,6 +16,7 @@ import yaml
 from radpo.clients.chat import Chat, ChatRequest
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
+from radpo.core.texts import excerpt
 from radpo.judges.base import CompareRequest, Comparison
 from radpo.judges.record import JudgeRecord, Said, read_reply, texts_of
 from radpo.judges.structure import acting_marks, frame_of
@@ -148,7 +149,8 @@ def arena_compare(
 def _talk(config: ArenaConfig, request: CompareRequest) -> list[dict[str, str]]:
     users = [message["content"] for message in request.prompt if message["role"] == "user"]
     if len(users) != 1:
-        raise DataError(f"Arena-Hard's questions have one turn, and a prompt here has {len(users)}")
+        asked = excerpt(users[0] if users else "")
+        raise DataError(f"Arena-Hard's questions have one turn, and a prompt here has {len(users)}: {asked!r}")
     texts = {"question_1": users[0], "answer_1": request.first, "answer_2": request.second}
     texts |= {"QUESTION": users[0], "ANSWER_A": request.first, "ANSWER_B": request.second}
     try:

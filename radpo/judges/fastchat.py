@@ -16,6 +16,7 @@ from typing import Literal
 
 from radpo.core.errors import DataError
 from radpo.core.json_rows import read_rows
+from radpo.core.texts import excerpt
 from radpo.judges.base import CompareRequest, GradeRequest
 from radpo.judges.structure import frame_of
 
@@ -192,7 +193,8 @@ def _find(prompts: Mapping[str, Prompt], name: str) -> Prompt:
 
 def _two_turns(turns: Sequence[str]) -> tuple[str, str, str]:
     if len(turns) != 3:
-        raise DataError(f"MT-Bench's prompts judge one or two turns, and here are {(len(turns) + 1) // 2}")
+        asked = excerpt(turns[0] if turns else "")
+        raise DataError(f"MT-Bench's prompts judge one or two turns, and here are {(len(turns) + 1) // 2}: {asked!r}")
     return turns[0], turns[1], turns[2]
 
 

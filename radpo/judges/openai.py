@@ -127,6 +127,7 @@ class OpenAIJudge:
     def _read(self, request: GradeRequest | CompareRequest, prompt: Prompt, reply: ChatReply) -> Said:
         """A reply to one of FastChat's prompts or radpo's own, counted."""
         said = read_reply(reply)
+        self.record.unreferenced += bool(request.reference.get("lacks_reference"))
         self.record.add(said, request.prompt[-1]["content"], acting_marks(texts_of(request), prompt.frame))
         return said
 

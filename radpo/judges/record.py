@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 from radpo.clients.replies import ChatReply
 from radpo.core.reasoning import split_reasoning
-from radpo.core.texts import storable, with_reasons
+from radpo.core.texts import excerpt, storable, with_reasons
 from radpo.judges.base import CompareRequest, GradeRequest
 
 _SHOWN = 5
-_EXCERPT = 80
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ class JudgeRecord:
         last_taken: those of them in which the last verdict counts.
         unanswered: the excerpts of the prompts without an answer, each with the reason.
         omitted: in how many an option was left out that the endpoint takes no values of.
+        unreferenced: requests of a category that is judged beside a reference answer, without one.
         structured: prompts with a text that could act as a part of them.
         marks: in how many prompts each such mark was found.
     """
@@ -65,6 +65,7 @@ class JudgeRecord:
     last_taken: int = 0
     unanswered: list[tuple[str, str]] = field(default_factory=list)
     omitted: Counter[str] = field(default_factory=Counter)
+    unreferenced: int = 0
     structured: int = 0
     marks: Counter[str] = field(default_factory=Counter)
 
@@ -81,7 +82,7 @@ class JudgeRecord:
         self.structured += bool(marks)
         self.marks.update(marks)
         if said.answer is None:
-            self.unanswered.append((_excerpt(asked), said.reason))
+            self.unanswered.append((excerpt(asked), said.reason))
 
     def add_verdicts(self, published: object, last: object, *, take_last: bool) -> None:
         """Count a reply's verdicts by FastChat's rule and by the last one, and which of them counts."""
@@ -112,6 +113,12 @@ class JudgeRecord:
             found.append(
                 f"the endpoint takes no {name} from its users; {count} of {self.replies} replies were drawn at its own."
             )
+        if self.unreferenced:
+            found.append(
+                f"{self.unreferenced} of {self.replies} requests are about math, reasoning or coding and have no "
+                "reference answer: they were judged by the prompt without one, which is less reliable there; published "
+                "scores are judged beside FastChat's reference answers (`references`)."
+            )
         if self.structured:
             shown = ", ".join(f"{mark!r} in {count}" for mark, count in self.marks.most_common(_SHOWN))
             more = ", ..." if len(self.marks) > _SHOWN else ""
@@ -129,11 +136,6 @@ def judge_notes(judge: object, benchmark: str) -> tuple[str, ...]:
     """What a judge has to say of the verdicts that it gave; nothing from one that keeps no record."""
     record = getattr(judge, "record", None)
     return tuple(f"{benchmark}: {note}" for note in record.notes()) if isinstance(record, JudgeRecord) else ()
-
-
-def _excerpt(text: str) -> str:
-    shown = " ".join(text[: 2 * _EXCERPT].split())
-    return shown if len(shown) <= _EXCERPT else shown[: _EXCERPT - 3] + "..."
 
 
 def texts_of(request: GradeRequest | CompareRequest) -> Iterator[str]:

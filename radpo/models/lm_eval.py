@@ -5,9 +5,12 @@ Imports lm-eval: import it where a model is about to be run.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval.loggers.utils import get_commit_from_path
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
@@ -17,6 +20,22 @@ from radpo.models.prompt_cuts import Asked, Cut
 
 if TYPE_CHECKING:
     import torch
+
+
+def ask_git_quietly() -> None:
+    """Have lm-eval's own question for a commit keep git's `fatal: not a git repository` to itself."""
+    from lm_eval import evaluator
+
+    def commit() -> str | None:
+        try:
+            said = subprocess.run(
+                ["git", "describe", "--always"], capture_output=True, text=True, check=True, timeout=10
+            )
+        except (OSError, subprocess.SubprocessError):
+            return get_commit_from_path(Path.cwd())  # type: ignore[no-any-return]
+        return said.stdout.strip()
+
+    evaluator.get_git_commit_hash = commit
 
 
 class CountingHFLM(HFLM):  # type: ignore[misc]

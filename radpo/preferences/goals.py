@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from radpo.core.errors import DataError, ModelError
+from radpo.core.json_rows import ENCODING
 
 Placement = Literal["system", "user"]
 """Where the goal goes: into the system message, or, where a template has none, before the first user message."""
@@ -77,7 +78,7 @@ def read_goal_template(path: Path) -> str:
         DataError: the file cannot be read, or does not say where the score goes.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding=ENCODING)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a goal's wording ({error})") from error
     if text.count("{g}") != 1:

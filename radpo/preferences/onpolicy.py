@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
 from radpo.core.files import append_journal, open_journal, read_journal, replace_file
+from radpo.core.json_rows import ENCODING
 from radpo.core.progress import Progress, no_progress
 from radpo.preferences.pairing import Rule, ScoredResponse, pair_up
 from radpo.preferences.preferences import schema
@@ -189,7 +190,7 @@ def read_samples(path: Path, columns: Iterable[str]) -> Iterator[dict[str, Any]]
         DataError: the file cannot be read, or a row lacks one of the columns or has something else in it.
     """
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding=ENCODING) as stream:
             for number, line in enumerate(stream, start=1):
                 yield _checked(line, columns, f"{path}, line {number}")
     except FileNotFoundError:

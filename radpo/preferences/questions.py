@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from radpo.core.errors import DataError
+from radpo.core.json_rows import ENCODING
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def load_questions(path: Path) -> list[Question]:
         DataError: the file cannot be read or a row is malformed; the message names file, line, field and mend.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding=ENCODING).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     questions: list[Question] = []
