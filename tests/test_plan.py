@@ -243,11 +243,13 @@ def test_this_machine_is_measured() -> None:
     assert describe_machine()["cores"] >= 1
 
 
-def test_models_share_nothing_but_the_matrix(place: Path) -> None:
+def test_models_share_the_checked_pairs_and_nothing_else(place: Path) -> None:
     both = planned(place, model=None, models=[str(place / "model"), str(place / "other")])
     one = planned(place)
     assert len(both.cells) == 2 * len(one.cells)
-    assert len(both.stages) == 2 * len(one.stages)
+    shared = [stage for stage in one.stages if stage.function_name == "pairs"]
+    assert len(shared) == 2
+    assert len(both.stages) == 2 * len(one.stages) - len(shared)
     assert {one.key for one in one.stages} < {one.key for one in both.stages}
     assert len({one.name for one in both.stages}) == len(both.stages), "each has a name of its own"
 
@@ -278,7 +280,7 @@ def test_resources_are_for_stages_that_there_are_and_no_part_of_a_key(place: Pat
         ({"seeds": [0, 1]}, set()),
         ({"training": {"batch_size": 2, "micro_batch_size": 2, "epochs": 2}}, {"train"}),
         ({"data": {"train": {"path": "pairs.jsonl", "limit": 3}, "heldout": {"path": "pairs.jsonl", "limit": 2}}},
-         {"relabel", "reference", "train"}),
+         {"pairs", "relabel", "reference", "train"}),
         ({"benchmarks": {"unlearning": {"high_score": 6}}}, {"unlearning"}),
         ({"model": "other"}, {"relabel", "reference", "train", "likelihood", "unlearning", "generate", "mt-bench"}),
     ],

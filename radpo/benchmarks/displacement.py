@@ -91,8 +91,8 @@ def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stag
     """Held-out log-likelihoods and CHES scores; None for the model as it is, of which nothing was displaced."""
     if checkpoint.train is None:
         return None
-    asked = {**context.pairs(context.heldout), "max_length": context.training.max_length}
-    ches = context.about(None, "ches", "model", asked)
+    asked = {"max_length": context.training.max_length}
+    ches = context.about(None, "ches", "model", asked, {"pairs": context.heldout_pairs()})
     inputs = {**pieces.policy_and_reference(context, checkpoint), "ches": ches}
     return context.stage(NAME, checkpoint.label, {}, inputs)
 
@@ -100,12 +100,8 @@ def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stag
 def _ches(task: Task) -> None:
     """CHES scores of held-out pairs under the model that training starts from (`ches.parquet`)."""
     from radpo.models.ches import write_ches
-    from radpo.preferences.preferences import Reading
-    from radpo.preferences.streamed import stream_pairs
 
-    settings = task.stage.settings
-    low, high = settings["scale"]
-    pairs = stream_pairs(pieces.path_of(settings["pairs"]), Reading((low, high)), settings["limit"])
+    settings, pairs = task.stage.settings, pieces.read_pairs(task)
     with kept_between_tries(task, "ches.parquet") as out:
         write_ches(
             pieces.policy_folder(task),

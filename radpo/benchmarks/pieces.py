@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from radpo.models.backends import Backend
     from radpo.models.decoding import Sampling
     from radpo.preferences.questions import Question
+    from radpo.preferences.streamed import CheckedPairs
 
+PAIRS = "pairs.parquet"
 NUMERICS = ("torch", "transformers")
 """The packages whose versions change what a model computes."""
 
@@ -213,6 +215,31 @@ def write_judged(task: Task, scores: Scores, judge: Judge, bias: Bias | None = N
         write_json(task.out / "judge_usage.json", asdict(chat.usage))
 
 
+# Scored pairs
+
+
+def read_pairs(task: Task) -> CheckedPairs:
+    """The checked scored pairs of the input `pairs`, batch by batch."""
+    from radpo.preferences.streamed import CheckedPairs
+
+    return CheckedPairs.open(task.inputs["pairs"] / PAIRS)
+
+
+def _pairs(task: Task) -> None:
+    """A file of scored pairs -> the checked ones (`pairs.parquet`), and what became of the rest (`counts.json`)."""
+    from radpo.preferences.preferences import Reading
+    from radpo.preferences.streamed import write_checked
+
+    settings = task.stage.settings
+    low, high = settings["scale"]
+    source, out = path_of(settings["pairs"]), task.out / PAIRS
+    write_json(task.out / "counts.json", write_checked(source, Reading((low, high)), out, settings["limit"]))
+
+
+def _pairs_cost(sizes: Sizes, stage: Stage) -> Work:
+    return Work(disk_bytes=sizes.file_bytes(stage.settings["pairs"]))
+
+
 # Held-out log-likelihoods
 
 
@@ -226,12 +253,12 @@ def heldout_likelihoods(
     """
     training = training or context.training
     settings = {
-        **context.pairs(context.heldout),
+        "scale": list(context.scale),
         "max_length": training.max_length,
         "precision": training.precision,
     }
     label = "model" if checkpoint is None or checkpoint.train is None else checkpoint.label
-    return context.about(checkpoint, "likelihood", label, settings)
+    return context.about(checkpoint, "likelihood", label, settings, {"pairs": context.heldout_pairs()})
 
 
 def policy_and_reference(context: Context, checkpoint: Checkpoint) -> dict[str, Stage]:
@@ -252,19 +279,15 @@ def read_likelihoods(task: Task) -> pd.DataFrame:
 def _likelihood(task: Task) -> None:
     """Log-likelihoods of held-out scored pairs under a checkpoint, for every goal (`likelihoods.parquet`)."""
     from radpo.models.heldout import write_heldout
-    from radpo.preferences.preferences import Reading
-    from radpo.preferences.streamed import stream_pairs
 
-    settings = task.stage.settings
-    low, high = settings["scale"]
-    pairs = stream_pairs(path_of(settings["pairs"]), Reading((low, high)), settings["limit"])
+    settings, pairs = task.stage.settings, read_pairs(task)
     with kept_between_tries(task, "likelihoods.parquet") as out:
         write_heldout(
             policy_folder(task),
             pairs,
             out,
             total=pairs.total,
-            scale=(low, high),
+            scale=tuple(settings["scale"]),
             max_length=settings["max_length"],
             precision=settings["precision"],
             made_by=task.stage.key,
@@ -398,8 +421,14 @@ def _number_of_samples(sizes: Sizes, stage: Stage) -> int:
 
 
 FUNCTIONS: Mapping[str, Function] = {
+    "pairs": Function(_pairs, version=1, packages=("pyarrow",)),
     "likelihood": Function(_likelihood, version=4, packages=NUMERICS, resumable=True),
     "generate": Function(_generate, version=4, packages=NUMERICS, resumable=True),
     "samples": Function(_samples, version=2, packages=NUMERICS, resumable=True),
 }
-COSTS: Mapping[str, Cost] = {"likelihood": _likelihood_cost, "generate": _generate_cost, "samples": _samples_cost}
+COSTS: Mapping[str, Cost] = {
+    "pairs": _pairs_cost,
+    "likelihood": _likelihood_cost,
+    "generate": _generate_cost,
+    "samples": _samples_cost,
+}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,25 +109,42 @@ class Context:
             code = {**code, "environment": dict(self.environment)}
         return Stage(name, function, run, {**settings, **code}, inputs or {}, {**asked, **(hints or {})})
 
-    def about(self, checkpoint: Checkpoint | None, function: str, label: str, settings: Mapping[str, Any]) -> Stage:
+    def about(
+        self,
+        checkpoint: Checkpoint | None,
+        function: str,
+        label: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Stage] | None = None,
+    ) -> Stage:
         """A stage that reads a checkpoint: the one that was trained, or (None, too) the matrix's model as it is."""
         if checkpoint is None or checkpoint.train is None:
-            return self.stage(function, label, {**settings, "model": self.model})
-        return self.stage(function, label, settings, {"policy": checkpoint.train})
+            return self.stage(function, label, {**settings, "model": self.model}, inputs)
+        return self.stage(function, label, settings, {"policy": checkpoint.train, **(inputs or {})})
 
     def scored(self, benchmark: str, checkpoint: Checkpoint) -> Stage | None:
         """The last stage of another benchmark of the matrix for a checkpoint; None where it has nothing to score."""
         return self.benchmarks[benchmark].stages(self, self.sections[benchmark], checkpoint)
 
-    def pairs(self, file: DataFile | None) -> dict[str, Any]:
-        """The settings that name scored pairs.
+    def pairs(self, file: DataFile, split: str) -> Stage:
+        """The stage whose folder holds a file's scored pairs, read and checked (`pairs.parquet`).
+
+        Args:
+            split: what they are for, `train` or `heldout`, in the stage's name.
+        """
+        settings = {"pairs": self.file(file.path), "limit": file.limit, "scale": list(self.scale)}
+        # Models share it, and so its name has none of them.
+        return replace(self.stage("pairs", split, settings), name=f"pairs/{split}")
+
+    def heldout_pairs(self) -> Stage:
+        """The matrix's held-out pairs, as `pairs`.
 
         Raises:
-            ConfigError: the matrix names none.
+            ConfigError: it names none.
         """
-        if file is None:
+        if self.heldout is None:
             raise ConfigError("data.heldout: missing: a benchmark of the matrix reads held-out scored pairs")
-        return {"pairs": self.file(file.path), "limit": file.limit, "scale": list(self.scale)}
+        return self.pairs(self.heldout, "heldout")
 
     def questions(self, file: DataFile) -> dict[str, Any]:
         """The settings that name questions."""

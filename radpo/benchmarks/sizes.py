@@ -128,8 +128,8 @@ class Sizes:
         return self.models[source.location]
 
     def pairs(self, stage: Stage) -> Pairs:
-        """The scored pairs that a stage's settings name, counted with its model's tokenizer."""
-        settings, model = stage.settings, self.model(stage)
+        """The scored pairs that a stage reads, itself or through what it reads, by its model's tokenizer."""
+        model, settings = self.model(stage), _pairs_stage(stage).settings
         source: Source = settings["pairs"]
         place = (source.location, settings["limit"])
         if place not in self.rows:
@@ -143,6 +143,14 @@ class Sizes:
             model.count([row["chosen"] for row in rows]),
             model.count([row["rejected"] for row in rows]),
         )
+
+    def file_bytes(self, source: Source) -> float:
+        """The size of a file of scored pairs, or of all files in a folder."""
+        if source.absent:
+            number, rows = self._hinted_pairs(source, {"limit": None})
+            return float(number) * sum(len(row["chosen"]) + len(row["rejected"]) for row in rows)
+        place = Path(source.location)
+        return float(sum(file.stat().st_size for file in (place.rglob("*") if place.is_dir() else [place])))
 
     def questions(self, settings: Mapping[str, Any]) -> list[Question]:
         """The questions that a stage's settings name."""
@@ -192,6 +200,10 @@ def _read_pairs(source: Source, settings: Mapping[str, Any]) -> tuple[int, list[
     table = load_preferences(Path(source.location), Reading((low, high))).table.slice(0, settings["limit"])
     rows = table.select(["prompt", "chosen", "rejected"]).slice(0, SAMPLE).to_pylist()
     return table.num_rows, rows
+
+
+def _pairs_stage(stage: Stage) -> Stage:
+    return stage if stage.function_name == "pairs" else _pairs_stage(stage.inputs["pairs"])
 
 
 def _model_source(stage: Stage) -> Source:

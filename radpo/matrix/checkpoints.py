@@ -55,7 +55,7 @@ def _train(context: Context, matrix: Matrix, name: str, method: str, training: T
     if variant.loss is not None:
         settings |= {"method": method, "code": variant_code(method)}
     if matrix.track is not None:
-        settings |= {"track": matrix.track, "tracked": context.pairs(data.heldout)}
+        settings["track"], inputs["tracked"] = matrix.track, context.heldout_pairs()
     hints = {"save_every": matrix.save_every, "report_to": list(matrix.report_to)}
     return context.stage("train", f"{name}/seed-{seed}", settings, inputs, hints)
 
@@ -69,22 +69,23 @@ def _reference(context: Context, who: str, pairs: Stage, training: TrainingSetti
 def _implicit(context: Context, scored: DataFile, policy: Stage, training: TrainingSettings) -> Stage:
     """The scored training pairs with what a trained policy and its reference make of them."""
     settings = {
-        **context.pairs(scored),
         "model": context.model,
         "max_length": training.max_length,
         "precision": training.precision,
     }
-    return context.stage("implicit", policy.name.partition("/")[2], settings, {"policy": policy})
+    return context.stage(
+        "implicit", policy.name.partition("/")[2], settings, {"policy": policy, "pairs": context.pairs(scored, "train")}
+    )
 
 
 def _relabel(context: Context, data: Data, split: str, method: str, rewarded: Stage | None) -> Stage:
     variant = find_variant(method)
     made_by = {"method": method, "code": variant_code(method)} if callable(variant.data) else {"kind": variant.data}
     file = data.train if split == "train" else data.heldout
-    settings = {**context.pairs(file), "model": context.model, **made_by}
+    settings = {"model": context.model, "scale": list(data.scale), **made_by}
     if variant.data == "attributes":
         settings["attribute_scale"] = list(data.attribute_scale)
-    inputs = {} if rewarded is None else {"scored": rewarded}
+    inputs = {"pairs": context.pairs(file, split), **({} if rewarded is None else {"scored": rewarded})}
     return context.stage("relabel", f"{split}/{_kind(method)}", settings, inputs)
 
 

@@ -61,7 +61,7 @@ KNOWN = {
 PREFILL, TRAINING, DECODING = 0.7, 0.37, 0.7
 CPU_LAYER_SECONDS = 8e-4
 START_SECONDS = {
-    "relabel": 0.5, "reference": 2.0, "train": 6.0, "likelihood": 3.0, "generate": 2.5, "academic": 3.5,
+    "pairs": 0.5, "relabel": 0.5, "reference": 2.0, "train": 6.0, "likelihood": 3.0, "generate": 2.5, "academic": 3.5,
     "implicit": 3.0, "ches": 3.0, "samples": 3.0, "unlearning": 0.3, "alpaca-eval": 0.5, "mt-bench": 0.1,
 }  # fmt: skip
 DISK_BYTES_A_SECOND = 1e9

@@ -5,11 +5,12 @@ Raise a function's version when a change to it, or to what it calls, changes wha
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from radpo.benchmarks.pieces import NUMERICS, path_of, policy_folder
+from radpo.benchmarks.pieces import NUMERICS, PAIRS, policy_folder
 from radpo.benchmarks.protocol import Cost
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import GOAL_TOKENS, Work, of_model
@@ -17,11 +18,6 @@ from radpo.core.files import write_json
 from radpo.engine.distributed import run_on_several
 from radpo.engine.graph import Function, Stage, Task
 from radpo.training.settings import TrainingSettings
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from radpo.preferences.preferences import Preferences
 
 
 def _relabel(task: Task) -> None:
@@ -38,11 +34,9 @@ def _relabel(task: Task) -> None:
 
     settings = task.stage.settings
     scale = tuple(settings["scale"])
-    preferences, table = _scored(settings)
-    if "scored" in task.inputs:
-        table = pq.read_table(task.inputs["scored"] / "pairs.parquet")
+    table = pq.read_table(task.inputs["scored" if "scored" in task.inputs else "pairs"] / PAIRS)
     placement = placement_of(load_tokenizer(resolve_model(settings["model"].location), with_goal=False))
-    counts: dict[str, Any] = {"rows_read": preferences.rows_read, "dropped": dict(preferences.dropped)}
+    counts: dict[str, Any] = json.loads((task.inputs["pairs"] / "counts.json").read_text(encoding="utf-8"))
     if "method" in settings:
         made = make_pairs(find_variant(settings["method"]).data, table, placement, scale)  # type: ignore[arg-type]
         counts |= {"used": table.num_rows, "ties_dropped": 0}
@@ -51,7 +45,7 @@ def _relabel(task: Task) -> None:
         relabeled = relabel(table, settings["kind"], placement=placement, scale=scale, attribute_scale=rated)
         made = relabeled.table
         counts |= asdict(relabeled.counts) | {"used": table.num_rows}
-    pq.write_table(made, task.out / "pairs.parquet")
+    pq.write_table(made, task.out / PAIRS)
     write_json(task.out / "counts.json", counts | {"pairs": made.num_rows})
 
 
@@ -64,23 +58,14 @@ def _implicit(task: Task) -> None:
 
     settings = task.stage.settings
     found = with_log_likelihoods(
-        _scored(settings)[1],
+        pq.read_table(task.inputs["pairs"] / PAIRS),
         policy_folder(task),
         resolve_model(settings["model"].location),
         max_length=settings["max_length"],
         precision=settings["precision"],
         progress=task.progress,
     )
-    pq.write_table(found, task.out / "pairs.parquet")
-
-
-def _scored(settings: Mapping[str, Any]) -> tuple[Preferences, pa.Table]:
-    """The scored pairs that settings name: all that were read, and those to use."""
-    from radpo.preferences.preferences import Reading, load_preferences
-
-    low, high = settings["scale"]
-    preferences = load_preferences(path_of(settings["pairs"]), Reading((low, high)))
-    return preferences, preferences.table.slice(0, settings["limit"])
+    pq.write_table(found, task.out / PAIRS)
 
 
 def _reference(task: Task) -> None:
@@ -93,7 +78,7 @@ def _reference(task: Task) -> None:
     settings = task.stage.settings
     table = reference_log_likelihoods(
         resolve_model(settings["model"].location),
-        pq.read_table(task.inputs["pairs"] / "pairs.parquet"),
+        pq.read_table(task.inputs["pairs"] / PAIRS),
         max_length=settings["max_length"],
         precision=settings["precision"],
         progress=task.progress,
@@ -128,7 +113,7 @@ def _train_here(task: Task) -> None:
 
     settings = task.stage.settings
     folder, scale = resolve_model(settings["model"].location), tuple(settings["scale"])
-    pairs, heldout = (pq.read_table(task.inputs[name] / "pairs.parquet") for name in ("pairs", "heldout_pairs"))
+    pairs, heldout = (pq.read_table(task.inputs[name] / PAIRS) for name in ("pairs", "heldout_pairs"))
     if "heldout_likelihoods" in task.inputs:
         measured = pd.read_parquet(task.inputs["heldout_likelihoods"] / "likelihoods.parquet")
         known = known_log_likelihoods(folder, heldout, heldout_reference(measured, heldout))
@@ -136,7 +121,7 @@ def _train_here(task: Task) -> None:
         known = pq.read_table(task.inputs["heldout_reference"] / "reference.parquet")
     tracked = None
     if "track" in settings:
-        tracked = Tracked(_scored(settings["tracked"])[1], scale, settings["track"])
+        tracked = Tracked(pq.read_table(task.inputs["tracked"] / PAIRS), scale, settings["track"])
     chat_template = None
     if settings["conditioned"]:
         rated = tuple(settings.get("attribute_scale", ATTRIBUTE_SCALE))

@@ -1,4 +1,4 @@
-"""Scored pairs that are read as often as they are needed and never held: a source comes in, batches go out."""
+"""Scored pairs that are checked once, and then read batch by batch as often as they are needed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from radpo.preferences.preferences import PreferenceReader, Reading
+from radpo.preferences.sources import CHUNK_ROWS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,3 +60,51 @@ def _limited(reader: PreferenceReader, limit: int | None) -> Iterator[pa.RecordB
         left -= min(left, batch.num_rows)
         if left == 0:
             return
+
+
+@dataclass(frozen=True)
+class CheckedPairs:
+    """A file of checked scored pairs (`write_checked`), read batch by batch; `total` of them."""
+
+    path: Path
+    total: int
+
+    @staticmethod
+    def open(path: Path) -> CheckedPairs:
+        """The pairs of a file."""
+        import pyarrow.parquet as pq
+
+        return CheckedPairs(path, pq.read_metadata(path).num_rows)
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """The pairs, batch by batch, from the first."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.path) as file:
+            yield from file.iter_batches(CHUNK_ROWS)
+
+
+def write_checked(source: str | Path, reading: Reading, out: Path, limit: int | None = None) -> dict[str, Any]:
+    """Read and check a whole source, and write its pairs (the first `limit` of them) to a Parquet file.
+
+    Returns:
+        rows_read, dropped (rows left out, by reason) and checked (good pairs, with those beyond the limit).
+
+    Raises:
+        DataError: the source cannot be read, or a row is bad; the message names source, row, column and fix.
+    """
+    import pyarrow.parquet as pq
+
+    reader, found, left = PreferenceReader(source, reading), 0, limit
+    writer: Any = None
+    try:
+        for batch in reader:
+            writer = writer or pq.ParquetWriter(out, reader.schema)
+            found += batch.num_rows
+            taken = batch if left is None else batch.slice(0, left)
+            left = None if left is None else left - taken.num_rows
+            writer.write_batch(taken)
+    finally:
+        if writer is not None:
+            writer.close()
+    return {"rows_read": reader.rows_read, "dropped": dict(reader.dropped), "checked": found}
