@@ -121,16 +121,16 @@ def plan(
     Raises:
         ConfigError: the matrix file is wrong, or there is no such machine.
     """
-    from radpo.engine.machine import cores
+    from radpo.core.machine import cores
     from radpo.matrix.estimate import estimate
     from radpo.matrix.expand import expand
     from radpo.matrix.loading import load_matrix
     from radpo.matrix.machines import find_machine
 
     loaded = load_matrix(Path(matrix), planning=True)
-    plan_ = expand(loaded, planning=True)
-    _, kept = places(loaded.name, out, store)
     found = find_machine(machine, max(1, cores() // (jobs or 1)))
+    plan_ = expand(loaded, planning=True, precision=None if found.this else "bfloat16")
+    _, kept = places(loaded.name, out, store)
     expected = estimate(plan_.stages, kept, found, jobs or found.gpus, loaded.size_hints)
     return Planned(loaded.name, expected, kept, tuple(plan_.absent))
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# What `precision: auto` is on the machine that the tests run on must not decide what they compare.
+os.environ.setdefault("RADPO_PRECISION", "float32")
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

@@ -85,7 +85,7 @@ def test_independent_stages_overlap_and_dependent_ones_do_not(tmp_path: Path) ->
 
 
 def test_cores_are_divided_among_jobs(tmp_path: Path) -> None:
-    from radpo.engine.machine import cores
+    from radpo.core.machine import cores
 
     store, one = Store(tmp_path), stage("one", 1)
     run_local(store, one, jobs=2)

@@ -18,7 +18,7 @@ from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import Work
 from radpo.cli.main import app
 from radpo.core.errors import ConfigError
-from radpo.engine.machine import describe_machine
+from radpo.core.machine import describe_machine
 from radpo.engine.store import Store
 from radpo.matrix import training_stages
 from radpo.matrix.estimate import count_work, wall_seconds

@@ -104,7 +104,8 @@ def measure(arm: str, model: str, count: int) -> dict[str, float]:
     from trl import DPOConfig, DPOTrainer
 
     from radpo.models.likelihood import log_likelihoods
-    from radpo.models.loading import bf16_supported, load_model, load_tokenizer, resolve_model
+    from radpo.models.loading import load_model, load_tokenizer, resolve_model
+    from radpo.models.precision import settle
     from radpo.preferences.relabel import to_trl
     from radpo.training.dataset import training_dataset
     from radpo.training.reference import reference_log_likelihoods
@@ -112,7 +113,7 @@ def measure(arm: str, model: str, count: int) -> dict[str, float]:
 
     folder = resolve_model(model)
     pairs = preference_pairs(count, load_tokenizer(folder))
-    precision: Any = "bfloat16" if bf16_supported() else "float32"
+    precision = settle("auto")
     taken: dict[str, float] = {"reference": 0.0}
 
     def timed(function: Any) -> Any:

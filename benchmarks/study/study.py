@@ -23,7 +23,7 @@ from claims import CONDITIONED, EXPERIMENTS
 from pretrain import pretrain
 from task import BEST, draw_pairs, write_pairs, write_questions
 
-from radpo.engine.machine import cores
+from radpo.core.machine import cores
 
 if TYPE_CHECKING:
     import pandas as pd

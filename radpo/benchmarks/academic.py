@@ -30,7 +30,8 @@ from radpo.engine.graph import Function, Source, Stage, Task
 from radpo.models.chat_template import template_of
 from radpo.models.context import saved_context
 from radpo.models.generation import Goal
-from radpo.models.loading import Precision, load_tokenizer, torch_dtype
+from radpo.models.loading import load_tokenizer, torch_dtype
+from radpo.models.precision import Precision
 from radpo.models.prompt_cuts import Asked, Cut, cut_note, cut_of
 from radpo.preferences.goals import is_goal_aware
 

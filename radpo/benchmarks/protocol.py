@@ -18,6 +18,7 @@ from radpo.core.errors import ConfigError
 from radpo.core.files import sha256
 from radpo.core.metrics import Metric
 from radpo.engine.graph import ABSENT, Function, Source, Stage
+from radpo.models.precision import Settled, settle, settled
 from radpo.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Context:
         label: what tells this model's stages from another model's in their names; empty where there is one model.
         environment: what stages find in their environment that can change a result, such as the date that chat
             templates print.
+        precision: what `auto` is, where it is not what this machine is faster in.
         planning: whether files may be yet to come; what reads them then has no key that lasts.
     """
 
@@ -83,6 +85,7 @@ class Context:
     files: dict[str, Source] = field(default_factory=dict)
     label: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    precision: Settled | None = None
     planning: bool = False
 
     def stage(
@@ -96,7 +99,8 @@ class Context:
         """A stage called `function/label`.
 
         Args:
-            settings: all that can change its result, its inputs apart: JSON values and `Source`s.
+            settings: all that can change its result, its inputs apart: JSON values and `Source`s. A `precision` in
+                them that is auto gets settled here, so that no key holds it.
             inputs: the stages whose folders it reads, by the name it reads them under.
             hints: what it is to know that cannot change its result.
         """
@@ -105,6 +109,7 @@ class Context:
         asked = {"resources": dict(resources)} if resources else {}
         code: dict[str, Any] = {"code": self.codes[function]} if function in self.codes else {}
         run = self.functions[function]
+        settings = settled(dict(settings), lambda: self.precision or settle("auto"))
         if self.environment:
             code = {**code, "environment": dict(self.environment)}
         return Stage(name, function, run, {**settings, **code}, inputs or {}, {**asked, **(hints or {})})

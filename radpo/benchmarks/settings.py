@@ -19,7 +19,7 @@ from radpo.core.errors import ConfigError
 from radpo.core.plugins import choice_schema, load_plugins
 from radpo.judges.base import JudgeKind
 from radpo.judges.lookup import GROUP, SettingsApart, check_settings, split_settings
-from radpo.models.loading import Precision
+from radpo.models.precision import Precision
 
 
 class Section(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class Work:
         disk_bytes: what the stage leaves in the store.
         scratch_bytes: what it writes besides while it runs.
         memory_bytes: what weights, gradients and optimiser take in memory at least, where a model is trained.
-        precision: of the arithmetic, `auto` being bfloat16 where the machine has it.
+        precision: of the arithmetic.
     """
 
     parameters: int = 0
@@ -45,7 +46,7 @@ class Work:
     disk_bytes: float = 0
     scratch_bytes: float = 0
     memory_bytes: float = 0
-    precision: str = "auto"
+    precision: str = "bfloat16"
 
     @property
     def tokens(self) -> float:
@@ -65,8 +66,16 @@ class Work:
 def of_model(sizes: Sizes, stage: Stage, **work: Any) -> Work:
     """Work of the stage's own model, at the stage's own precision unless another is given."""
     model = sizes.model(stage)
-    precision = work.pop("precision", stage.settings.get("precision", "auto"))
+    precision = work.pop("precision", _precision_of(stage.settings))
     return Work(parameters=model.parameters, layers=model.layers, precision=precision, **work)
+
+
+def _precision_of(settings: Mapping[str, Any]) -> str:
+    """Of a stage's settings, or of those of its training or sampling; what names none computes in float32."""
+    for part in (settings, settings.get("training"), settings.get("sampling")):
+        if isinstance(part, Mapping) and isinstance(part.get("precision"), str):
+            return str(part["precision"])
+    return "float32"
 
 
 def figures_only(sizes: Sizes, stage: Stage) -> Work:

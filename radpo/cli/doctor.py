@@ -18,7 +18,8 @@ def examine() -> dict[str, Any]:
     import torch
 
     from radpo.core.cache import cache_folder
-    from radpo.models.loading import BUNDLED, bf16_supported, model_fingerprint
+    from radpo.models.loading import BUNDLED, model_fingerprint
+    from radpo.models.precision import arithmetic, bf16_supported
 
     models: dict[str, str] = {}
     for name, bundled in BUNDLED.items():
@@ -33,7 +34,8 @@ def examine() -> dict[str, Any]:
         **{package: _version(package) for package in PACKAGES},
         "cores": os.cpu_count(),
         "gpu": gpu,
-        "bfloat16": "yes" if bf16_supported() else "no: training runs in float32",
+        "bfloat16": "yes" if bf16_supported() else "no",
+        "precision auto": str(arithmetic()),
         "model cache": str(cache_folder()),
         **models,
         "plug-ins": plugins(),

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from radpo.core.errors import RadpoError
+from radpo.core.machine import describe_machine
 from radpo.core.progress import Progress
 from radpo.engine.graph import WORK, Stage, Task
-from radpo.engine.machine import describe_machine
 from radpo.engine.store import BusyError, Store
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")

@@ -17,12 +17,12 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from radpo.core.machine import cores, gpus
 from radpo.core.paid_work import Flag, announce_paid_work
 from radpo.core.plugins import NoSettings
 from radpo.engine.execute import Outcome, divide_threads, perform
 from radpo.engine.executors import Executor
 from radpo.engine.graph import Stage
-from radpo.engine.machine import cores, gpus
 from radpo.engine.schedule import Event
 from radpo.engine.store import Store
 

@@ -15,8 +15,9 @@ from radpo.gate.runs import MetricName, in_both
 if TYPE_CHECKING:
     import pandas as pd
 
-_CANNOT_MATTER = frozenset({"batch_size", "limit", "swap_check", "resamples"})
-"""Settings of a benchmark's section that change no example's value; a limit says only how many there are."""
+_CANNOT_MATTER = frozenset({"batch_size", "limit", "swap_check", "resamples", "precision"})
+"""Settings of a benchmark's section that change no example's value but by rounding; a limit says only how many there
+are."""
 _SCORERS = ("alpaca-eval", "lm-eval")
 _RENDERED = "academic"
 """Its prompts are as the model saw them, goal and all, which is the variant's own; its documents must be the same."""
@@ -84,6 +85,7 @@ def remarks(baseline: Run, candidate: Run) -> list[str]:
         for run in (baseline, candidate)
         if run.sources[0].settings is None
     ]
+    found += _precisions(baseline, candidate)
     ours, theirs = (run.manifest.get("packages", {}) for run in (baseline, candidate))
     for name in _SCORERS:
         if ours.get(name) != theirs.get(name):
@@ -92,6 +94,26 @@ def remarks(baseline: Run, candidate: Run) -> list[str]:
 
 
 _RUNS = ("baseline", "candidate")
+
+
+def _precisions(baseline: Run, candidate: Run) -> list[str]:
+    """One sentence a setting of arithmetic that differs; where a run was written before `auto` was settled, that."""
+    left, right = (dict(_precision_leaves("", run.sources[0].settings or {})) for run in (baseline, candidate))
+    return [
+        f"{key} is {left[key]} in one run and {right[key]} in the other: answers and log-likelihoods differ by "
+        "rounding."
+        for key in sorted(left.keys() & right.keys())
+        if left[key] != right[key]
+    ]
+
+
+def _precision_leaves(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name == "precision" and isinstance(inner, str):
+                yield f"{key}{name}", inner
+            else:
+                yield from _precision_leaves(f"{key}{name}.", inner)
 
 
 def _measured(run: Run, benchmarks: Iterable[str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from radpo.matrix.checkpoints import checkpoint
 from radpo.matrix.settings import Matrix
 from radpo.models.chat_template import DATE, USUAL_DATE, template_date
 from radpo.models.loading import model_fingerprint
+from radpo.models.precision import Settled, settle
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,17 @@ class Plan:
     models: tuple[Source, ...]
     files: Mapping[str, Source]
     cells: tuple[Cell, ...]
+    precision: Settled | None = None
+    """What `precision: auto` was settled to, where it is not what this machine is faster in."""
 
     @cached_property
     def labels(self) -> dict[str, str]:
         """What tells each model in the names of stages and folders; empty where there is one model."""
         return _labels(self.matrix.all_models)
+
+    def auto_precision(self) -> Settled:
+        """What `precision: auto` was settled to."""
+        return self.precision or settle("auto")
 
     @property
     def absent(self) -> list[str]:
@@ -68,10 +75,11 @@ class Plan:
         return [cell for cell in self.cells if cell.model == model.location]
 
 
-def expand(matrix: Matrix, *, planning: bool = False) -> Plan:
+def expand(matrix: Matrix, *, planning: bool = False, precision: Settled | None = None) -> Plan:
     """The cells and stages of a matrix. Cells share every stage whose settings and inputs are the same.
 
     Args:
+        precision: what `precision: auto` is on the machine that is to compute, where that is not this one.
         planning: files, and models whose size the matrix states, may be yet to come.
 
     Raises:
@@ -90,7 +98,7 @@ def expand(matrix: Matrix, *, planning: bool = False) -> Plan:
     files: dict[str, Source] = {}
     cells = []
     for model in models:
-        context = _context(matrix, model, functions, files, labels[model.location], planning)
+        context = _context(matrix, model, functions, files, labels[model.location], precision, planning)
         for seed in matrix.seeds:
             for name in matrix.variants:
                 cell = _cell(matrix, context, context.checkpoint_of(name, seed))
@@ -99,7 +107,7 @@ def expand(matrix: Matrix, *, planning: bool = False) -> Plan:
     if not cells:
         raise ConfigError(f"{matrix.name}: include and exclude leave no cell of the matrix")
     left = tuple(model for model in models if any(cell.model == model.location for cell in cells))
-    return Plan(matrix, left, files, tuple(cells))
+    return Plan(matrix, left, files, tuple(cells), precision)
 
 
 def _model(name: str, may_lack: bool) -> Source:
@@ -117,6 +125,7 @@ def _context(
     functions: Mapping[str, Function],
     files: dict[str, Source],
     label: str,
+    precision: Settled | None,
     planning: bool,
 ) -> Context:
     def checkpoint_of(name: str, seed: int) -> Checkpoint:
@@ -138,6 +147,7 @@ def _context(
         files=files,
         label=label,
         environment={} if when.isoformat() == USUAL_DATE else {DATE: when.isoformat()},
+        precision=precision,
         planning=planning,
     )
     return context

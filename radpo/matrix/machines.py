@@ -15,8 +15,8 @@ from typing import Any
 
 from radpo.benchmarks.work import Work
 from radpo.core.errors import ConfigError
+from radpo.core.machine import describe_machine
 from radpo.core.suggestions import did_you_mean
-from radpo.engine.machine import describe_machine
 from radpo.engine.store import Store
 
 
@@ -97,7 +97,7 @@ def find_machine(name: str, threads: int) -> Machine:
 def seconds(function: str, work: Work, machine: Machine) -> float:
     """The first guess of how long a stage takes."""
     low = work.precision == "float32"
-    rate = machine.float32 if low else max(machine.float32, machine.bfloat16)
+    rate = machine.float32 if low else machine.bfloat16
     flops = 2.0 * work.parameters
     passes = flops * work.prefill_tokens / (PREFILL * rate) + 3 * flops * work.trained_tokens / (TRAINING * rate)
     writing = 0.0

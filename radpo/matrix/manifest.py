@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from radpo.benchmarks.registry import benchmarks
+from radpo.core.machine import describe_machine
 from radpo.core.metrics import metrics_to_json
 from radpo.engine.graph import Source, Stage, in_order
-from radpo.engine.machine import describe_machine
 from radpo.engine.schedule import Done
 from radpo.engine.store import Store
 from radpo.matrix.expand import Cell, Plan
+from radpo.models.precision import settled
 
 PACKAGES = (
     "radpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "lm-eval", "alpaca-eval",
@@ -53,7 +54,10 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
         "seeds": seeds,
         "baseline": matrix.baseline,
         "variants": {
-            name: {"method": settings.method or name, "training": matrix.training_for(name).model_dump()}
+            name: {
+                "method": settings.method or name,
+                "training": settled(matrix.training_for(name).model_dump(mode="json"), plan.auto_precision),
+            }
             for name, settings in matrix.variants.items()
             if any(cell.variant == name for cell in cells)
         },
@@ -122,9 +126,13 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def resolved(plan: Plan) -> dict[str, Any]:
-    """The matrix with every default written out; files by their names, since where they lay says nothing elsewhere."""
-    document: dict[str, Any] = plan.matrix.model_dump(
-        mode="json", by_alias=True, exclude_none=True, exclude={"size_hints"}
+    """The matrix with every default written out, and `precision: auto` as it was settled.
+
+    Files are there by their names, since where they lay says nothing elsewhere.
+    """
+    document: dict[str, Any] = settled(
+        plan.matrix.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"size_hints"}),
+        plan.auto_precision,
     )
     if plan.matrix.published is not None:
         document["published"] = PUBLISHED

@@ -16,7 +16,8 @@ from radpo.models.chat_template import date_notes
 from radpo.models.context import Room, context_of, saved_context
 from radpo.models.decoding import Sampling, model_settings_note, saved_generation_config, vllm_parameters
 from radpo.models.generation import Conversation, Goal, Keep, answer, render
-from radpo.models.loading import Precision, load_model, load_tokenizer
+from radpo.models.loading import load_model, load_tokenizer
+from radpo.models.precision import Precision, settle
 
 CHUNK = 256
 """How many conversations go to vLLM at once, so that an interrupted run keeps what was finished."""
@@ -114,7 +115,7 @@ def with_vllm(folder: Path, *, goal: Goal = "default", precision: Precision = "a
         raise ConfigError(
             f"backend vllm: it cannot be loaded ({error}); install radpo[vllm], or use another"
         ) from error
-    model = LLM(model=str(folder), dtype=precision, trust_remote_code=False)
+    model = LLM(model=str(folder), dtype=settle(precision), trust_remote_code=False)
     tokenizer, own = load_tokenizer(folder), _Own(saved_generation_config(folder))
     room = Room(saved_context(folder, tokenizer))
 

@@ -16,7 +16,8 @@ from radpo.core.reasoning import MARKS
 from radpo.models.chat_template import render_tokens, template_of
 from radpo.models.context import Room, context_of
 from radpo.models.decoding import Sampling, generation_config, own_settings_aside
-from radpo.models.loading import Precision, load_model, load_tokenizer
+from radpo.models.loading import load_model, load_tokenizer
+from radpo.models.precision import Precision
 from radpo.preferences.goals import is_goal_aware
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from radpo.models.chat_template import placement_of
 from radpo.models.context import context_of
 from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
-from radpo.models.loading import Precision, load_model, load_tokenizer, torch_dtype
+from radpo.models.loading import load_model, load_tokenizer, torch_dtype
+from radpo.models.precision import Precision
 from radpo.preferences.goals import Placement, Scale, condition, goal_wording
 
 if TYPE_CHECKING:

@@ -12,20 +12,19 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from radpo.core.cache import cache_folder
 from radpo.core.errors import ModelError
 from radpo.core.files import replace_file, sha256
 from radpo.models.chat_template import DEFAULT, default_template, prints_date, template_date, with_date
+from radpo.models.precision import Precision, settle
 from radpo.models.weights import OTHER_FORMATS, check_files, check_weights, load_weights
 from radpo.preferences.goals import original_template
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 # Part of a converted model's name: a change to the conversion makes new folders instead of trusting old ones.
 CONVERSION = 1
@@ -168,7 +167,7 @@ def load_model(folder: Path, precision: Precision = "float32", attention: str | 
     """The causal language model of a Hugging Face folder, in evaluation mode, on the GPU where there is one.
 
     Args:
-        precision: the type that the weights are held in; `auto` is bfloat16 where the processor computes in it.
+        precision: the type that the weights are held in; `auto` is what this machine is faster in.
         attention: transformers' name of an attention implementation; None for the one it takes by itself, which is
             sdpa where the architecture allows it.
 
@@ -183,21 +182,10 @@ def load_model(folder: Path, precision: Precision = "float32", attention: str | 
 
 
 def torch_dtype(precision: Precision) -> torch.dtype:
-    """The torch type for a precision; `auto` is bfloat16 where the processor computes in it, else float32."""
+    """The torch type for a precision; `auto` is what `radpo.models.precision` has found for this machine."""
     import torch
 
-    if precision == "auto":
-        precision = "bfloat16" if bf16_supported() else "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-
-
-def bf16_supported() -> bool:
-    """Whether the processor that models run on computes in bfloat16 itself (emulated, it is slower than float32)."""
-    import torch
-
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[settle(precision)]
 
 
 def _bundled_file(name: str) -> Path:

@@ -14,6 +14,7 @@ from radpo.core.errors import ConfigError
 from radpo.core.progress import Progress, no_progress
 from radpo.models.chat_template import placement_of
 from radpo.models.loading import load_tokenizer, resolve_model
+from radpo.models.precision import settle
 from radpo.preferences.preferences import Reading, load_preferences
 from radpo.preferences.relabel import relabel
 from radpo.training.reference import reference_log_likelihoods, with_log_likelihoods
@@ -74,6 +75,7 @@ def train_alone(
 
     from radpo.training.run import policy_template, train
 
+    settings = settings.model_copy(update={"precision": settle(settings.precision)})
     variant = find_variant(method)
     if variant.data is None:
         raise ConfigError(f"method {method!r} trains nothing; give dpo or ra-dpo")

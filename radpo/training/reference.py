@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from radpo.core.progress import Progress, no_progress
 from radpo.models.context import context_of
 from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
-from radpo.models.loading import Precision, load_model, load_tokenizer, torch_dtype
+from radpo.models.loading import load_model, load_tokenizer, torch_dtype
+from radpo.models.precision import Precision
 
 if TYPE_CHECKING:
     import pyarrow as pa

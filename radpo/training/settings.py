@@ -71,7 +71,10 @@ class TrainingSettings(BaseModel):
         "training, or drop and count them.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Arithmetic of the forward pass; auto is bfloat16 where the processor has it."
+        "auto",
+        description="Arithmetic of the forward pass; auto is bfloat16 on GPUs that have it and, on CPUs, what a short "
+        "measurement shows to be faster (`radpo doctor` prints it), settled before stages get their keys. Say it where "
+        "another machine plans than computes.",
     )
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again in the backward pass: less memory, a third more time."
