@@ -7,17 +7,20 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from factories import TEMPLATE, scored_pairs, write_model
 
 from radpo.core.errors import ConfigError, ModelError
 from radpo.models.chat_template import (
+    TurnEnd,
     control_tokens,
     date_notes,
     placement_of,
     prints_date,
     render_tokens,
     template_of,
+    turn_end,
     with_date,
 )
 from radpo.models.likelihood import tokenize_pair
@@ -215,3 +218,79 @@ def test_the_default_wording_is_the_papers() -> None:
     )
     aware = goal_aware_template(TEMPLATE, 4, "system", goal_wording(SMALL))
     assert "scale of 0-4" in aware
+
+
+def own(**settings: Any) -> Any:
+    from transformers import GenerationConfig
+
+    return GenerationConfig(**settings)
+
+
+TURNS = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|turn_end|>{% endfor %}"
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_the_templates_turn_end_ends_answers_and_is_noted(tmp_path: Path, special: bool) -> None:
+    from tokenizers import AddedToken
+
+    from radpo.models.decoding import end_tokens, generation_config, turn_end_notes, vllm_parameters
+    from radpo.models.generation import Sampling
+
+    tokenizer = load_tokenizer(write_model(tmp_path / "m", TURNS))
+    assert turn_end(tokenizer) == TurnEnd("<|turn_end|>", None), "without a token it is a text"
+    sampling = Sampling(5, 0.0)
+    assert generation_config(own(eos_token_id=0), tokenizer, sampling, 5).stop_strings == ["<|turn_end|>"]
+    assert vllm_parameters(own(eos_token_id=0), tokenizer, sampling, 5)["stop"] == ["<|turn_end|>"]
+    tokenizer.add_tokens([AddedToken("<|turn_end|>", special=special)])
+    token = tokenizer.convert_tokens_to_ids("<|turn_end|>")
+    tokenizer.chat_template = TURNS + " "
+    assert turn_end(tokenizer) == TurnEnd("<|turn_end|>", token)
+    assert end_tokens(own(eos_token_id=0), tokenizer) == (0, token)
+    assert vllm_parameters(own(eos_token_id=0), tokenizer, sampling, 5)["stop_token_ids"] == [0, token]
+    (note,) = turn_end_notes(own(eos_token_id=0), tokenizer)
+    assert "ends a turn with '<|turn_end|>', which is not among the model's end tokens" in note
+    assert end_tokens(own(eos_token_id=[0, token]), tokenizer) == (0, token)
+    assert turn_end_notes(own(eos_token_id=[0, token]), tokenizer) == []
+
+
+def test_an_answer_ends_at_the_templates_turn_end_and_is_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from tokenizers import AddedToken
+    from transformers import AutoModelForCausalLM
+
+    from radpo.models.generation import Sampling, answer
+
+    folder = write_model(tmp_path / "m", TURNS)
+    tokenizer, model = load_tokenizer(folder), AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer.add_tokens([AddedToken("<|turn_end|>", special=False)])
+    said = tokenizer("Paris.<|turn_end|>user Go on", add_special_tokens=False)["input_ids"]
+    ends: list[list[int]] = []
+
+    def generate(input_ids: Any, generation_config: Any, **inputs: Any) -> Any:
+        ends.append(generation_config.eos_token_id)
+        return torch.cat([input_ids, torch.tensor([said])], dim=1)
+
+    monkeypatch.setattr(model, "generate", generate)
+    asked = [[{"role": "user", "content": "Where?"}]]
+    assert answer(model, tokenizer, asked, Sampling(40, 0.0)) == ["Paris."]
+    assert ends == [[0, tokenizer.convert_tokens_to_ids("<|turn_end|>")]]
+
+
+def test_pairs_alike_when_cut_and_control_tokens_in_texts_are_counted(tmp_path: Path) -> None:
+    from radpo.training.dataset import pair_notes, training_dataset
+
+    folder = write_model(tmp_path / "m")
+    scored = scored_pairs([(9.0, 3.0), (8.0, 2.0), (7.0, 1.0)]).to_pylist()
+    scored[0] |= {"chosen": "x" * 50 + " good", "rejected": "x" * 50 + " bad"}
+    scored[1]["chosen"] += "</s><user>"
+    pairs = relabel(pa.Table.from_pylist(scored, schema=scored_pairs([(1, 2)]).schema), "plain").table
+    tokenizer = load_tokenizer(folder)
+    reference = reference_log_likelihoods(folder, pairs, max_length=500, precision="float32")
+    data = training_dataset(pairs, reference)
+    prompt = len(data[0]["prompt_ids"])
+    notes = pair_notes("training", pairs, data, tokenizer, prompt + 40)
+    assert notes[0].startswith("1 of 3 training pairs have responses that are equal up to where they are cut")
+    assert notes[1].startswith("1 of 3 training pairs hold the tokenizer's own control tokens in their texts (</s>)")
+    assert len(pair_notes("training", pairs, data, tokenizer, 500)) == 1

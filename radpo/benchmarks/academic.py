@@ -27,8 +27,9 @@ from radpo.core.metrics import Metric
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores, write_scores
 from radpo.engine.graph import Function, Source, Stage, Task
-from radpo.models.chat_template import template_of
+from radpo.models.chat_template import date_notes, template_of
 from radpo.models.context import saved_context
+from radpo.models.decoding import turn_end_notes
 from radpo.models.generation import Goal
 from radpo.models.loading import load_tokenizer, torch_dtype
 from radpo.models.precision import Precision
@@ -66,11 +67,12 @@ class Settings(Section):
 
 @dataclass(frozen=True)
 class AcademicRun:
-    """What lm-eval returned: its results document (JSON-serialisable), its samples by task, and what it cut off."""
+    """What lm-eval returned: its results document (JSON-serialisable), samples by task, what it cut off, and notes."""
 
     lm_eval_results: Mapping[str, Any]
     samples: Mapping[str, Sequence[Mapping[str, Any]]]
     cuts: Mapping[Asked, Cut] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def run(
@@ -151,7 +153,9 @@ def run(
     )
     samples = document.pop("samples")
     progress(len(tasks), len(tasks))
-    return AcademicRun(json.loads(json.dumps(document, default=handle_non_serializable)), samples, model.cuts)
+    notes = (*date_notes(model_folder), *turn_end_notes(model.model.generation_config, tokenizer))
+    results = json.loads(json.dumps(document, default=handle_non_serializable))
+    return AcademicRun(results, samples, model.cuts, tuple(f"academic: {note}" for note in notes))
 
 
 def scores(run: AcademicRun) -> Scores:
@@ -165,7 +169,7 @@ def scores(run: AcademicRun) -> Scores:
     inside = {child for group in groups for child in _leaves(group, document["group_subtasks"])}
     results: list[Result] = []
     examples: list[Example] = []
-    notes: list[str] = []
+    notes = list(run.notes)
     for name, figures in document["results"].items():
         keys = [key for key in figures if "," in key and "_stderr," not in key]
         if not keys:

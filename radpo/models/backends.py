@@ -14,7 +14,13 @@ from radpo.core.progress import Progress
 from radpo.core.texts import storable
 from radpo.models.chat_template import date_notes
 from radpo.models.context import Room, context_of, saved_context
-from radpo.models.decoding import Sampling, model_settings_note, saved_generation_config, vllm_parameters
+from radpo.models.decoding import (
+    Sampling,
+    model_settings_note,
+    saved_generation_config,
+    turn_end_notes,
+    vllm_parameters,
+)
 from radpo.models.generation import Conversation, Goal, Keep, answer, render
 from radpo.models.loading import load_model, load_tokenizer
 from radpo.models.precision import Precision, settle
@@ -98,7 +104,9 @@ def with_transformers(
             goal=goal, batch_size=batch_size, done=done, keep=keep, room=room, progress=progress,
         )  # fmt: skip
 
-    return _Noted(backend, lambda: [*date_notes(folder), *own.notes(), *room.notes()])
+    return _Noted(
+        backend, lambda: [*date_notes(folder), *turn_end_notes(own.config, tokenizer), *own.notes(), *room.notes()]
+    )
 
 
 def with_vllm(folder: Path, *, goal: Goal = "default", precision: Precision = "auto") -> Backend:
@@ -144,7 +152,9 @@ def with_vllm(folder: Path, *, goal: Goal = "default", precision: Precision = "a
             progress(len(answers), len(prompts))
         return [answers[place] for place in range(len(prompts))]
 
-    return _Noted(backend, lambda: [*date_notes(folder), *own.notes(), *room.notes()])
+    return _Noted(
+        backend, lambda: [*date_notes(folder), *turn_end_notes(own.config, tokenizer), *own.notes(), *room.notes()]
+    )
 
 
 def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -169,6 +170,50 @@ def _check_system(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
             f"{name or 'a conversation'}: has a system message, which the chat template of {tokenizer.name_or_path} "
             "refuses or leaves out; `radpo data clean --join-system` puts it before the first user's message"
         )
+
+
+@dataclass(frozen=True)
+class TurnEnd:
+    """What a template ends an answer with: a token, or, where it writes none there, a text."""
+
+    text: str
+    token: int | None
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd | None:
+    """How the answer ends in a conversation that goes on; None where the template writes nothing but space after it."""
+    template = template_of(tokenizer)
+    known = _ENDS.get(tokenizer)
+    if known is None or known[0] != template:
+        known = _ENDS[tokenizer] = (template, _turn_end(tokenizer))
+    return known[1]
+
+
+_ENDS: WeakKeyDictionary[Any, tuple[str, TurnEnd | None]] = WeakKeyDictionary()
+
+
+def _turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd | None:
+    from jinja2.exceptions import TemplateError
+
+    asked, answer, further = "radpo-question", "radpo-answer", "radpo-further"
+    messages = [
+        {"role": "user", "content": asked},
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": further},
+    ]
+    after = ""
+    for said in (messages[:2], messages):  # some write an answer's end only before what follows it
+        try:
+            rendered = str(tokenizer.apply_chat_template(said, tokenize=False))
+        except (TemplateError, TypeError):  # made for one turn
+            continue
+        after = after or rendered.partition(answer)[2].partition(further)[0].rstrip()
+    if not after:
+        return None
+    begun = after.lstrip()
+    tokens = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
+    found = max((text for text in tokens if text.strip() and begun.startswith(text)), key=len, default=None)
+    return TurnEnd(after, None) if found is None else TurnEnd(found, tokens[found])
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:

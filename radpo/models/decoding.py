@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import ConfigError
+from radpo.models.chat_template import TurnEnd, turn_end
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -54,11 +55,41 @@ class Sampling:
 
 
 def end_tokens(own: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens that end an answer: the model's own, or the tokenizer's where the model names none."""
+    """The tokens that end an answer: the model's own (the tokenizer's where it names none), and the template's.
+
+    A model whose template ends a turn with a token that is not among its own would run on into the user's next turn.
+    """
+    added = _missing_end(own, tokenizer)
+    return (*_own_ends(own, tokenizer), *([added.token] if added is not None and added.token is not None else []))
+
+
+def end_texts(own: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The text that ends an answer, where the template ends a turn with no token."""
+    added = _missing_end(own, tokenizer)
+    return (added.text,) if added is not None and added.token is None else ()
+
+
+def turn_end_notes(own: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """A sentence, where the template's turn ends answers that the model's own end tokens would have let run on."""
+    added = _missing_end(own, tokenizer)
+    if added is None:
+        return []
+    return [
+        f"The chat template ends a turn with {added.text!r}, which is not among the model's end tokens: answers were "
+        "ended there, too."
+    ]
+
+
+def _own_ends(own: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
     if ends is None:
         return ()
     return (ends,) if isinstance(ends, int) else tuple(ends)
+
+
+def _missing_end(own: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> TurnEnd | None:
+    end = turn_end(tokenizer)
+    return None if end is None or end.token in _own_ends(own, tokenizer) else end
 
 
 def token_ids_only(own: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
@@ -104,8 +135,8 @@ def generation_config(
     if not chosen.get("do_sample"):
         chosen.pop("top_k", None)
     config.update(**chosen, max_new_tokens=max_new_tokens)
-    if sampling.stop:
-        config.stop_strings = list(sampling.stop)
+    if stop := (*sampling.stop, *end_texts(own, tokenizer)):
+        config.stop_strings = list(stop)
     return config
 
 
@@ -143,7 +174,7 @@ def vllm_parameters(
     return told | {
         "max_tokens": max_new_tokens,
         "seed": sampling.seed,
-        "stop": list(sampling.stop),
+        "stop": [*sampling.stop, *end_texts(own, tokenizer)],
         "stop_token_ids": list(end_tokens(own, tokenizer)),
     }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -137,7 +138,12 @@ def _answer_batch(
     inputs = tokenizer.pad({"input_ids": [list(ids) for ids in prompts]}, padding_side="left", return_tensors="pt")
     stops = {"tokenizer": tokenizer} if config.stop_strings else {}
     output = model.generate(**inputs.to(model.device), generation_config=config, **stops)
-    texts = [as_text(tokenizer, row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+    ends = set(config.eos_token_id or ())
+    texts = [
+        # Not every end token is a special one that decoding leaves out.
+        as_text(tokenizer, list(takewhile(lambda token: token not in ends, row)))
+        for row in output[:, inputs["input_ids"].shape[1] :].tolist()
+    ]
     return [_until_stop(text, config.stop_strings or ()).strip() for text in texts]
 
 

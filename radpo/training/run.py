@@ -35,7 +35,7 @@ from radpo.training.checkpoint import (
     mark_complete,
     save_policy,
 )
-from radpo.training.dataset import training_dataset
+from radpo.training.dataset import pair_notes, training_dataset
 from radpo.training.settings import TrainingSettings, loss_arguments
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def train(
     train_set = _with_room("training", training_dataset(pairs, reference), settings, context, notes)
     eval_set = None if heldout is None else _with_room("held-out", training_dataset(*heldout), settings, context, notes)
     notes += context.cut_note(_lengths(train_set), settings.max_length, "training responses")
+    notes += pair_notes("training", pairs, train_set, tokenizer, context.limit(settings.max_length))
     settings = settings.model_copy(update={"max_length": context.limit(settings.max_length)})
     template, other_templates = saved_template(model_folder)
     if other_templates:
