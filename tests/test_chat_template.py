@@ -233,8 +233,7 @@ TURNS = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|turn_end|
 def test_the_templates_turn_end_ends_answers_and_is_noted(tmp_path: Path, special: bool) -> None:
     from tokenizers import AddedToken
 
-    from radpo.models.decoding import end_tokens, generation_config, turn_end_notes, vllm_parameters
-    from radpo.models.generation import Sampling
+    from radpo.models.decoding import Sampling, end_tokens, generation_config, turn_end_notes, vllm_parameters
 
     tokenizer = load_tokenizer(write_model(tmp_path / "m", TURNS))
     assert turn_end(tokenizer) == TurnEnd("<|turn_end|>", None), "without a token it is a text"
@@ -260,7 +259,8 @@ def test_an_answer_ends_at_the_templates_turn_end_and_is_without_it(
     from tokenizers import AddedToken
     from transformers import AutoModelForCausalLM
 
-    from radpo.models.generation import Sampling, answer
+    from radpo.models.decoding import Sampling
+    from radpo.models.generation import answer
 
     folder = write_model(tmp_path / "m", TURNS)
     tokenizer, model = load_tokenizer(folder), AutoModelForCausalLM.from_pretrained(folder)
