@@ -317,7 +317,7 @@ def test_a_matrix_runs_all_three_benchmarks_with_a_judge_behind_an_endpoint(tmp_
 
 
 def test_alpaca_eval_without_questions_is_the_hubs_own(real_data, tmp_path, server, monkeypatch):
-    from radpo.matrix import benchmarks
+    from radpo.benchmarks import alpaca_eval as benchmark
     from radpo.matrix.expand import expand
 
     matrix = _matrix(tmp_path, server)
@@ -328,7 +328,7 @@ def test_alpaca_eval_without_questions_is_the_hubs_own(real_data, tmp_path, serv
     with pytest.raises(DataError, match=r"alpaca_eval_gpt4_baseline\.json .* is not to be had"):
         expand(load_matrix(matrix))
     found = real_data / "alpaca_eval2" / "instructions_and_baseline.jsonl.gz"
-    monkeypatch.setattr(benchmarks, "hub_baseline", lambda: found)
+    monkeypatch.setattr(benchmark, "hub_baseline", lambda: found)
     (stage,) = expand(load_matrix(matrix)).cells[0].wanted
     assert stage.settings["questions"].location == stage.settings["baseline_outputs"].location == str(found)
 
@@ -336,7 +336,7 @@ def test_alpaca_eval_without_questions_is_the_hubs_own(real_data, tmp_path, serv
 @pytest.mark.parametrize(
     ("judge_section", "message"),
     [
-        ("oracle", r"benchmarks\.mt-bench\.judge.*no such judge; there are verifier, openai"),
+        ("oracle", r"benchmarks\.mt-bench\.judge.*no such judge; there are openai, reward-model, verifier"),
         ({"kind": "openai"}, "judge openai, model: Field required"),
         ({"kind": "openai", "model": "m", "modl": 1}, "no setting 'modl'; allowed: model"),
         ({"kind": "openai", "model": "m", "prompts": "nowhere"}, "nowhere does not exist"),

@@ -38,7 +38,9 @@ EndpointSettings = Annotated[
         "--endpoint",
         metavar="KEY=VALUE",
         help="Or who answers: an OpenAI-compatible endpoint, as model=NAME base_url=URL; repeatable. Others: "
-        "api_key_env, concurrency, requests_per_minute, timeout, price_in, price_out, max_cost, max_requests.",
+        "version (answers are cached only where it says which model the name stands for), api_key_env, token_limit, "
+        "sampling_options, max_unanswered, concurrency, requests_per_minute, timeout, attempts, price_in, price_out, "
+        "max_cost, max_requests.",
         rich_help_panel=ANSWERS,
     ),
 ]

@@ -36,6 +36,10 @@ def _message(error: Exception) -> str:
     what = type(error).__name__ + (f": {lines[0]}" if lines else "")
     log = write_log(error)
     where = "no log of it could be written" if log is None else f"its traceback is in {log}"
+    with contextlib.suppress(Exception):  # the guard stands by itself, should even this not be importable
+        from radpo.core.messages import clean_message
+
+        what = clean_message(what)
     return f"unexpected {what}; {where}"
 
 

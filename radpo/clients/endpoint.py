@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from radpo.clients.dialect import SamplingOptions, TokenLimit
-from radpo.clients.redaction import looks_like_key
 from radpo.core.errors import ConfigError
+from radpo.core.messages import looks_like_key
 
 Positive = Annotated[float, Field(gt=0)]
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})

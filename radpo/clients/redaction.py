@@ -1,10 +1,8 @@
-"""Secrets kept out of messages, records and files: a key that a server sends back, or one given as its own name."""
+"""An endpoint's key kept out of what its server sends back: of messages, replies and the files that hold them."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -13,10 +11,6 @@ _SHORTEST = 8
 """Shorter keys are placeholders, such as EMPTY for a local server, and ordinary words of answers."""
 _SHOWN = 300
 _READ = 2**16
-# How providers' keys begin; and what no one calls a variable: long, with digits, and without an underscore between.
-_KEY = re.compile(
-    r"(?:sk|pk|rk|gsk|xai|hf|r8|pplx|nvapi|key|AIza|ghp|glpat)[-_](?=.*\d).{12,}|(?=.*\d)[A-Za-z0-9]{20,}"
-)
 
 
 @dataclass(frozen=True)
@@ -57,8 +51,3 @@ class Redactor:
             quote(self.key, ""),
         }
         return sorted(forms, key=len, reverse=True)
-
-
-def looks_like_key(name: str) -> bool:
-    """Whether what should name an environment variable is a key itself."""
-    return name not in os.environ and (_KEY.fullmatch(name) is not None or not re.fullmatch(r"[A-Za-z_]\w*", name))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from radpo.core.messages import clean_message
+
 
 class RadpoError(Exception):
-    """Something that the user can mend. The message names the thing and the mend; `exit_status` is the process's."""
+    """Something that the user can fix. The message names the thing and the fix; `exit_status` is the process's.
+
+    Secrets are taken out of the message, wherever it was made of them (`radpo.core.messages`).
+    """
 
     exit_status = 2
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(clean_message(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(RadpoError):

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from radpo.core.errors import RadpoError
 from radpo.core.machine import describe_machine
+from radpo.core.messages import clean_message
 from radpo.core.progress import Progress
 from radpo.engine.graph import WORK, Stage, Task
 from radpo.engine.store import BusyError, Store
@@ -85,7 +86,7 @@ def _attempt(stage: Stage, store: Store, notes: Mapping[str, Any], progress: Pro
     except Exception as error:  # noqa: BLE001 - whatever it is, other stages go on and the person is told
         with suppress(OSError):  # on a full disk the log takes no more
             traceback.print_exc()
-        return Outcome("failed", f"{type(error).__name__}: {error}".strip())
+        return Outcome("failed", clean_message(f"{type(error).__name__}: {error}".strip()))
     return Outcome("computed")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from radpo.core.errors import RadpoError
+from radpo.core.messages import clean_message
 from radpo.engine.execute import Outcome
 from radpo.engine.graph import Stage, in_order
 from radpo.engine.store import Store
@@ -250,4 +251,4 @@ def _last_lines(log: Any) -> list[str]:
         text: str = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    return [line for line in text.splitlines() if line.strip()][-LOG_LINES:]
+    return [clean_message(line) for line in text.splitlines() if line.strip()][-LOG_LINES:]

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
-from urllib.parse import urlsplit, urlunsplit
 
 from radpo.core.errors import DataError, ServiceError
+from radpo.core.messages import masked_address
 from radpo.core.progress import Progress, no_progress
 from radpo.preferences.rows import BadRowError
 
@@ -118,10 +118,7 @@ def _unreachable(name: str, error: Exception) -> DataError | ServiceError:
 
 def shown(source: str | Path) -> str:
     """A source's name for messages: of an address, without what may be a password or a token."""
-    if not is_address(source):
-        return str(source)
-    parts = urlsplit(str(source))
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return masked_address(str(source))
 
 
 def _json_rows(name: str, progress: Progress) -> Iterator[list[Numbered]]:
