@@ -21,12 +21,14 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from typer.testing import CliRunner
 
+from radpo.benchmarks import unlearning_figures
 from radpo.core.errors import DataError
 from radpo.core.results import results_frame
 from radpo.core.run import JUDGE, load_run, load_runs
-from radpo.figures import figures, unlearning_figures
-from radpo.figures.embed import script_json
+from radpo.figures import styles
+from radpo.figures.sections import script_json
 from radpo.report import examples as browser
+from radpo.report import training
 from radpo.report.build import build_comparison, build_report
 from radpo.report.summary import caveats, findings, headline, views
 from radpo.stats.comparison import Compared, compare_all, leaders
@@ -662,14 +664,14 @@ def test_every_score_falls_into_a_bin(scores: list[float]) -> None:
 
 
 def test_a_name_cannot_be_markup_or_a_template_for_plotly() -> None:
-    assert figures.plain("<b>%{x}</b>") == "&lt;b&gt;% {x}&lt;/b&gt;"
+    assert styles.plain("<b>%{x}</b>") == "&lt;b&gt;% {x}&lt;/b&gt;"
 
 
 def test_long_training_curves_are_thinned_and_keep_their_running_mean() -> None:
     steps = 5_000
     frame = pd.DataFrame({"variant": "dpo", "seed": 0, "step": range(steps), "metric": "loss", "value": range(steps)})
-    raw, smooth = figures.training(frame, {"dpo": figures.Look("#000", "circle")}, "loss").data
-    assert len(raw.x) == len(smooth.x) <= figures.DRAWN
+    raw, smooth = training.curves(frame, {"dpo": styles.VariantStyle("#000", "circle")}, "loss").data
+    assert len(raw.x) == len(smooth.x) <= training.DRAWN
     assert smooth.y[-1] == pytest.approx(np.mean(range(raw.x[-1] - 199, raw.x[-1] + 1)))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.figures.figures import Look, looks
+from radpo.figures.styles import VariantStyle, variant_styles
 from radpo.report.svg import INK, Point, Series, chart
 from radpo.stats.estimates import Estimate, mean
 
@@ -55,7 +55,10 @@ class _Study:
         self.variants: list[str] = list(dict.fromkeys(results[results["run"] == "main"]["variant"]))
         self.runs: list[str] = list(dict.fromkeys(results["run"]))
         trained = [variant for variant in self.variants if variant != "base"]
-        self.look: dict[str, Look] = {"base": Look(INK, "circle"), **looks(trained, "dpo")}
+        self.styles: dict[str, VariantStyle] = {
+            "base": VariantStyle(INK, "circle"),
+            **variant_styles(trained, "dpo"),
+        }
         self._conditioned = conditioned
 
     def estimate(self, variant: str, cell: Cell, run: str = "main") -> Estimate | None:
@@ -154,7 +157,7 @@ def _crossed(study: _Study, wanted: Sequence[tuple[str, Cell, Cell, bool]]) -> l
         if x is not None and y is not None:
             point = Point(x.value, y.value, y.low, y.high, x.low, x.high)
             name = f"{variant}, own goal" if hollow else variant
-            series.append(Series(name, study.look[variant].colour, (point,), hollow=hollow))
+            series.append(Series(name, study.styles[variant].colour, (point,), hollow=hollow))
     return series
 
 
@@ -164,7 +167,7 @@ def _calibration(study: _Study, run: str) -> list[Series]:
         found = {goal: study.estimate(variant, ("calibration", f"goal {goal}", "score"), run) for goal in GOALS}
         points = tuple(Point(goal, e.value, e.low, e.high) for goal, e in found.items() if e is not None)
         if points and (study.takes_goals(variant) or variant == "dpo"):
-            lines.append(Series(variant, study.look[variant].colour, points, line=True))
+            lines.append(Series(variant, study.styles[variant].colour, points, line=True))
     return lines
 
 
@@ -174,5 +177,5 @@ def _sweep(study: _Study, noises: Mapping[float, str], cell: Any) -> list[Series
         found = {sd: study.estimate(variant, cell(variant), run) for sd, run in sorted(noises.items())}
         points = tuple(Point(sd, e.value, e.low, e.high) for sd, e in found.items() if e is not None)
         if len(points) == len(noises):
-            lines.append(Series(variant, study.look[variant].colour, points, line=True))
+            lines.append(Series(variant, study.styles[variant].colour, points, line=True))
     return lines

@@ -12,9 +12,14 @@ from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.core.errors import DataError
 from radpo.core.metrics import Metric
 from radpo.core.results import Scores
+from radpo.core.run import Run
 from radpo.engine.graph import Function, Stage, Task
+from radpo.figures.charts import lines
+from radpo.figures.sections import ReportSection, panel, points, shown_in, span_of, table_rows
+from radpo.figures.styles import DOTTED, Styles
 from radpo.stats.estimates import Estimate, bootstrap, mean, rank_correlation, weighted_mean, weighted_slope
 from radpo.stats.mixed import linear
+from radpo.stats.quantities import subsets
 from radpo.stats.rows import results_of
 
 if TYPE_CHECKING:
@@ -162,6 +167,32 @@ def _score(task: Task) -> None:
     pieces.write_judged(task, summarise(samples, best_seen=task.stage.settings["best_seen"]), judge)
 
 
+def sections(run: Run, styles: Styles) -> list[ReportSection]:
+    """The calibration curve."""
+    title = "Goal calibration"
+    curve = points(run, [name for name in subsets(run, NAME, "score") if name.subset != "goal none"])
+    if curve.empty:
+        return [ReportSection(NAME, title)]
+    curve = curve.assign(goal=curve["group"].str.removeprefix("goal ").astype(float))
+    low, high = run.scale
+    figure = lines(
+        curve, styles, x="goal", axes=("score asked for", "score got (1–10)"),
+        hover="asked for %{x}: %{y:.2f}, n = %{customdata}",
+    )  # fmt: skip
+    figure.add_scatter(x=[low, high], y=[low, high], mode="lines", line=DOTTED, hoverinfo="skip")
+    figure.update_xaxes(dtick=1 if high - low <= 20 else None)
+    figure.update_yaxes(range=[0.7, 10.3], tickvals=[1, 4, 7, 10])
+    caption = (
+        "Mean score of answers against the score that was asked for; on the dotted line the policy gives what it is "
+        f"asked for. Goals above {high:g} ask for more than the scale has. n = {span_of(curve['n'])} answers a goal. "
+        "Whiskers: 95% t intervals, clustered by prompt. Rank correlation, monotonicity and extrapolation are in the "
+        "table of all figures."
+    )
+    numbers = table_rows("mean score", curve)
+    panels = [panel("Calibration curve", figure, 2)]
+    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, curve), numbers)]
+
+
 BENCHMARK = Benchmark(
     name=NAME,
     title="Goal calibration",
@@ -171,5 +202,6 @@ BENCHMARK = Benchmark(
     stages=stages,
     functions={NAME: Function(_score, version=2, packages=("scipy", "statsmodels"))},
     cost={NAME: pieces.scored_samples_cost},
+    sections=sections,
     place=80,
 )

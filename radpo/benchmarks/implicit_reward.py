@@ -16,9 +16,14 @@ from radpo.benchmarks.work import figures_only
 from radpo.core.errors import DataError
 from radpo.core.metrics import Metric
 from radpo.core.results import Scores, write_scores
+from radpo.core.run import Run
 from radpo.engine.graph import Function, Stage, Task
+from radpo.figures.charts import by_group
+from radpo.figures.sections import ReportSection, panel, points, shown_in, span_of, table_rows
+from radpo.figures.styles import Styles
 from radpo.stats.contrasts import changes_by_response, whole_pairs
 from radpo.stats.estimates import Estimate, bootstrap, mean, paired_bootstrap, rank_correlation
+from radpo.stats.quantities import subsets
 from radpo.stats.rows import results_of
 
 if TYPE_CHECKING:
@@ -216,6 +221,27 @@ def _score(task: Task) -> None:
     write_scores(summarise(pieces.read_likelihoods(task), beta=task.stage.settings["beta"]), task.out)
 
 
+def sections(run: Run, styles: Styles) -> list[ReportSection]:
+    """Accuracy by the gap of the scores, asked without a goal and for the best score."""
+    names = [name for name in subsets(run, NAME, "accuracy") if "/gap " in name.subset]
+    panels, shown, numbers = [], [], []
+    for goal, words in (("none", "asked without a goal"), ("best", "asked for the best score")):
+        found = points(run, [name for name in names if name.subset.startswith(f"{goal}/")])
+        if len(found):
+            found = found.assign(group=found["group"].str.split("/").str[1])
+            figure = by_group(found, styles, axis="accuracy", within=(0, 1), reference=0.5)
+            panels.append(panel(words.capitalize(), figure))
+            numbers += table_rows(words, found)
+            shown.append(found)
+    caption = (
+        "Share of held-out pairs whose better response has the higher implicit reward, by the gap of their scores in "
+        "points. Right of the dotted line is better than chance. "
+        f"n = {span_of(size for frame in shown for size in frame['n'])} pairs in a bin. Whiskers: 95% t intervals, "
+        "clustered by prompt. Calibration errors and correlations are in the table of all figures."
+    )
+    return [ReportSection(NAME, "Implicit reward", caption, panels, 2, shown_in(styles, *shown), numbers)]
+
+
 BENCHMARK = Benchmark(
     name=NAME,
     title="Implicit reward",
@@ -225,5 +251,6 @@ BENCHMARK = Benchmark(
     stages=stages,
     functions={NAME: Function(_score, version=2, packages=("scipy",))},
     cost={NAME: figures_only},
+    sections=sections,
     place=60,
 )

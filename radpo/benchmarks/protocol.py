@@ -7,7 +7,7 @@ group `radpo.benchmarks` that leads to a `Benchmark`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,18 @@ from radpo.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from radpo.benchmarks.sizes import Sizes
+    from radpo.core.run import Run
+    from radpo.figures.sections import ReportSection
+    from radpo.figures.styles import Styles
 
 Cost = Callable[["Sizes", Stage], Work | None]
 """What a stage has to do; None where that cannot be said beforehand."""
+Sections = Callable[["Run", "Styles"], Sequence["ReportSection"]]
+"""A benchmark's part of the report on a run, with how the run's variants look (`radpo.figures`).
+
+It is asked about every run, also one that lacks the benchmark: a section without panels is not shown, and its title is
+named among what there are no figures of.
+"""
 
 
 @dataclass(frozen=True)
@@ -179,6 +188,7 @@ class Benchmark:
             score, as when the baseline would be compared with itself.
         functions: what its own stages run, by name; module-level, so that another process finds them.
         cost: what its own stages have to do, by function.
+        sections: its own part of the report; None where the overview and the tables say all.
         check: what is wrong with its settings beside the matrix's other benchmarks' (by name); None if nothing is.
         tables: the files of its stage's folder that the run directory gathers, by the table's name.
         place: where it is listed, rising.
@@ -192,6 +202,7 @@ class Benchmark:
     stages: Callable[[Context, Any, Checkpoint], Stage | None]
     functions: Mapping[str, Function]
     cost: Mapping[str, Cost]
+    sections: Sections | None = None
     check: Callable[[Any, Mapping[str, Section]], str | None] | None = None
     tables: Mapping[str, str] = field(default_factory=dict)
     place: int = 1000

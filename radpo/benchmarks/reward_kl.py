@@ -14,12 +14,18 @@ from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.core.errors import DataError
 from radpo.core.metrics import Metric
 from radpo.core.results import Example, Scores
+from radpo.core.run import Run
 from radpo.engine.graph import Function, Stage, Task
+from radpo.figures.sections import ReportSection, panel, shown_in, sizes, table_rows
+from radpo.figures.sections import points as figures_of
+from radpo.figures.styles import DOTTED, Styles, hover_name, styled
 from radpo.stats.estimates import Estimate, bootstrap, mean, weighted_mean
+from radpo.stats.quantities import Name
 from radpo.stats.rows import results_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from plotly.graph_objects import Figure
 
 NAME = "reward-kl"
 METRICS = (
@@ -175,6 +181,53 @@ def _score(task: Task) -> None:
     pieces.write_judged(task, summarise(samples), judge)
 
 
+def sections(run: Run, styles: Styles) -> list[ReportSection]:
+    """The variants on the plane of KL and score, and the frontier."""
+    title = "Reward against KL"
+    kl, score = (figures_of(run, [Name(NAME, "all", metric)]) for metric in ("kl", "score"))
+    if score.empty or kl.empty:
+        return [ReportSection(NAME, title)]
+    placed = frontier(points(run.results, {}))
+    placed = placed.assign(kl_half=1.96 * placed["kl_stderr"], score_half=1.96 * placed["score_stderr"])
+    caption = (
+        "Answers drawn at temperature 1: the judge's mean score against how far the policy is from the reference. The "
+        "dotted line joins the variants that no other beats in both. Whiskers: 1.96 standard errors, clustered by "
+        f"prompt. n = {sizes(kl)} answers."
+    )
+    numbers = [
+        row
+        for words, frame in (("KL (nats a response)", kl), ("score", score))
+        for row in table_rows(words, frame.assign(group="all"))
+    ]
+    panels = [panel("Variants", _plane(placed, styles), 2)]
+    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, placed), numbers)]
+
+
+def _plane(placed: pd.DataFrame, styles: Styles) -> Figure:
+    """The judge's mean score against KL from the reference, a point a variant and seed, frontier points joined.
+
+    Args:
+        placed: variant, seed, kl (nats), score (1-10), kl_half, score_half (half 95% intervals), on_frontier.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    best = placed[placed["on_frontier"]].sort_values("kl")
+    figure.add_scatter(x=best["kl"].tolist(), y=best["score"].tolist(), mode="lines", hoverinfo="skip", line=DOTTED)
+    for name, rows in placed.groupby("variant", sort=False):
+        variant = str(name)
+        half = [{"type": "data", "array": rows[f"{axis}_half"].fillna(0).tolist(), "thickness": 1.3, "width": 4}
+                for axis in ("kl", "score")]  # fmt: skip
+        figure.add_scatter(
+            x=rows["kl"].tolist(), y=rows["score"].tolist(), error_x=half[0], error_y=half[1], mode="markers",
+            marker={"color": styles[variant].colour, "symbol": styles[variant].symbol, "size": 9},
+            hovertemplate="KL %{x:.3g} nats, score %{y:.2f}" + hover_name(variant), meta=variant,
+        )  # fmt: skip
+    figure.update_xaxes(title={"text": "KL from the reference (nats a response)"}, rangemode="tozero")
+    figure.update_yaxes(title={"text": "score (1–10)"})
+    return styled(figure, height=340)
+
+
 BENCHMARK = Benchmark(
     name=NAME,
     title="Reward against KL",
@@ -184,5 +237,6 @@ BENCHMARK = Benchmark(
     stages=stages,
     functions={NAME: Function(_score, version=2, packages=("scipy",))},
     cost={NAME: pieces.scored_samples_cost},
+    sections=sections,
     place=70,
 )

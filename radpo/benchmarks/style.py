@@ -15,8 +15,13 @@ from radpo.benchmarks.work import figures_only
 from radpo.core.errors import DataError
 from radpo.core.metrics import Metric
 from radpo.core.results import Scores, write_scores
+from radpo.core.run import Run
 from radpo.engine.graph import Function, Stage, Task
+from radpo.figures.charts import by_group
+from radpo.figures.sections import ReportSection, panel, points, shown_in, span_of, table_rows
+from radpo.figures.styles import Styles
 from radpo.stats.estimates import Estimate, mean, paired_bootstrap
+from radpo.stats.quantities import Name, subsets
 from radpo.stats.rows import results_of
 
 if TYPE_CHECKING:
@@ -210,6 +215,26 @@ def _score(task: Task) -> None:
     write_scores(summarise(from_examples(examples, tuple(task.stage.settings["scale"]))), task.out)
 
 
+def sections(run: Run, styles: Styles) -> list[ReportSection]:
+    """How much longer answers are than the baseline's, and the win rate by that."""
+    longer = points(run, [Name(NAME, "all", "words_difference")]).assign(group="longer by")
+    wins = points(run, [name for name in subsets(run, NAME, "win_rate") if name.subset.startswith("length ")])
+    panels = []
+    if len(longer):
+        panels.append(panel("Length", by_group(longer, styles, axis="words", reference=0)))
+    if len(wins):
+        figure = by_group(wins, styles, axis="win rate (%)", within=(0, 100), reference=50)
+        panels.append(panel("Win rate by length over the baseline’s", figure))
+    caption = (
+        "Judges favour long answers: where the win rate rises with length alone, the gain may be style. Bins are of "
+        "an answer's words over those of the baseline's answer to the same prompt. "
+        f"n = {span_of([*longer['n'], *wins['n']])} answers. Whiskers: 95% intervals, length's from a bootstrap over "
+        "prompts. Refusals, repetition and variety are in the table of all figures."
+    )
+    numbers = table_rows("words", longer) + table_rows("win rate by length", wins)
+    return [ReportSection(NAME, "Length and style", caption, panels, 2, shown_in(styles, longer, wins), numbers)]
+
+
 BENCHMARK = Benchmark(
     name=NAME,
     title="Style",
@@ -219,6 +244,7 @@ BENCHMARK = Benchmark(
     stages=stages,
     functions={NAME: Function(_score, version=2, packages=("scipy",))},
     cost={NAME: figures_only},
+    sections=sections,
     check=check,
     place=90,
 )

@@ -169,6 +169,16 @@ class Run:
                 return source.section(benchmark)[key]
         return default
 
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The lowest and the highest score of the data, as the first matrix that states them does, else 1 and 10."""
+        for source in self.sources:
+            data = (source.settings or {}).get("data")
+            scale = data.get("scale") if isinstance(data, dict) else None
+            if isinstance(scale, list) and len(scale) == 2:
+                return float(scale[0]), float(scale[1])
+        return 1.0, 10.0
+
     def metric(self, benchmark: str, metric: str) -> Metric:
         """What a metric is: as the runs' manifests say, else as the installed benchmark of that name does."""
         key = benchmark, metric

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from radpo.benchmarks import unlearning_figures
 from radpo.core.run import Run
-from radpo.figures import figures, unlearning_figures
-from radpo.figures.analysis_figures import goal_curve, over_training, reward_kl
-from radpo.figures.figures import Look
-from radpo.figures.panels import SIDE_BY_SIDE, Panel, Section, figure_json, points, shown_in, sizes, span_of, told
-from radpo.stats.quantities import Name, of, subsets
+from radpo.figures import charts as figures
+from radpo.figures.charts import SIDE_BY_SIDE, lines
+from radpo.figures.sections import Panel, figure_json, points, shown_in, span_of
+from radpo.figures.sections import ReportSection as Section
+from radpo.figures.sections import table_rows as told
+from radpo.figures.styles import DOTTED
+from radpo.figures.styles import VariantStyle as Look
+from radpo.stats.quantities import Name, of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,10 +28,6 @@ GROUPS = {
     "rejected_high": "rejected, high", "rejected_low": "rejected, low", "chosen_high": "chosen, high",
     "chosen_low": "chosen, low", "rejected_high_minus_low": "rejected, high − low",
 }  # fmt: skip
-DISPLACED = {
-    "share_chosen_lost": "chosen sank", "share_rejected_lost": "rejected sank", "share_both_lost": "both sank",
-}  # fmt: skip
-CHES = {"ches_correlation": "CHES", "ches_normalised_correlation": "CHES, normalised"}
 
 
 def analysis_sections(run: Run, looks: Mapping[str, Look]) -> list[Section]:
@@ -36,11 +36,6 @@ def analysis_sections(run: Run, looks: Mapping[str, Look]) -> list[Section]:
         _unlearning(run, looks),
         _contrasts(run, looks),
         _trajectory(run, looks),
-        _displacement(run, looks),
-        _implicit_reward(run, looks),
-        _reward_kl(run, looks),
-        _calibration(run, looks),
-        _style(run, looks),
     ]
 
 
@@ -143,7 +138,7 @@ def _trajectory(run: Run, looks: Mapping[str, Look]) -> Section:
     found = pd.concat(parts)
     shown = found[found["goal"].isin(["none", "own"]) & found["group"].str.startswith("rejected")]
     panels = [
-        Panel(f"{GROUPS[str(group)]}, {GOALS[str(goal)]}".capitalize(), figure_json(over_training(part, looks)))
+        Panel(f"{GROUPS[str(group)]}, {GOALS[str(goal)]}".capitalize(), figure_json(_over_training(part, looks)))
         for (goal, group), part in shown.groupby(["goal", "group"], sort=False)
     ]
     caption = (
@@ -153,115 +148,16 @@ def _trajectory(run: Run, looks: Mapping[str, Look]) -> Section:
     return Section("trajectory", heading, caption, panels, 2, shown_in(looks, shown))
 
 
-def _displacement(run: Run, looks: Mapping[str, Look]) -> Section:
-    heading = "Likelihood displacement"
-    sank = points(run, [Name("displacement", "all", metric) for metric in DISPLACED]).replace({"group": DISPLACED})
-    ranks = points(run, [Name("displacement", "all", metric) for metric in CHES]).replace({"group": CHES})
-    if sank.empty:
-        return Section("displacement", heading)
-    panels = [Panel("Share of pairs", figure_json(_by_group(sank, looks, "share of pairs", (0, 1), None)))]
-    if len(ranks):
-        axis = "rank correlation with the change of log p of chosen"
-        panels.append(Panel("Did CHES foretell it?", figure_json(_by_group(ranks, looks, axis, (-1, 1), 0))))
-    caption = (
-        "Training may lower the chosen response along with the rejected one (Razin et al., arXiv 2410.08847). Left: "
-        "the share of held-out pairs whose log p fell, asked without a goal; chosen should not sink. Right of it, if "
-        "it was computed: Spearman's correlation of CHES, the likeness of both responses before training, with the "
-        "change of log p of the chosen one; left of the dotted line CHES foretells displacement. "
-        f"n = {sizes(sank)} pairs. Whiskers: shares, 95% t intervals clustered by prompt; correlations, 95% intervals "
-        "from the bootstrap's standard error."
-    )
-    numbers = told("share of pairs", sank) + told("rank correlation", ranks)
-    return Section("displacement", heading, caption, panels, 2, shown_in(looks, sank), numbers)
+def _over_training(changes: pd.DataFrame, styles: Mapping[str, Look]) -> Figure:
+    """Mean change of log p over optimiser steps, a line a variant and seed.
 
-
-def _implicit_reward(run: Run, looks: Mapping[str, Look]) -> Section:
-    names = [name for name in subsets(run, "implicit-reward", "accuracy") if "/gap " in name.subset]
-    panels, shown, numbers = [], [], []
-    for goal in ("none", "best"):
-        found = points(run, [name for name in names if name.subset.startswith(f"{goal}/")])
-        if len(found):
-            found = found.assign(group=found["group"].str.split("/").str[1])
-            panels.append(
-                Panel(GOALS[goal].capitalize(), figure_json(_by_group(found, looks, "accuracy", (0, 1), 0.5)))
-            )
-            numbers += told(GOALS[goal], found)
-            shown.append(found)
-    caption = (
-        "Share of held-out pairs whose better response has the higher implicit reward, by the gap of their scores in "
-        "points. Right of the dotted line is better than chance. "
-        f"n = {span_of(size for frame in shown for size in frame['n'])} pairs in a bin. Whiskers: 95% t intervals, "
-        "clustered by prompt. Calibration errors and correlations are in the table of all figures."
-    )
-    return Section("implicit-reward", "Implicit reward", caption, panels, 2, shown_in(looks, *shown), numbers)
-
-
-def _reward_kl(run: Run, looks: Mapping[str, Look]) -> Section:
-    from radpo.benchmarks.reward_kl import frontier
-    from radpo.benchmarks.reward_kl import points as on_plane
-
-    heading, rows = "Reward against KL", of(run.results, benchmark="reward-kl")
-    if rows.empty or not (rows["metric"] == "score").any():
-        return Section("reward-kl", heading)
-    placed = frontier(on_plane(run.results, {}))
-    placed = placed.assign(kl_half=1.96 * placed["kl_stderr"], score_half=1.96 * placed["score_stderr"])
-    caption = (
-        "Answers drawn at temperature 1: the judge's mean score against how far the policy is from the reference. The "
-        "dotted line joins the variants that no other beats in both. Whiskers: 1.96 standard errors, clustered by "
-        f"prompt. n = {span_of(of(rows, metric='kl')['n'])} answers."
-    )
-    numbers = [
-        number
-        for metric, words in (("kl", "KL (nats a response)"), ("score", "score"))
-        for number in told(words, points(run, [Name("reward-kl", "all", metric)]).assign(group="all"))
-    ]
-    panels = [Panel("Variants", figure_json(reward_kl(placed, looks)), 2)]
-    return Section("reward-kl", heading, caption, panels, 2, shown_in(looks, placed), numbers)
-
-
-def _calibration(run: Run, looks: Mapping[str, Look]) -> Section:
-    names = [name for name in subsets(run, "calibration", "score") if name.subset != "goal none"]
-    curve = points(run, names)
-    if curve.empty:
-        return Section("calibration", "Goal calibration")
-    curve = curve.assign(goal=curve["group"].str.removeprefix("goal ").astype(float))
-    caption = (
-        "Mean score of answers against the score that was asked for; on the dotted line the policy gives what it is "
-        f"asked for. Goals above 10 ask for more than the scale has. n = {span_of(curve['n'])} answers a goal. "
-        "Whiskers: 95% t intervals, clustered by prompt. Rank correlation, monotonicity and extrapolation are in the "
-        "table of all figures."
-    )
-    panels = [Panel("Calibration curve", figure_json(goal_curve(curve, looks)), 2)]
-    numbers = told("mean score", curve)
-    return Section("calibration", "Goal calibration", caption, panels, 2, shown_in(looks, curve), numbers)
-
-
-def _style(run: Run, looks: Mapping[str, Look]) -> Section:
-    longer = points(run, [Name("style", "all", "words_difference")]).assign(group="longer by")
-    wins = points(run, [name for name in subsets(run, "style", "win_rate") if name.subset.startswith("length ")])
-    panels = []
-    if len(longer):
-        panels.append(Panel("Length", figure_json(_by_group(longer, looks, "words", None, 0))))
-    if len(wins):
-        figure = _by_group(wins, looks, "win rate (%)", (0, 100), 50)
-        panels.append(Panel("Win rate by length over the baseline’s", figure_json(figure)))
-    caption = (
-        "Judges favour long answers: where the win rate rises with length alone, the gain may be style. Bins are of "
-        "an answer's words over those of the baseline's answer to the same prompt. "
-        f"n = {span_of([*longer['n'], *wins['n']])} answers. Whiskers: 95% intervals, length's from a bootstrap over "
-        "prompts. Refusals, repetition and variety are in the table of all figures."
-    )
-    numbers = told("words", longer) + told("win rate by length", wins)
-    return Section("style", "Length and style", caption, panels, 2, shown_in(looks, longer, wins), numbers)
-
-
-def _by_group(
-    frame: pd.DataFrame, looks: Mapping[str, Look], axis: str, within: tuple[float, float] | None,
-    reference: float | None,
-) -> Figure:  # fmt: skip
-    if frame["variant"].nunique() > SIDE_BY_SIDE and frame["group"].nunique() > 1:
-        return figures.grid(frame, looks, axis=axis, within=None)
-    return figures.intervals(frame, looks, axis=axis, within=within, reference=reference)
+    Args:
+        changes: variant, seed, step, value, low, high (nats), n.
+    """
+    axes, hover = ("optimiser step", "change of log p (nats)"), "step %{x}: %{y:.3g} nats"
+    figure = lines(changes, styles, x="step", axes=axes, by=("variant", "seed"), hover=hover, size=6, height=270)
+    figure.add_hline(y=0, line=DOTTED)
+    return figure.update_xaxes(rangemode="tozero")
 
 
 def _finite(values: Any) -> Any:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from radpo.core.files import replace_file
 from radpo.core.run import JUDGE, Run, load_run, load_runs
-from radpo.figures import figures
-from radpo.figures.embed import TEMPLATES, packed_json, plotly, policy, script, source_hash, style
+from radpo.figures.styles import variant_styles
 from radpo.report import run_sections, summary
 from radpo.report.analysis_sections import analysis_sections
+from radpo.report.benchmark_sections import benchmark_sections
+from radpo.report.embed import TEMPLATES, packed_json, plotly, policy, script, source_hash, style
 from radpo.report.examples import pack
 from radpo.report.sections import sections
+from radpo.report.training import training_section
 from radpo.stats.comparison import compare_all
 from radpo.stats.quantities import primary_names
 
@@ -55,13 +58,15 @@ def render(run: Run) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    looks = figures.looks(run.variants, run.baseline)
+    styles = variant_styles(run.variants, run.baseline)
+    of_benchmarks = benchmark_sections(run, styles)
     compared = compare_all(run, primary_names(run))
     views = summary.views(run, compared)
     found = [
-        *sections(run, looks, compared[run.baseline]),
-        *analysis_sections(run, looks),
-        run_sections.training(run, looks),
+        *sections(run, styles, compared[run.baseline]),
+        *analysis_sections(run, styles),
+        *chain.from_iterable(of_benchmarks.sections.values()),
+        training_section(run, styles),
     ]
     code, sheet = script("page.js", "table.js", "text.js", "browser.js"), style()
     packed_plotly, plotly_hash, plotly_style = plotly()
@@ -71,10 +76,13 @@ def render(run: Run) -> str:
     )  # fmt: skip
     return environment.get_template("report.html.j2").render(
         run=run,
-        looks=looks,
+        styles=styles,
         view=views[run.baseline],
         views=packed_json({name: view.to_json() for name, view in views.items()}),
-        caveats=summary.caveats(run, [section.title for section in found if not section.panels]),
+        caveats=[
+            *summary.caveats(run, [section.title for section in found if not section.panels]),
+            *of_benchmarks.notes,
+        ],
         summary=summary.summarise(run, compared),
         sections=[section for section in found if section.panels],
         cost=run_sections.cost(run),

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
 from radpo.core.files import replace_file
-from radpo.figures.embed import TEMPLATES, plotly, policy, script, script_json, source_hash, style
-from radpo.figures.figures import FONT, PALETTE
+from radpo.figures.sections import script_json
+from radpo.figures.styles import FONT, PALETTE
 from radpo.preferences.profile import Histogram, Lengths, Profile, Share
+from radpo.report.embed import TEMPLATES, plotly, policy, script, source_hash, style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

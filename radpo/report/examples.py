@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from radpo.figures.embed import packed, packed_json
+from radpo.report.embed import packed, packed_json
 
 if TYPE_CHECKING:
     from radpo.core.run import Run

@@ -1,30 +1,21 @@
-"""The report's sections on the runs themselves: training, published figures, cost, settings. A run comes in."""
+"""The report's sections on the runs themselves: published figures, cost, settings."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.run import Run
-from radpo.figures import figures, spread_figures
-from radpo.figures.figures import Look
-from radpo.figures.panels import Panel, Section, figure_json, shown_in, span_of
+from radpo.figures.sections import ReportSection, panel
+from radpo.figures.spreads import stacked_seconds
 from radpo.report.summary import spoken
-from radpo.stats.quantities import Name, measure, number, of
+from radpo.stats.quantities import Name, measure, number
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TRAINING = {
-    "loss": "Loss",
-    "rewards/margins": "Reward margin, chosen minus rejected",
-    "rewards/accuracies": "Reward accuracy",
-    "logps/chosen": "log p of chosen (nats)",
-    "logps/rejected": "log p of rejected (nats)",
-    "grad_norm": "Gradient norm",
-}
 SHARED = "shared by variants"
 KINDS = 6
 """So many kinds of stage, those that took longest, have a colour of their own."""
@@ -45,40 +36,18 @@ class Published:
     rows: str
 
 
-def training(run: Run, looks: Mapping[str, Look]) -> Section:
-    """TRL's curves."""
-    if run.training is None:
-        return Section("training", "Training")
-    present = set(run.training["metric"])
-    panels = [
-        Panel(heading, figure_json(figures.training(run.training, looks, metric)))
-        for metric, heading in TRAINING.items()
-        if metric in present
-    ]
-    steps = run.training.groupby(["variant", "seed"])["step"].max()
-    logged = of(run.training, metric="loss").groupby(["variant", "seed"]).size()
-    caption = (
-        "TRL's own figures at every logged optimiser step, a line for each variant and seed "
-        f"(n = {span_of(steps)} steps). Each point is the mean over one batch, without an interval, so curves jump"
-        + ("; the firm line is the running mean over the last 1/25 of the steps" if (logged > 100).any() else "")
-        + (f"; of long curves only {figures.DRAWN} points are drawn" if (logged > figures.DRAWN).any() else "")
-        + ". Variants train on different pairs, so their losses do not compare directly."
-    )
-    return Section("training", "Training", caption, panels, 3, shown_in(looks, run.training))
-
-
-def cost(run: Run) -> Section:
+def cost(run: Run) -> ReportSection:
     """Seconds by stage; a section for each run directory's table is the template's."""
     rows = _seconds(run)
     if rows.empty:
-        return Section("cost", "Cost and time")
-    figure = spread_figures.stacked_seconds(rows)
+        return ReportSection("cost", "Cost and time")
+    figure = stacked_seconds(rows)
     caption = (
         f"Seconds of computing by kind of stage, the {KINDS} that took longest by name. What several variants use, "
         f"such as the reference's log-likelihoods, is done once and stands as “{SHARED}”. n = {len(rows):,} sums over "
         "stages; times are of one run each, without an interval."
     )
-    return Section("cost", "Cost and time", caption, [Panel("By variant", figure_json(figure), 2)], 2)
+    return ReportSection("cost", "Cost and time", caption, [panel("By variant", figure, 2)], 2)
 
 
 def _seconds(run: Run) -> pd.DataFrame:

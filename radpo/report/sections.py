@@ -9,20 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from radpo.core.run import Run
-from radpo.figures import figures, spread_figures
-from radpo.figures.figures import Look
-from radpo.figures.panels import (
-    SIDE_BY_SIDE,
-    Panel,
-    Section,
-    figure_json,
-    points,
-    seeds_note,
-    shown_in,
-    sizes,
-    span_of,
-    told,
-)
+from radpo.figures import charts as figures
+from radpo.figures import spreads as spread_figures
+from radpo.figures.charts import SIDE_BY_SIDE
+from radpo.figures.sections import Panel, figure_json, points, seeds_note, shown_in, sizes, span_of
+from radpo.figures.sections import ReportSection as Section
+from radpo.figures.sections import table_rows as told
+from radpo.figures.styles import VariantStyle as Look
+from radpo.figures.styles import plain
 from radpo.report.summary import spoken
 from radpo.stats.comparison import Compared
 from radpo.stats.quantities import Name, is_true, names_of, of, subsets, unit
@@ -114,7 +108,7 @@ def _win_rate(run: Run, looks: Mapping[str, Look]) -> Section:
         return Section("win-rate", "AlpacaEval win rate")
     parts = points(run, subsets(run, "alpaca-eval", "win_rate"))
     against = _opponents(run, "alpaca-eval", shown_in(looks, whole))
-    axis = f"win rate against {figures.plain(against)} (%)"
+    axis = f"win rate against {plain(against)} (%)"
     figure = figures.intervals(whole, looks, axis=axis, reference=50, suffix="%", labelled=True, within=(0, 100))
     panels = [Panel("All instructions", figure_json(figure), 2 if parts.empty else 1)]
     caption = (
@@ -168,7 +162,7 @@ def _arena_hard(run: Run, looks: Mapping[str, Look]) -> Section:
     if whole.empty:
         return Section("arena-hard", "Arena-Hard")
     against = _opponents(run, "arena-hard", shown_in(looks, whole))
-    axis = f"score against {figures.plain(against)} (0–100)"
+    axis = f"score against {plain(against)} (0–100)"
     figure = figures.intervals(whole, looks, axis=axis, reference=50, labelled=True, within=(0, 100))
     panels, numbers = [Panel("Score", figure_json(figure))], told("score", whole.assign(group="all"))
     parts = points(run, subsets(run, "arena-hard", "score"))
@@ -206,7 +200,7 @@ def _mt_bench(run: Run, looks: Mapping[str, Look]) -> Section:
     if len(parts):
         caption = f"Mean score (1–10) by category, n = {sizes(parts)} judgments each"
         if parts["group"].nunique() >= 3 and parts["variant"].nunique() <= SIDE_BY_SIDE:
-            panels.append(Panel("By category", figure_json(figures.radar(parts, looks))))
+            panels.append(Panel("By category", figure_json(figures.radar(parts, looks, within=(1, 10)))))
             caption += ": few, so differences between spokes are rough; no interval is drawn on the radar. "
         else:
             panels.append(Panel("By category", figure_json(_by_part(parts, looks, "score (1–10)", (1, 10), None, ""))))
@@ -231,7 +225,7 @@ def _academic(run: Run, looks: Mapping[str, Look], compared: Compared) -> Sectio
     panels = [Panel("Each task", figure_json(figure))]
     changes = _differences(run, compared, names)
     if len(changes):
-        axis = f"difference from {figures.plain(run.baseline)}"
+        axis = f"difference from {plain(run.baseline)}"
         slots = tasks["variant"].nunique()
         if slots <= SIDE_BY_SIDE:
             figure = figures.intervals(changes, looks, axis=axis, reference=0, slots=slots)

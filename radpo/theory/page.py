@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from radpo.figures.analysis_figures import convergence, over_betas
-from radpo.figures.figures import looks
+from radpo.figures.styles import variant_styles
 from radpo.report.page import Shown
 from radpo.stats.estimates import Estimate, mean
+from radpo.theory.figures import convergence, over_betas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +44,7 @@ def theory_page(
     """
     shown = []
     replicates = rates["replicate"].nunique()
+    styles = variant_styles(["dpo", "ra-dpo"], "dpo")
     for quantity, axis in AXES.items():
         fitted = "; ".join(
             f"{method} {estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
@@ -56,7 +57,7 @@ def theory_page(
             "curves may fall faster than the dotted line, not slower. Grey circles: dpo; orange diamonds: ra-dpo."
         )
         points = _points(rates, quantity)
-        shown.append(Shown(HEADINGS[quantity], convergence(points, looks(["dpo", "ra-dpo"], "dpo"), axis), caption))
+        shown.append(Shown(HEADINGS[quantity], convergence(points, styles, axis), caption))
     names = {
         ("dpo", "none"): "dpo",
         ("ra-dpo", "best"): "ra-dpo, asked for 10",
@@ -65,9 +66,9 @@ def theory_page(
     changes = unlearned.groupby(["method", "goal", "labels", "beta"], as_index=False)["delta_logp"].mean()
     changes = changes.assign(variant=[names[key] for key in zip(changes["method"], changes["goal"], strict=True)])
     changes = changes.rename(columns={"delta_logp": "value"})
-    look = looks(list(names.values()), "dpo")
+    styles = variant_styles(list(names.values()), "dpo")
     shown += [
-        Shown(heading, over_betas(changes[changes["labels"] == labels], look), f"{NEAR_BEST} {caption}")
+        Shown(heading, over_betas(changes[changes["labels"] == labels], styles), f"{NEAR_BEST} {caption}")
         for labels, (heading, caption) in LABELS.items()
     ]
     return shown

@@ -1,18 +1,18 @@
-"""Figures of shares, spreads and pairs of figures: a tidy frame comes in, a plotly figure goes out, as in `figures`."""
+"""Charts of shares, spreads and pairs of figures, each from a tidy frame as a plotly figure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from radpo.figures.figures import GREY, PALETTE, Look, extra, plain, styled
+from radpo.figures.styles import DOTTED, GREY, PALETTE, Styles, hover_name, plain, styled
 
 if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
 
-def shares(rows: pd.DataFrame, look: Mapping[str, Look], names: Mapping[str, str], *, axis: str) -> Figure:
+def shares(rows: pd.DataFrame, styles: Styles, names: Mapping[str, str], *, axis: str) -> Figure:
     """Shares of a whole as bars end to end, a line a variant; from good to bad by colour and by place.
 
     Args:
@@ -21,7 +21,7 @@ def shares(rows: pd.DataFrame, look: Mapping[str, Look], names: Mapping[str, str
     """
     import plotly.graph_objects as go
 
-    variants = [variant for variant in look if variant in set(rows["variant"])]
+    variants = [variant for variant in styles if variant in set(rows["variant"])]
     table = rows.set_index("variant").loc[variants]
     figure = go.Figure()
     for (column, name), colour in zip(names.items(), ("#009e73", GREY, "#d55e00"), strict=False):
@@ -48,7 +48,7 @@ def shares(rows: pd.DataFrame, look: Mapping[str, Look], names: Mapping[str, str
     )
 
 
-def boxes(spread: pd.DataFrame, look: Mapping[str, Look], *, axis: str) -> Figure:
+def boxes(spread: pd.DataFrame, styles: Styles, *, axis: str) -> Figure:
     """Quantiles as boxes on a horizontal scale, a line a variant: 10%, 25%, 50%, 75%, 90%.
 
     Args:
@@ -57,12 +57,12 @@ def boxes(spread: pd.DataFrame, look: Mapping[str, Look], *, axis: str) -> Figur
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    variants = [variant for variant in look if variant in set(spread["variant"])]
+    variants = [variant for variant in styles if variant in set(spread["variant"])]
     for _, row in spread.set_index("variant").loc[variants].reset_index().iterrows():
         variant = str(row["variant"])
         figure.add_box(
             y=[plain(variant)], q1=[row["q25"]], median=[row["q50"]], q3=[row["q75"]], lowerfence=[row["q10"]],
-            upperfence=[row["q90"]], orientation="h", line={"color": look[variant].colour, "width": 1.6},
+            upperfence=[row["q90"]], orientation="h", line={"color": styles[variant].colour, "width": 1.6},
             hoverinfo="x+y", meta=variant, width=0.55,
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed", showgrid=False)
@@ -70,7 +70,7 @@ def boxes(spread: pd.DataFrame, look: Mapping[str, Look], *, axis: str) -> Figur
     return styled(figure, height=100 + 26 * len(variants))
 
 
-def against(points: pd.DataFrame, look: Mapping[str, Look], *, axes: tuple[str, str], suffix: str = "%") -> Figure:
+def against(points: pd.DataFrame, styles: Styles, *, axes: tuple[str, str], suffix: str = "%") -> Figure:
     """One figure against another with both intervals, a point a variant; on the dotted line both are the same.
 
     Args:
@@ -85,9 +85,7 @@ def against(points: pd.DataFrame, look: Mapping[str, Look], *, axes: tuple[str, 
     air = float(np.ptp(ends)) * 0.06 or 1.0
     span = [float(ends.min()) - air, float(ends.max()) + air]
     figure = go.Figure()
-    figure.add_scatter(
-        x=span, y=span, mode="lines", line={"dash": "dot", "color": GREY, "width": 1.3}, hoverinfo="skip"
-    )
+    figure.add_scatter(x=span, y=span, mode="lines", line=DOTTED, hoverinfo="skip")
     for _, row in points.iterrows():
         variant = str(row["variant"])
         bars = [
@@ -98,8 +96,8 @@ def against(points: pd.DataFrame, look: Mapping[str, Look], *, axes: tuple[str, 
         ]  # fmt: skip
         figure.add_scatter(
             x=[row["x"]], y=[row["y"]], error_x=bars[0], error_y=bars[1], mode="markers", meta=variant,
-            marker={"color": look[variant].colour, "symbol": look[variant].symbol, "size": 9},
-            hovertemplate=f"%{{x:.1f}}{suffix}, %{{y:.1f}}{suffix}, n = {int(row['n'])}" + extra(variant),
+            marker={"color": styles[variant].colour, "symbol": styles[variant].symbol, "size": 9},
+            hovertemplate=f"%{{x:.1f}}{suffix}, %{{y:.1f}}{suffix}, n = {int(row['n'])}" + hover_name(variant),
         )  # fmt: skip
     figure.update_xaxes(title={"text": axes[0]}, range=span)
     figure.update_yaxes(title={"text": axes[1]}, range=span)

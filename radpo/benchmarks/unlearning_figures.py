@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from radpo.figures.figures import GREY, Look, extra, spoken_value, styled, whiskers
+from radpo.figures.styles import DOTTED, Styles, error_bars, hover_name, styled, value_text
 
 if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
 
-def unlearning(changes: pd.DataFrame, look: Mapping[str, Look], bins: Sequence[str], reach: Sequence[float]) -> Figure:
+def unlearning(changes: pd.DataFrame, styles: Styles, bins: Sequence[str], reach: Sequence[float]) -> Figure:
     """Mean change of log p by score bin, a line a variant, for one kind of response and one goal.
 
     Args:
@@ -23,7 +23,7 @@ def unlearning(changes: pd.DataFrame, look: Mapping[str, Look], bins: Sequence[s
     """
     import plotly.graph_objects as go
 
-    variants = [variant for variant in look if variant in set(changes["variant"])]
+    variants = [variant for variant in styles if variant in set(changes["variant"])]
     figure = go.Figure()
     for place, variant in enumerate(variants):
         rows = changes[changes["variant"] == variant].sort_values("order")
@@ -31,15 +31,15 @@ def unlearning(changes: pd.DataFrame, look: Mapping[str, Look], bins: Sequence[s
         figure.add_scatter(
             x=(rows["order"] + shift).tolist(),
             y=rows["value"].tolist(),
-            error_y=whiskers(rows),
+            error_y=error_bars(rows),
             mode="lines+markers",
-            line={"color": look[variant].colour, "width": 1.4},
-            marker={"symbol": look[variant].symbol, "size": 8},
-            customdata=[[row["bin"], spoken_value(row, " nats"), int(row["n"])] for _, row in rows.iterrows()],
-            hovertemplate="score %{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}" + extra(variant),
+            line={"color": styles[variant].colour, "width": 1.4},
+            marker={"symbol": styles[variant].symbol, "size": 8},
+            customdata=[[row["bin"], value_text(row, " nats"), int(row["n"])] for _, row in rows.iterrows()],
+            hovertemplate="score %{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}" + hover_name(variant),
             meta=variant,
         )
-    figure.add_hline(y=0, line={"dash": "dot", "color": GREY, "width": 1.3})
+    figure.add_hline(y=0, line=DOTTED)
     figure.update_xaxes(
         title={"text": "the response's score"}, tickvals=list(range(len(bins))), ticktext=list(bins), showgrid=False,
         range=[-0.5, len(bins) - 0.5],

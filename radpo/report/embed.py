@@ -1,4 +1,4 @@
-"""Embedding in HTML: documents and scripts come in, text that is safe inside a script element and hashes go out."""
+"""What the pages embed: packed documents, scripts and styles with the hashes that allow them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-TEMPLATES = Path(__file__).parents[1] / "report" / "templates"
-
-
-def script_json(document: Any) -> str:
-    """JSON that can stand inside a script element: ASCII without `<`, `>`, `&`, so nothing in it ends the element."""
-    text = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def packed(text: str, level: int = 6) -> str:

@@ -1,15 +1,18 @@
-"""What sections are made of: a run's figures come in, tidy points, panels and rows of numbers go out."""
+"""What a report's sections are made of: panels with figures, their caption, and the numbers in a table.
+
+A benchmark's `sections` asks `points` for a run's figures as tidy rows, draws them with `radpo.figures.charts`, and
+lists the same rows with `table_rows`, so that each number that is drawn can be read and traced to results.parquet.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.run import Run
-from radpo.figures.embed import script_json
-from radpo.figures.figures import Look
+from radpo.figures.styles import Styles
 from radpo.stats.quantities import Name, measure, number
 
 if TYPE_CHECKING:
@@ -17,8 +20,6 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 COLUMNS = ["variant", "group", "value", "low", "high", "n", "seeds", "metric", "rows"]
-SIDE_BY_SIDE = 8
-"""Up to so many variants stand beside each other in a figure; more are shown as a grid."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Told:
+class TableRow:
     """A number of a figure, for the table below it; `rows` is where it comes from, as in `Quantity`."""
 
     panel: str
@@ -44,8 +45,16 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Section:
-    """Figures in rows of `columns` with the words below them, and their numbers; without panels it is not shown."""
+class ReportSection:
+    """Figures in rows of `columns` with the words below them, and their numbers.
+
+    Without panels it is not shown, and its title is named among what the run has no figures of.
+
+    Args:
+        anchor: its address in the page, `#anchor`; a-z, 0-9 and hyphens.
+        caption: what to see, the sample's size, and which interval is drawn.
+        variants: those that it shows, for its legend.
+    """
 
     anchor: str
     title: str
@@ -53,7 +62,12 @@ class Section:
     panels: Sequence[Panel] = ()
     columns: int = 1
     variants: Sequence[str] = ()
-    numbers: Sequence[Told] = ()
+    numbers: Sequence[TableRow] = ()
+
+
+def panel(title: str, figure: Figure, span: int = 1) -> Panel:
+    """A plotly figure under a heading."""
+    return Panel(title, figure_json(figure), span)
 
 
 def points(run: Run, names: Sequence[Name]) -> pd.DataFrame:
@@ -73,10 +87,10 @@ def points(run: Run, names: Sequence[Name]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).astype({"low": "float64", "high": "float64"})
 
 
-def told(panel: str, frame: pd.DataFrame) -> list[Told]:
+def table_rows(panel: str, frame: pd.DataFrame) -> list[TableRow]:
     """The numbers of `points`, as the table below the figures shows them."""
     return [
-        Told(
+        TableRow(
             panel, str(row["group"]), str(row["variant"]), number(row["value"], row["metric"]),
             "" if row["low"] != row["low"]
             else f"{number(row['low'], row['metric'])} to {number(row['high'], row['metric'])}",
@@ -86,10 +100,10 @@ def told(panel: str, frame: pd.DataFrame) -> list[Told]:
     ]  # fmt: skip
 
 
-def shown_in(looks: Mapping[str, Look], *frames: pd.DataFrame) -> list[str]:
+def shown_in(styles: Styles, *frames: pd.DataFrame) -> list[str]:
     """The variants that a section shows, in the report's order."""
     present = {str(variant) for frame in frames for variant in frame["variant"].unique()}
-    return [variant for variant in looks if variant in present]
+    return [variant for variant in styles if variant in present]
 
 
 def sizes(points: pd.DataFrame) -> str:
@@ -109,4 +123,11 @@ def seeds_note(points: pd.DataFrame) -> str:
 
 
 def figure_json(figure: Figure) -> str:
+    """A plotly figure as a panel takes it."""
     return script_json(json.loads(figure.to_json()))
+
+
+def script_json(document: Any) -> str:
+    """JSON that can stand inside a script element: ASCII without `<`, `>`, `&`, so nothing in it ends the element."""
+    text = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

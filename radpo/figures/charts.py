@@ -1,54 +1,28 @@
-"""Figures: a tidy frame comes in, a plotly figure goes out. No file, no HTML; the report puts them together.
+"""Charts of points with intervals, bars and lines, each from a tidy frame as a plotly figure.
 
-Every trace carries its variant in `meta`, so that the page's one legend can show and hide it. Colours of text and grid
-are the page's, which knows light from dark; the figures are transparent.
+No file and no HTML is made here; see `radpo.figures.sections` for what a report puts together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from radpo.figures.styles import DOTTED, Styles, error_bars, hover_name, plain, styled, value_text
 
 if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
-GREY = "#8b939c"
-# Okabe and Ito's palette, told apart with any colour vision, without its black and its pale yellow; the blue is lighter
-# than theirs, to stand out on dark paper too.
-PALETTE = ("#d55e00", "#1b7fc1", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-SYMBOLS = ("diamond", "square", "triangle-up", "pentagon", "star", "hexagon", "triangle-down")
-FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-SMOOTHED_FROM = 100
-"""From so many steps on, a training curve is drawn faintly with its running mean over it."""
-DRAWN = 400
-"""A training curve has at most so many points; of a longer one every second, third ... is drawn."""
+SIDE_BY_SIDE = 8
+"""Up to so many variants stand beside each other in a figure; more are shown as a grid."""
 # Viridis, whose lightness rises evenly, so that it also reads without colour.
 COLOURS = ((0.0, "#440154"), (0.25, "#3b528b"), (0.5, "#21918c"), (0.75, "#5ec962"), (1.0, "#fde725"))
 
 
-@dataclass(frozen=True)
-class Look:
-    """How a variant looks in every figure; the symbol tells it apart where print or eyes lack colour."""
-
-    colour: str
-    symbol: str
-
-
-def looks(variants: Sequence[str], baseline: str) -> dict[str, Look]:
-    """One look for each variant; grey circles are the baseline's."""
-    others = [variant for variant in variants if variant != baseline]
-    coloured = {
-        variant: Look(PALETTE[place % len(PALETTE)], SYMBOLS[place % len(SYMBOLS)])
-        for place, variant in enumerate(others)
-    }
-    return {baseline: Look(GREY, "circle"), **coloured}
-
-
 def intervals(
     points: pd.DataFrame,
-    look: Mapping[str, Look],
+    styles: Styles,
     *,
     axis: str,
     within: tuple[float, float] | None = None,
@@ -73,7 +47,7 @@ def intervals(
 
     groups = list(dict.fromkeys(points["group"]))
     members = points.groupby("group", sort=False)["variant"].nunique().max()
-    variants = [variant for variant in look if variant in set(points["variant"])]
+    variants = [variant for variant in styles if variant in set(points["variant"])]
     step = 0.62 / max(members, 2)
     figure = go.Figure()
     for variant in variants:
@@ -82,11 +56,11 @@ def intervals(
         figure.add_scatter(
             x=rows["value"].tolist(),
             y=[groups.index(group) + shift for group in rows["group"]],
-            error_x=whiskers(rows),
+            error_x=error_bars(rows),
             mode="markers",
-            marker={"color": look[variant].colour, "symbol": look[variant].symbol, "size": 9},
-            customdata=[[plain(row["group"]), spoken_value(row, suffix), int(row["n"])] for _, row in rows.iterrows()],
-            hovertemplate="%{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}" + extra(variant),
+            marker={"color": styles[variant].colour, "symbol": styles[variant].symbol, "size": 9},
+            customdata=[[plain(row["group"]), value_text(row, suffix), int(row["n"])] for _, row in rows.iterrows()],
+            hovertemplate="%{customdata[0]}: %{customdata[1]}, n = %{customdata[2]}" + hover_name(variant),
             meta=variant,
         )
         if labelled:
@@ -101,7 +75,7 @@ def intervals(
                 meta=variant,
             )
     if reference is not None:
-        figure.add_vline(x=reference, line={"dash": "dot", "color": GREY, "width": 1.3})
+        figure.add_vline(x=reference, line=DOTTED)
     figure.update_yaxes(
         tickvals=list(range(len(groups))), ticktext=[plain(group) for group in groups], showgrid=False,
         range=[len(groups) - 0.45, -0.55],
@@ -112,14 +86,16 @@ def intervals(
     return styled(figure, height=84 + len(groups) * line, margin=margin)
 
 
-def radar(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
-    """MT-Bench scores (1-10) by category, a closed line a variant.
+def radar(points: pd.DataFrame, styles: Styles, *, within: tuple[float, float]) -> Figure:
+    """Values by group as spokes, a closed line a variant.
 
     Args:
-        points: variant, group (the category), value, n.
+        points: variant, group, value, n.
+        within: the ends of the scale, in its middle and at its rim.
     """
     import plotly.graph_objects as go
 
+    low, high = within
     groups = list(dict.fromkeys(points["group"]))
     figure = go.Figure()
     for variant, rows in points.groupby("variant", sort=False):
@@ -129,15 +105,15 @@ def radar(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
             r=[known["value"].iloc[place] for place in closed],
             theta=[plain(groups[place]) for place in closed],
             mode="lines+markers",
-            line={"color": look[str(variant)].colour, "width": 1.8},
-            marker={"symbol": look[str(variant)].symbol, "size": 7},
-            hovertemplate="%{theta}: %{r:.2f}" + extra(str(variant)),
+            line={"color": styles[str(variant)].colour, "width": 1.8},
+            marker={"symbol": styles[str(variant)].symbol, "size": 7},
+            hovertemplate="%{theta}: %{r:.2f}" + hover_name(str(variant)),
             meta=str(variant),
         )
     figure.update_polars(
         radialaxis={
-            "range": [1, 10],
-            "tickvals": [1, 4, 7, 10],
+            "range": [low, high],
+            "tickvals": [low + part * (high - low) / 3 for part in range(4)],
             "showline": False,
             "ticks": "",
             "angle": 90 - 180 / len(groups),
@@ -149,9 +125,52 @@ def radar(points: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
     return styled(figure, height=380, margin={"l": 70, "r": 70, "t": 34, "b": 34})
 
 
+def lines(
+    points: pd.DataFrame,
+    styles: Styles,
+    *,
+    x: str,
+    axes: tuple[str, str],
+    by: Sequence[str] = ("variant",),
+    hover: str = "%{x}: %{y:.3g}",
+    size: int = 8,
+    height: int = 340,
+) -> Figure:
+    """Values against a number, a line a variant, with their intervals where there are any.
+
+    Args:
+        points: variant, the column `x`, value, and where they have intervals low and high.
+        axes: what the horizontal and the vertical scale say.
+        by: the columns that a line is of, the variant first.
+        hover: what a point tells, as a plotly template; `%{customdata}` is its n where points have one.
+        size: of the markers.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for key, rows in points.groupby(list(by), sort=False):
+        rows = rows.sort_values(x)
+        variant, *rest = (str(part) for part in key)
+        name = ", ".join([variant, *(f"{column} {part}" for column, part in zip(by[1:], rest, strict=True))])
+        figure.add_scatter(
+            x=rows[x].tolist(),
+            y=rows["value"].tolist(),
+            error_y=error_bars(rows) if "low" in rows.columns else None,
+            mode="lines+markers",
+            line={"color": styles[variant].colour, "width": 1.6},
+            marker={"symbol": styles[variant].symbol, "size": size},
+            customdata=rows["n"].tolist() if "n" in rows.columns else None,
+            hovertemplate=hover + hover_name(name),
+            meta=variant,
+        )
+    figure.update_xaxes(title={"text": axes[0]})
+    figure.update_yaxes(title={"text": axes[1]})
+    return styled(figure, height=height)
+
+
 def bars(
     points: pd.DataFrame,
-    look: Mapping[str, Look],
+    styles: Styles,
     *,
     axis: str,
     base: float = 0.0,
@@ -170,38 +189,38 @@ def bars(
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for variant in [variant for variant in look if variant in set(points["variant"])]:
+    for variant in [variant for variant in styles if variant in set(points["variant"])]:
         rows = points[points["variant"] == variant]
         figure.add_bar(
             x=[plain(group) for group in rows["group"]],
             y=(rows["value"] - base).tolist(),
             base=base,
-            error_y=whiskers(rows),
-            marker={"color": look[variant].colour},
-            customdata=[[spoken_value(row, ""), int(row["n"])] for _, row in rows.iterrows()],
-            hovertemplate="%{x}: %{customdata[0]}, n = %{customdata[1]}" + extra(variant),
+            error_y=error_bars(rows),
+            marker={"color": styles[variant].colour},
+            customdata=[[value_text(row), int(row["n"])] for _, row in rows.iterrows()],
+            hovertemplate="%{x}: %{customdata[0]}, n = %{customdata[1]}" + hover_name(variant),
             meta=variant,
         )
         told = None if published is None else published[published["variant"] == variant]
         if told is not None and len(told):
-            hatched = {"color": "rgba(0,0,0,0)", "line": {"color": look[variant].colour, "width": 1.4}}
+            hatched = {"color": "rgba(0,0,0,0)", "line": {"color": styles[variant].colour, "width": 1.4}}
             figure.add_bar(
                 x=[plain(group) for group in told["group"]],
                 y=(told["value"] - base).tolist(),
                 base=base,
-                marker={**hatched, "pattern": {"shape": "/", "fgcolor": look[variant].colour, "size": 7}},
+                marker={**hatched, "pattern": {"shape": "/", "fgcolor": styles[variant].colour, "size": 7}},
                 customdata=told["value"].tolist(),
-                hovertemplate="%{x}: %{customdata:.4g}, published" + extra(variant),
+                hovertemplate="%{x}: %{customdata:.4g}, published" + hover_name(variant),
                 meta=variant,
             )
     if reference is not None:
-        figure.add_hline(y=reference, line={"dash": "dot", "color": GREY, "width": 1.3})
+        figure.add_hline(y=reference, line=DOTTED)
     figure.update_yaxes(title={"text": axis}, range=None if within is None else list(within))
     figure.update_xaxes(showgrid=False)
     return styled(figure, height=330)
 
 
-def grid(points: pd.DataFrame, look: Mapping[str, Look], *, axis: str, within: tuple[float, float] | None) -> Figure:
+def grid(points: pd.DataFrame, styles: Styles, *, axis: str, within: tuple[float, float] | None) -> Figure:
     """Values as a coloured grid, variants down, groups across: for more variants than stand beside each other.
 
     Args:
@@ -211,11 +230,11 @@ def grid(points: pd.DataFrame, look: Mapping[str, Look], *, axis: str, within: t
     """
     import plotly.graph_objects as go
 
-    variants = [variant for variant in look if variant in set(points["variant"])]
+    variants = [variant for variant in styles if variant in set(points["variant"])]
     groups = list(dict.fromkeys(points["group"]))
     table = points.pivot(index="variant", columns="group", values="value").reindex(index=variants, columns=groups)
     told = {
-        (row["variant"], row["group"]): f"{spoken_value(row, '')}, n = {int(row['n'])}" for _, row in points.iterrows()
+        (row["variant"], row["group"]): f"{value_text(row, '')}, n = {int(row['n'])}" for _, row in points.iterrows()
     }
     figure = go.Figure()
     figure.add_heatmap(
@@ -235,61 +254,20 @@ def grid(points: pd.DataFrame, look: Mapping[str, Look], *, axis: str, within: t
     return styled(figure, height=110 + 22 * len(variants), margin={"l": 56, "r": 8, "t": 70, "b": 12})
 
 
-def training(frame: pd.DataFrame, look: Mapping[str, Look], metric: str) -> Figure:
-    """One of TRL's figures along training, a line a variant and seed.
-
-    Args:
-        frame: variant, seed, step, metric, value.
-    """
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for (variant, seed), rows in frame[frame["metric"] == metric].groupby(["variant", "seed"], sort=False):
-        whole = rows.sort_values("step")
-        long = len(whole) > SMOOTHED_FROM
-        smooth = whole["value"].rolling(max(len(whole) // 25, 1), min_periods=1).mean()
-        kept = slice(None, None, -(-len(whole) // DRAWN))
-        curve = whole.iloc[kept]
-        line = {"color": look[str(variant)].colour, "width": 1.6}
-        hover = "step %{x}: %{y:.4g}" + extra(f"{variant}, seed {seed}")
-        shared = {"x": curve["step"].tolist(), "hovertemplate": hover, "meta": str(variant)}
-        figure.add_scatter(
-            **shared, y=curve["value"].tolist(), line={**line, "width": 1 if long else 1.6}, mode="lines+markers"
-            if len(curve) <= 40 else "lines", marker={"symbol": look[str(variant)].symbol, "size": 5},
-            opacity=0.3 if long else 1.0,
-        )  # fmt: skip
-        if long:
-            figure.add_scatter(**shared, y=smooth.iloc[kept].tolist(), line={**line, "width": 2}, mode="lines")
-    if metric == "rewards/accuracies":
-        figure.update_yaxes(range=[-0.03, 1.03])
-    figure.update_xaxes(title={"text": "optimiser step"}, rangemode="tozero")
-    return styled(figure, height=240)
-
-
-def plain(text: object, limit: int = 26) -> str:
-    """Text that plotly shows as it is: its tags are escaped, `%{` cannot begin a template, and long names are cut."""
-    shown = str(text)
-    shown = shown if len(shown) <= limit else shown[: limit - 1] + "…"
-    return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
-
-
-def extra(name: str) -> str:
-    """The name beside a hover label, as part of a template."""
-    return f"<extra>{plain(name)}</extra>"
-
-
-def spoken_value(row: pd.Series[Any], suffix: str) -> str:
-    value = f"{row['value']:.4g}{suffix}"
-    return value if row["low"] != row["low"] else f"{value} [{row['low']:.4g}, {row['high']:.4g}]"
-
-
-def whiskers(rows: pd.DataFrame) -> dict[str, Any]:
-    """Error bars from low to high; none where there is no interval."""
-    return {
-        "type": "data", "symmetric": False, "thickness": 1.3, "width": 4,
-        "array": (rows["high"] - rows["value"]).fillna(0).tolist(),
-        "arrayminus": (rows["value"] - rows["low"]).fillna(0).tolist(),
-    }  # fmt: skip
+def by_group(
+    points: pd.DataFrame,
+    styles: Styles,
+    *,
+    axis: str,
+    within: tuple[float, float] | None = None,
+    reference: float | None = None,
+    suffix: str = "",
+    slots: int | None = None,
+) -> Figure:
+    """Points with intervals by group as `intervals` draws them, or a `grid` where too many variants have several."""
+    if points["variant"].nunique() > SIDE_BY_SIDE and points["group"].nunique() > 1:
+        return grid(points, styles, axis=axis, within=None)
+    return intervals(points, styles, axis=axis, within=within, reference=reference, suffix=suffix, slots=slots)
 
 
 def _reach(points: pd.DataFrame, reference: float | None) -> list[float]:
@@ -301,23 +279,3 @@ def _reach(points: pd.DataFrame, reference: float | None) -> list[float]:
     low, high = float(ends.min()), float(ends.max())
     air = (high - low or 1.0) * 0.08
     return [low - air, high + air]
-
-
-def styled(figure: Figure, *, height: int, margin: Mapping[str, int] | None = None) -> Figure:
-    """The look that all figures share."""
-    figure.update_layout(
-        template="none",
-        height=height,
-        margin=dict(margin or {"l": 56, "r": 18, "t": 14, "b": 48}),
-        showlegend=False,
-        font={"family": FONT, "size": 12.5},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        bargap=0.35,
-        bargroupgap=0.12,
-        dragmode=False,
-        hoverlabel={"font": {"family": FONT, "size": 12.5}, "align": "left"},
-    )
-    figure.update_xaxes(automargin=True, zeroline=False, ticks="", title={"standoff": 10, "font": {"size": 12.5}})
-    figure.update_yaxes(automargin=True, zeroline=False, ticks="", title={"standoff": 8, "font": {"size": 12.5}})
-    return figure
