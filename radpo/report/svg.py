@@ -1,6 +1,6 @@
 """Charts without a script: points with intervals come in, an SVG element as text goes out.
 
-For pages that are to stay small; where a reader wants to zoom and hover there is `radpo.figures.figures`.
+For pages that are to stay small; where a reader wants to zoom and hover there is `radpo.figures.charts`.
 """
 
 from __future__ import annotations
