@@ -98,3 +98,21 @@ def write_plugin(site: Path, name: str, entries: dict[str, str], **modules: str)
         path.parent.mkdir(exist_ok=True)
         path.write_text(source)
     return site
+
+
+def evaluation_sets(folder: Path, real_data: Path) -> Path:
+    """A file that lists the evaluation sets among the real data, and one that is not among them."""
+    places = {
+        "alpaca-eval": "alpaca_eval2/instructions_and_baseline.jsonl.gz",
+        "mt-bench": "mt_bench/question.jsonl",
+        "arena-hard": "arena_hard_v0.1/question.jsonl",
+        "gsm8k": "academic/gsm8k/test.jsonl.gz",
+        "gpqa": "academic/gpqa",
+        "musr": "academic/musr",
+        "truthfulqa": "academic/truthfulqa/TruthfulQA.csv",
+        "bbh": "academic/bbh",
+        "arc-challenge": "academic/arc",
+    }
+    path = folder / "evaluations.yaml"
+    path.write_text("".join(f"{name}: {real_data / place}\n" for name, place in places.items()))
+    return path

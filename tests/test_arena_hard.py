@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from radpo.benchmarks.answers import Answered, ModelAnswers, load_model_answers
 from radpo.benchmarks.arena_hard import (
     Battles,
     bradley_terry,
@@ -21,11 +22,8 @@ from radpo.benchmarks.arena_hard import (
     score,
     scores,
 )
-from radpo.benchmarks.arena_style import Answer as StyledAnswer
 from radpo.benchmarks.arena_style import (
-    ArenaAnswers,
     load_answer_folder,
-    load_arena_answers,
     markdown_counts,
     style_features,
 )
@@ -182,9 +180,9 @@ def test_style_control_finds_a_model_even_that_only_wins_by_length():
         rows.append(
             {"question_id": str(number), "model": "m", "game": 1, "score": float(rng.random() < chance), "weight": 1}
         )
-        ours[str(number)], theirs[str(number)] = StyledAnswer("x", here), StyledAnswer("y", there)
+        ours[str(number)], theirs[str(number)] = Answered(("x",), here), Answered(("y",), there)
     found = Battles(pd.DataFrame(rows), "base", "v0.1", {})
-    answers = {"m": ArenaAnswers("m", ours), "base": ArenaAnswers("base", theirs)}
+    answers = {"m": ModelAnswers("m", ours), "base": ModelAnswers("base", theirs)}
     features, note = style_features(found.frame, found.baseline, answers)
     assert "tokens" in note
     (plain,), (controlled,) = score(found, rounds=10).values(), score(found, rounds=60, style=features).values()
@@ -200,16 +198,16 @@ def test_style_control_finds_a_model_even_that_only_wins_by_length():
 
 def test_style_is_measured_on_all_formats_of_answers(real_data, tmp_path):
     answers = load_answer_folder(real_data / "arena_hard_v0.1" / "model_answer")
-    assert {len(of.answers) for of in answers.values()} == {500}
-    tokens = {name: next(iter(of.answers.values())).tokens is not None for name, of in answers.items()}
+    assert {len(of.by_question) for of in answers.values()} == {500}
+    tokens = {name: next(iter(of.by_question.values())).tokens is not None for name, of in answers.items()}
     assert tokens.pop("Llama-3-Base-8B-DPO-UltraFeedback")
     assert not any(tokens.values())
     v2 = {"uid": "u", "model": "m", "messages": [{"content": {"answer": "text"}}], "metadata": {"token_len": 7}}
-    assert load_arena_answers(judged(tmp_path, [v2])).answers["u"] == StyledAnswer("text", 7)
-    ours = load_arena_answers(judged(tmp_path, [{"question_id": "q", "turns": ["text"]}], "mine.jsonl"))
-    assert (ours.model, ours.answers["q"].text) == ("mine", "text")
+    assert load_model_answers(judged(tmp_path, [v2])).by_question["u"] == Answered(("text",), 7)
+    ours = load_model_answers(judged(tmp_path, [{"question_id": "q", "turns": ["text"]}], "mine.jsonl"))
+    assert (ours.model, ours.by_question["q"].turns) == ("mine", ("text",))
     with pytest.raises(DataError, match="line 1: an answer needs"):
-        load_arena_answers(judged(tmp_path, [{"uid": "u"}]))
+        load_model_answers(judged(tmp_path, [{"uid": "u"}]))
 
 
 @settings(max_examples=200, deadline=None)

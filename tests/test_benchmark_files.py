@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from radpo.benchmarks.questions import load_benchmark_questions, load_outputs
+from radpo.benchmarks.answers import load_outputs
+from radpo.benchmarks.questions import load_benchmark_questions
 from radpo.core.errors import DataError
 from radpo.preferences.questions import Question
 

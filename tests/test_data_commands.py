@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from factories import scored_pairs, write_model, write_plugin
+from factories import evaluation_sets, scored_pairs, write_model, write_plugin
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
@@ -121,7 +121,7 @@ def test_validate_counts_and_refuses_what_has_no_pair(pairs: Path, tmp_path: Pat
 
 def test_stats_prints_counts_and_writes_a_page_that_needs_no_network(real_data: Path, tmp_path: Path) -> None:
     source = real_data / "preferences" / "ultrafeedback_binarized_960.jsonl.gz"
-    options = ["--high-score", "8", "--evaluation-data", real_data, "--heldout", source]
+    options = ["--high-score", "8", "--against", evaluation_sets(tmp_path, real_data), "--heldout", source]
     shown = json.loads(call("stats", source, *options, "--html", tmp_path / "page.html", "--json").stdout)
     assert (shown["pairs"], shown["rows_read"], shown["ties"], shown["rejected_high"]["count"]) == (960, 960, 108, 181)
     assert (shown["identical"], shown["empty_chosen"], shown["leakage"]["pairs"]) == (5, 1, 960)

@@ -160,7 +160,7 @@ def test_seconds_follow_the_machine() -> None:
     assert seconds("train", work, slow) - start == pytest.approx(10 * (seconds("train", work, fast) - start))
     writing = Work(parameters=10**9, layers=10, generated_tokens=100, decode_steps=100)
     bound = Machine("m", 1e15, 1e15, 1e11, 0.0)
-    taken = seconds("generate", writing, bound) - seconds("generate", Work(), bound)
+    taken = seconds("generate", writing, bound) - seconds("generate", Work(parameters=10**9), bound)
     assert taken == pytest.approx(100 * 2e9 / 1e11), "a step reads every weight once, in bfloat16"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from factories import evaluation_sets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
@@ -21,8 +22,8 @@ from radpo.preferences.overlap import (
     NGRAM,
     EvaluationPrompts,
     OverlapTally,
-    find_evaluation_sets,
     load_evaluation_prompts,
+    load_evaluation_sets,
     words,
 )
 from radpo.preferences.preferences import Reading, load_preferences, schema
@@ -101,7 +102,7 @@ def test_duplicates_and_leakage_do_not_see_case_and_white_space() -> None:
 
 def test_what_was_not_done_is_said() -> None:
     told = "\n".join(profile([table_of([{}])]).left_out())
-    for missing in ("tokens", "leakage", "overlap with alpaca-eval", "overlap with arc-challenge"):
+    for missing in ("tokens", "leakage", "overlap with evaluation prompts"):
         assert missing in told
     whole = profile([table_of([{}])], heldout=[table_of([{}])], count_tokens=lambda texts: [1] * len(texts))
     assert "tokens" not in "\n".join(whole.left_out())
@@ -150,8 +151,9 @@ def test_overlap_is_found_where_the_definition_finds_it(evaluation: list[str], t
     assert found == [place for place, text in enumerate(evaluation) if by_definition(text, training)]
 
 
-def test_a_contaminated_set_is_found_out_on_real_prompts(real_data: Path) -> None:
-    sets = {name: load_evaluation_prompts(path) for name, path in find_evaluation_sets(real_data).items()}
+def test_a_contaminated_set_is_found_out_on_real_prompts(real_data: Path, tmp_path: Path) -> None:
+    sets, missing = load_evaluation_sets([str(evaluation_sets(tmp_path, real_data))])
+    assert missing == ["gpqa"]
     assert {"alpaca-eval", "mt-bench", "arena-hard", "gsm8k", "bbh", "musr", "truthfulqa", "arc-challenge"} == set(sets)
     assert {name: len(sets[name]) for name in ("alpaca-eval", "mt-bench", "arena-hard", "gsm8k", "truthfulqa")} == {
         "alpaca-eval": 805, "mt-bench": 80, "arena-hard": 500, "gsm8k": 1319, "truthfulqa": 817,
@@ -185,5 +187,8 @@ def test_evaluation_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         load_evaluation_prompts(tmp_path / "none.jsonl")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds none of"):
-        find_evaluation_sets(tmp_path / "empty")
+    with pytest.raises(DataError, match="write NAME=PATH"):
+        load_evaluation_sets([str(tmp_path / "empty")])
+    (tmp_path / "sets.yaml").write_text("- a.jsonl\n")
+    with pytest.raises(DataError, match=r"sets.yaml: a list of evaluation sets maps names to paths"):
+        load_evaluation_sets([str(tmp_path / "sets.yaml")])

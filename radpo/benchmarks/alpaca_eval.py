@@ -16,9 +16,8 @@ from pydantic import Field
 
 from radpo.benchmarks import pieces
 from radpo.benchmarks.answers import Answers, check_answers, check_names
-from radpo.benchmarks.length_control import LengthControlled, length_controlled, lengths, minimal
+from radpo.benchmarks.length_control import LengthControlled, hub_baseline, length_controlled, lengths, minimal
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
-from radpo.benchmarks.questions import hub_baseline
 from radpo.benchmarks.settings import DataFile, JudgeSettings, MatrixPath, SamplingSettings, Section
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import JUDGE_TOKENS, Work, judged

@@ -1,10 +1,11 @@
-"""What the harness files share: a model's answers come in from a file, checked against the questions they go out."""
+"""A model's answers to a benchmark's questions, read from files in any of the formats that benchmarks release."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
 from radpo.core.json_rows import read_rows
@@ -16,41 +17,106 @@ Answers = Mapping[str, tuple[str, ...]]
 """A model's answer to every turn, by question_id."""
 
 
-def load_answers(path: Path, questions: Sequence[Question]) -> dict[str, tuple[str, ...]]:
-    """Read an answers file (JSON Lines, `.gz` or plain: question_id, turns) and keep what the questions ask for.
+@dataclass(frozen=True)
+class Answered:
+    """A model's answer to every turn of a question; `tokens` as the file counts them, None where it does not."""
+
+    turns: tuple[str, ...]
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelAnswers:
+    """One model's answers by question_id, or by the question itself where the file gives that."""
+
+    model: str
+    by_question: Mapping[str, Answered]
+
+
+def load_model_answers(path: Path) -> ModelAnswers:
+    """Read one model's answers (`.json` or `.jsonl`, gzipped or not), in any of the formats that benchmarks release.
+
+    A row has instruction and output; or question_id (or uid) and one of turns (texts), choices (of which the first has
+    turns) and messages (of which the last is the answer).
 
     Raises:
-        DataError: the file or a row is malformed, or a question or one of its turns has no answer.
+        DataError: a row is malformed, a question is answered twice, or models are mixed in one file.
     """
-    answers = Collected(path)
+    answers: dict[str, Answered] = {}
+    model = ""
     for place, row in read_rows(path):
-        question_id, turns = row.get("question_id"), row.get("turns")
-        if question_id is None or not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
-            raise DataError(f"{place}: an answer needs question_id and turns, a list of texts, one for each turn")
-        answers.add(place, str(question_id), tuple(turns), str(row.get("model", row.get("model_id", ""))))
-    check_answers(questions, answers.by_id, str(path))
-    return {question.question_id: answers.by_id[question.question_id] for question in questions}
-
-
-class Collected:
-    """The answers of one model as they are read from a file, each question's once."""
-
-    def __init__(self, path: Path) -> None:
-        self.by_id: dict[str, tuple[str, ...]] = {}
-        self._path, self._model = path, ""
-
-    def add(self, place: str, question: str, turns: tuple[str, ...], model: str) -> None:
-        """Take up a row.
-
-        Raises:
-            DataError: the question was answered before, or by another model; of two answers none is the right one.
-        """
-        if self._model and model and model != self._model:
-            raise DataError(f"{place}: answers of {model} after those of {self._model}; give one model a file")
-        self._model = self._model or model
-        if question in self.by_id:
+        question, answered = _answered(place, row)
+        named = str(row.get("generator", row.get("model_id", row.get("model", ""))))
+        if model and named and named != model:
+            raise DataError(f"{place}: answers of {named} after those of {model}; give one model a file")
+        model = model or named
+        if question in answers:
             raise DataError(f"{place}: question {question[:80]!r} is answered a second time; keep one of the rows")
-        self.by_id[question] = turns
+        answers[question] = answered
+    if not answers:
+        raise DataError(f"{path}: holds no answers")
+    return ModelAnswers(model or _stem(path), answers)
+
+
+def load_answers(path: Path, questions: Sequence[Question]) -> dict[str, tuple[str, ...]]:
+    """A model's answers to these questions, in any format that `load_model_answers` reads.
+
+    Raises:
+        DataError: as `load_model_answers`; or a question or one of its turns has no answer.
+    """
+    return load_outputs(path, questions)[1]
+
+
+def load_outputs(path: Path, questions: Sequence[Question]) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """A model's name and its answers by question_id. Raises as `load_answers`."""
+    found = load_model_answers(path)
+    answers = {
+        question.question_id: answered.turns
+        for question in questions
+        for key in (question.question_id, question.turns[0])
+        if (answered := found.by_question.get(key)) is not None
+    }
+    check_answers(questions, answers, str(path))
+    return found.model, answers
+
+
+def _answered(place: str, row: Mapping[str, Any]) -> tuple[str, Answered]:
+    """The question that a row answers, and the answer."""
+    if "output" in row:
+        if not isinstance(row.get("instruction"), str) or not isinstance(row["output"], str):
+            raise DataError(f"{place}: an answer needs instruction and output, both texts")
+        return row["instruction"], Answered((row["output"],))
+    metadata = row.get("metadata")
+    tokens = metadata.get("token_len") if isinstance(metadata, dict) else None
+    parts: Any = row.get("turns")
+    if isinstance(row.get("messages"), list):
+        parts = row["messages"][-1:]
+    elif isinstance(row.get("choices"), list):
+        first = row["choices"][0] if row["choices"] else None
+        parts = first.get("turns") if isinstance(first, dict) else None
+        if isinstance(parts, list) and parts and isinstance(parts[0], dict):
+            tokens = parts[0].get("token_len")
+    question = row.get("question_id", row.get("uid"))
+    turns = tuple(map(_text, parts)) if isinstance(parts, list) and parts else ()
+    if question is not None and turns and None in turns:
+        raise DataError(f"{place}: question {str(question)[:80]!r}: a turn is no text")
+    if question is None or not turns:
+        raise DataError(
+            f"{place}: an answer needs question_id and choices with turns, or turns, or messages, texts all; "
+            "or instruction and output"
+        )
+    return str(question), Answered(turns, tokens if isinstance(tokens, int) else None)  # type: ignore[arg-type]
+
+
+def _text(part: Any) -> str | None:
+    """The text of a turn, which some files wrap in `content`, and some of those in `answer`."""
+    for key in ("content", "answer"):
+        part = part.get(key) if isinstance(part, dict) else part
+    return part if isinstance(part, str) else None
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
 
 
 def check_names(model: str, baseline: str, where: str) -> None:

@@ -1,18 +1,14 @@
-"""Arena-Hard's questions and answers: files of either release, or of radpo, come in, texts and their style go out.
-
-v0.1 writes question_id, model_id and choices, later uid, model and messages; v2.0 adds metadata with token counts.
-"""
+"""How two answers differ in style, as Arena-Hard's style control has it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from radpo.benchmarks.answers import Answered, ModelAnswers, load_model_answers
 from radpo.core.errors import DataError
-from radpo.core.json_rows import read_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,57 +20,19 @@ if TYPE_CHECKING:
 FEATURES = ("length", "headers", "lists", "bold")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A model's answer; `tokens` as its file counts them, None where it does not."""
-
-    text: str
-    tokens: int | None
-
-
-@dataclass(frozen=True)
-class ArenaAnswers:
-    """One model's answers by question_id."""
-
-    model: str
-    answers: Mapping[str, Answer]
-
-
-def load_arena_answers(path: Path) -> ArenaAnswers:
-    """Read one model's answers, in any of the formats that the module's first lines name.
-
-    Raises:
-        DataError: a row is malformed, or models are mixed in one file.
-    """
-    answers: dict[str, Answer] = {}
-    models: set[str] = set()
-    for place, row in read_rows(path):
-        question_id = row.get("uid", row.get("question_id"))
-        text, tokens = _answer(row)
-        if question_id is None or text is None:
-            raise DataError(f"{place}: an answer needs uid and messages, or question_id and choices, or turns")
-        if str(question_id) in answers:
-            raise DataError(f"{place}: question {question_id!r} is answered a second time; keep one of the rows")
-        models.add(str(row.get("model", row.get("model_id", path.name.removesuffix(".gz").removesuffix(".jsonl")))))
-        answers[str(question_id)] = Answer(text, tokens)
-    if len(models) != 1:
-        raise DataError(f"{path}: answers of {len(models)} models; give one model a file")
-    return ArenaAnswers(next(iter(models)), answers)
-
-
-def load_answer_folder(folder: Path) -> dict[str, ArenaAnswers]:
+def load_answer_folder(folder: Path) -> dict[str, ModelAnswers]:
     """Every model's answers in a model_answer folder, by model.
 
     Raises:
-        DataError: as `load_arena_answers`, or the folder holds none.
+        DataError: as `radpo.benchmarks.answers.load_model_answers`, or the folder holds none.
     """
     files = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
     if not files:
         raise DataError(f"{folder}: no .jsonl files of answers in the folder")
-    return {found.model: found for found in map(load_arena_answers, files)}
+    return {found.model: found for found in map(load_model_answers, files)}
 
 
-def style_features(frame: pd.DataFrame, baseline: str, answers: Mapping[str, ArenaAnswers]) -> tuple[Floats, str]:
+def style_features(frame: pd.DataFrame, baseline: str, answers: Mapping[str, ModelAnswers]) -> tuple[Floats, str]:
     """How the two answers of every game differ in style, standardised, as v2.0's style control has it.
 
     Length: (a - b) / (a + b). Headers, list items, bold texts: their number per unit of length, a and b, as
@@ -122,33 +80,14 @@ def markdown_counts(text: str) -> tuple[int, int, int]:
     )
 
 
-def _style(answer: Answer, tokens: bool) -> tuple[int, int, int, int]:
-    return (answer.tokens or 0 if tokens else len(answer.text), *markdown_counts(answer.text))
+def _style(answer: Answered, tokens: bool) -> tuple[int, int, int, int]:
+    return (answer.tokens or 0 if tokens else len(answer.turns[0]), *markdown_counts(answer.turns[0]))
 
 
-def _one(answers: Mapping[str, ArenaAnswers], model: str, question_id: str) -> Answer:
+def _one(answers: Mapping[str, ModelAnswers], model: str, question_id: str) -> Answered:
     if model not in answers:
         raise DataError(f"style control needs the answers of {model}; there are those of {', '.join(sorted(answers))}")
-    found = answers[model].answers.get(question_id)
+    found = answers[model].by_question.get(question_id)
     if found is None:
         raise DataError(f"style control: {model} has no answer to question {question_id}")
     return found
-
-
-def _answer(row: Mapping[str, Any]) -> tuple[str | None, int | None]:
-    """The text and its token count, None where the row has none."""
-    metadata = row.get("metadata")
-    tokens = metadata.get("token_len") if isinstance(metadata, dict) else None
-    content: Any = None
-    if isinstance(row.get("messages"), list) and row["messages"]:
-        last = row["messages"][-1]
-        content = last.get("content") if isinstance(last, dict) else None
-        content = content.get("answer") if isinstance(content, dict) else content
-    elif isinstance(row.get("choices"), list) and row["choices"]:
-        turns = row["choices"][0].get("turns") if isinstance(row["choices"][0], dict) else None
-        first = turns[0] if isinstance(turns, list) and turns else None
-        content = first.get("content") if isinstance(first, dict) else first
-        tokens = first.get("token_len") if isinstance(first, dict) else tokens
-    elif isinstance(row.get("turns"), list) and row["turns"]:
-        content = row["turns"][0]
-    return content if isinstance(content, str) else None, tokens if isinstance(tokens, int) else None

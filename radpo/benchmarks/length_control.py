@@ -36,6 +36,7 @@ OFFICIAL_SHA256 = {
     "instruction_difficulty.csv": "e28d875bb334f75e17acd1e4ed659b261860e3db379cf5de29060301bed0a18b",
 }
 HUB = "tatsu-lab/alpaca_eval"
+BASELINE_ON_THE_HUB = "alpaca_eval_gpt4_baseline.json"
 FEWEST = 20
 """Fewer verdicts than this leave the minimal GLM's five folds nothing to learn from."""
 
@@ -252,3 +253,21 @@ def _local_lookup(module: Any, reference: Path) -> Iterator[None]:
         yield
     finally:
         module.hf_hub_download = original
+
+
+def hub_baseline() -> Path:
+    """AlpacaEval 2's 805 instructions with gpt4_1106_preview's answers, from the Hub or its cache.
+
+    Raises:
+        DataError: the file is not to be had.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(HUB, BASELINE_ON_THE_HUB, repo_type="dataset"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise DataError(
+            f"{BASELINE_ON_THE_HUB} (from {HUB} on the Hub) is not to be had ({str(error).splitlines()[0]}); "
+            "give questions and the baseline's answers as files"
+        ) from error

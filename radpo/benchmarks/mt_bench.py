@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from radpo.benchmarks import pieces
-from radpo.benchmarks.answers import Answers, Collected, check_answers
+from radpo.benchmarks.answers import Answers, check_answers, load_model_answers
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.benchmarks.settings import DataFile, JudgeSettings, MatrixPath, SamplingSettings, Section
 from radpo.benchmarks.sizes import Sizes
@@ -107,14 +107,7 @@ def load_references(path: Path) -> dict[str, tuple[str, ...]]:
     files = sorted(path.glob("*.jsonl*")) if path.is_dir() else [path]
     if len(files) != 1:
         raise DataError(f"{path}: {len(files)} files of reference answers; give one")
-    references = Collected(files[0])
-    for place, row in read_rows(files[0]):
-        try:
-            question_id, turns = str(row["question_id"]), tuple(map(str, row["choices"][0]["turns"]))
-        except (KeyError, IndexError, TypeError):
-            raise DataError(f"{place}: a reference answer needs question_id and choices with turns") from None
-        references.add(place, question_id, turns, str(row.get("model_id", "")))
-    return references.by_id
+    return {question: answered.turns for question, answered in load_model_answers(files[0]).by_question.items()}
 
 
 def grade(

@@ -116,7 +116,7 @@ def read_answers(task: Task, questions: Sequence[Question], name: str = "answers
 
 def read_baseline(task: Task, questions: list[Question]) -> tuple[str, Answers]:
     """The name and the answers that a stage compares with: another variant's, or a file's."""
-    from radpo.benchmarks.questions import load_outputs
+    from radpo.benchmarks.answers import load_outputs
 
     settings = task.stage.settings
     if "baseline_outputs" in settings:

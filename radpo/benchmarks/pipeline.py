@@ -82,7 +82,9 @@ def alpaca_eval(
         ConfigError, DataError, ModelError, ServiceError: as the steps do; what was finished is kept.
     """
     from radpo.benchmarks.alpaca_eval import annotate, comparisons, judge_bias, scores, win_rate
-    from radpo.benchmarks.questions import hub_baseline, load_benchmark_questions, load_outputs
+    from radpo.benchmarks.answers import load_outputs
+    from radpo.benchmarks.length_control import hub_baseline
+    from radpo.benchmarks.questions import load_benchmark_questions
 
     baseline = baseline_outputs or hub_baseline()
     asked = load_benchmark_questions(questions or baseline)[:limit]
@@ -119,6 +121,7 @@ def mt_bench(
         ConfigError, DataError, ModelError, ServiceError: as the steps do; what was finished is kept.
     """
     from radpo.benchmarks import mt_bench_pairs
+    from radpo.benchmarks.answers import load_outputs
     from radpo.benchmarks.mt_bench import (
         grade,
         judge_bias,
@@ -128,7 +131,7 @@ def mt_bench(
         write_judgments,
     )
     from radpo.benchmarks.mt_bench_pairs import judge_pairs, score_pairs, write_pair_judgments
-    from radpo.benchmarks.questions import load_benchmark_questions, load_outputs
+    from radpo.benchmarks.questions import load_benchmark_questions
 
     asked = load_benchmark_questions(questions)[:limit]
     name, answers = answers_of(answering, asked, out, watch)
@@ -166,8 +169,9 @@ def arena_hard(
     Raises:
         ConfigError, DataError, ModelError, ServiceError: as the steps do; what was finished is kept.
     """
+    from radpo.benchmarks.answers import load_outputs
     from radpo.benchmarks.arena_hard import judge_games, load_judgments, score, scores, write_judgments
-    from radpo.benchmarks.questions import load_benchmark_questions, load_outputs
+    from radpo.benchmarks.questions import load_benchmark_questions
 
     asked = load_benchmark_questions(questions)[:limit]
     name, outputs = answers_of(answering, asked, out, watch)
@@ -195,8 +199,7 @@ def answers_of(
         ConfigError: not exactly one of model, endpoint and file is given.
         DataError: `out` holds another call's answers.
     """
-    from radpo.benchmarks.answers import load_answers
-    from radpo.benchmarks.questions import load_outputs
+    from radpo.benchmarks.answers import load_answers, load_outputs
     from radpo.clients.reply_cache import remove_cache
     from radpo.models.answers import answer_questions, unanswered_questions
 

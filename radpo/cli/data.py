@@ -30,7 +30,6 @@ from radpo.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from radpo.preferences.goals import Placement
-    from radpo.preferences.overlap import EvaluationPrompts
 
 data_app = typer.Typer(help="Check, describe, relabel and make scored preferences.", no_args_is_help=True)
 
@@ -82,11 +81,12 @@ def data_stats(
     ] = None,
     against: Annotated[
         list[str],
-        typer.Option(metavar="NAME=PATH", help="Evaluation prompts to look for in the set, 8-gram by 8-gram. Repeat."),
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Evaluation prompts to look for in the set, 8-gram by 8-gram; or a YAML file that maps names to "
+            "paths. Repeat.",
+        ),
     ] = [],  # noqa: B006
-    evaluation_data: Annotated[
-        Path | None, typer.Option(help="A folder with evaluation sets; those it holds are looked for.")
-    ] = None,
     scale: Scale = (1.0, 10.0),
     columns: Columns = [],  # noqa: B006
     pairing: Pairing = "best-other",
@@ -101,13 +101,15 @@ def data_stats(
     from dataclasses import replace
 
     from radpo.core.console import progress_bar
+    from radpo.preferences.overlap import EvaluationPrompts, load_evaluation_sets
     from radpo.preferences.preferences import PreferenceReader
     from radpo.preferences.profiling import profile, token_counter
     from radpo.preferences.sources import shown
     from radpo.report.data_page import facts, write_data_page
 
     quiet_libraries()
-    index = _evaluation_prompts(against, evaluation_data)
+    sets, missing_sets = load_evaluation_sets(against)
+    index = EvaluationPrompts(sets) if sets else None
     lenient = replace(reading(scale, "skip", False, columns, pairing, seed), lenient=True)
     count_tokens = None
     if tokenizer is not None:
@@ -128,6 +130,7 @@ def data_stats(
     found = replace(
         found,
         source=shown(pairs),
+        missing_sets=tuple(missing_sets),
         rows_read=reader.rows_read,
         dropped=dict(reader.dropped),
         noted=dict(reader.noted),
@@ -146,19 +149,6 @@ def data_stats(
         print(f"  not done: {line}")
     if html is not None:
         print(html)
-
-
-def _evaluation_prompts(against: list[str], folder: Path | None) -> EvaluationPrompts | None:
-    """An index of the evaluation sets that the options name."""
-    from radpo.preferences.overlap import EvaluationPrompts, find_evaluation_sets, load_evaluation_prompts
-
-    places = {} if folder is None else find_evaluation_sets(folder)
-    for item in against:
-        name, equals, path = item.partition("=")
-        if not (name and equals and path):
-            raise ConfigError(f"--against {item}: write NAME=PATH, such as alpaca-eval=alpaca_eval.json")
-        places[name] = Path(path)
-    return EvaluationPrompts({name: load_evaluation_prompts(path) for name, path in places.items()}) if places else None
 
 
 @data_app.command("clean")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from radpo.core.errors import ConfigError, ModelError
 
 GROUPS = ("radpo.variants", "radpo.benchmarks", "radpo.judges", "radpo.executors")
-PACKAGES = ("radpo", "torch", "transformers", "trl", "datasets", "lm-eval", "alpaca-eval", "vllm", "ray")
+OPTIONAL = ("vllm", "ray")
+"""Packages of extras that change what can be run."""
 
 
 def examine() -> dict[str, Any]:
@@ -31,7 +33,7 @@ def examine() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "python": platform.python_version(),
-        **{package: _version(package) for package in PACKAGES},
+        **{package: _version(package) for package in ("radpo", *_requirements(), *OPTIONAL)},
         "cores": os.cpu_count(),
         "gpu": gpu,
         "bfloat16": "yes" if bf16_supported() else "no",
@@ -40,6 +42,12 @@ def examine() -> dict[str, Any]:
         **models,
         "plug-ins": plugins(),
     }
+
+
+def _requirements() -> list[str]:
+    """The packages that radpo cannot do without, as its own metadata name them."""
+    needed = [line for line in requires("radpo") or [] if "extra ==" not in line]
+    return [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in needed]
 
 
 def plugins() -> dict[str, str]:

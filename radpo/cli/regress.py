@@ -44,8 +44,7 @@ def regress(
     or because the examples are too few to show a drop of the margin.
 
     A metric fails where it is significantly worse (paired by example, Holm over all metrics) and not shown to be worse
-    by less than its margin. Default margins: 5 points of AlpacaEval, 7 of Arena-Hard, 1 of MT-Bench's ten, 0.05 of
-    academic tasks, 2 nats of unlearning.
+    by less than its margin. Unless given, a metric's margin is the one that its benchmark suggests; the table shows it.
 
     Keep a first baseline with `radpo regress RUN_DIR --save main`, then gate with `radpo regress main RUN_DIR`.
     """

@@ -60,10 +60,8 @@ KNOWN = {
 # (imports and loading), from the quickstart on two AVX-512 cores.
 PREFILL, TRAINING, DECODING = 0.7, 0.37, 0.7
 CPU_LAYER_SECONDS = 8e-4
-START_SECONDS = {
-    "pairs": 0.5, "relabel": 0.5, "reference": 2.0, "train": 6.0, "likelihood": 3.0, "generate": 2.5, "academic": 3.5,
-    "implicit": 3.0, "ches": 3.0, "samples": 3.0, "unlearning": 0.3, "alpaca-eval": 0.5, "mt-bench": 0.1,
-}  # fmt: skip
+START_SECONDS = {"train": 6.0}
+MODEL_START_SECONDS, OTHER_START_SECONDS = 3.0, 0.3
 DISK_BYTES_A_SECOND = 1e9
 
 # A processor of no particular kind: good enough to tell long stages from short ones without a measurement.
@@ -107,7 +105,8 @@ def seconds(function: str, work: Work, machine: Machine) -> float:
         step = max(flops * batch / (DECODING * rate), weights / machine.bandwidth)
         writing = work.decode_steps * (step + work.layers * machine.layer_seconds)
     disk = (work.disk_bytes + work.scratch_bytes) / DISK_BYTES_A_SECOND
-    return START_SECONDS.get(function, 1.0) + passes + writing + disk
+    usual = MODEL_START_SECONDS if work.parameters else OTHER_START_SECONDS
+    return START_SECONDS.get(function, usual) + passes + writing + disk
 
 
 def corrections(store: Store, machine: Machine) -> dict[str, float]:

@@ -20,10 +20,9 @@ from radpo.engine.store import Store
 from radpo.matrix.expand import Cell, Plan
 from radpo.models.precision import settled
 
-PACKAGES = (
-    "radpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "lm-eval", "alpaca-eval",
-    "numpy", "pandas", "pyarrow", "scipy", "plotly",
-)  # fmt: skip
+PACKAGES = ("radpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft")
+"""Whose versions a manifest tells in any case, beside those that its stages' functions name."""
+MORE_PACKAGES = ("numpy", "pandas", "pyarrow", "scipy", "plotly")
 
 PUBLISHED = "published.csv"
 """A run directory's copy of the published figures."""
@@ -47,7 +46,7 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
         "radpo": version("radpo"),
         "git_commit": _git_commit(),
         "platform": {"python": platform.python_version(), **describe_machine()},
-        "packages": {package: found for package in PACKAGES if (found := _version(package)) is not None},
+        "packages": {name: found for name in _packages(stages) if (found := _version(name)) is not None},
         "models": {model.location: {"fingerprint": model.identity}},
         "data": {Path(source.location).name: {"sha256": source.identity} for source in plan.files.values()},
         "pairs": _pair_counts(stages, store),
@@ -66,6 +65,11 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
         "stages": [_stage(item, store) for item in done if item.stage.key in keys],
         "wall_seconds": seconds,
     }
+
+
+def _packages(stages: Sequence[Stage]) -> list[str]:
+    named = sorted({package for stage in stages for package in stage.function.packages})
+    return list(dict.fromkeys((*PACKAGES, *named, *MORE_PACKAGES)))
 
 
 def _stage(item: Done, store: Store) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from radpo.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,18 +36,6 @@ COVERED = 0.5
 """An evaluation prompt overlaps where more than this share of its words is covered."""
 EXAMPLES = 5
 """So many examples of anything found are named."""
-PLACES = {
-    "alpaca-eval": ("alpaca_eval2/instructions_and_baseline.jsonl.gz", "alpaca_eval.json"),
-    "mt-bench": ("mt_bench/question.jsonl",),
-    "arena-hard": ("arena_hard_v0.1/question.jsonl", "arena-hard-v0.1/question.jsonl"),
-    "gsm8k": ("academic/gsm8k/test.jsonl.gz", "academic/gsm8k/test.jsonl"),
-    "gpqa": ("academic/gpqa",),
-    "musr": ("academic/musr",),
-    "truthfulqa": ("academic/truthfulqa/TruthfulQA.csv",),
-    "bbh": ("academic/bbh",),
-    "arc-challenge": ("academic/arc",),
-}
-"""Where a folder of evaluation data has the well-known sets; the first place that is there counts."""
 FIELDS = ("turns", "instruction", "question", "Question", "prompt", "input")
 """Where an evaluation prompt is looked for, the first that a row has; `context` (MuSR's story) goes before it."""
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".csv")
@@ -93,20 +83,41 @@ def load_evaluation_prompts(path: Path) -> list[str]:
     return list(dict.fromkeys(text for file in files for text in _prompts(file)))
 
 
-def find_evaluation_sets(folder: Path) -> dict[str, Path]:
-    """The well-known evaluation sets that a folder holds, by name (`PLACES`).
+def load_evaluation_sets(given: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """The prompts of evaluation sets by name, and the names of sets whose files are not there.
+
+    Args:
+        given: NAME=PATH of one set, which has to be there, or a YAML file that maps names to paths (beginning at its
+            own folder), of which some may be missing.
 
     Raises:
-        DataError: it holds none.
+        DataError: an item is neither, or a file cannot be read.
     """
-    found = {}
-    for name, places in PLACES.items():
-        there = [folder / place for place in places if (folder / place).exists()]
-        if there:
-            found[name] = there[0]
-    if not found:
-        raise DataError(f"{folder}: holds none of {', '.join(place for places in PLACES.values() for place in places)}")
-    return found
+    sets, missing = {}, []
+    for item in given:
+        name, equals, place = item.partition("=")
+        if equals and name and place:
+            sets[name] = load_evaluation_prompts(Path(place))
+            continue
+        if not item.endswith((".yaml", ".yml")):
+            raise DataError(f"--against {item}: write NAME=PATH, or a YAML file that maps names to paths")
+        for name, path in _listed(Path(item)).items():
+            if path.exists():
+                sets[name] = load_evaluation_prompts(path)
+            else:
+                missing.append(name)
+    return sets, missing
+
+
+def _listed(path: Path) -> dict[str, Path]:
+    """The sets that a YAML file lists."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict) or not all(isinstance(place, str) for place in document.values()):
+        raise DataError(f"{path}: a list of evaluation sets maps names to paths")
+    return {str(name): path.parent / place for name, place in document.items()}
 
 
 def words(text: str) -> list[str]:
@@ -117,12 +128,6 @@ def words(text: str) -> list[str]:
 def searched_text(prompt: Iterable[Mapping[str, str]]) -> str:
     """The part of a training prompt that is searched: what the user and the system say, and not earlier answers."""
     return "\n".join(message["content"] for message in prompt if message["role"] in ("user", "system"))
-
-
-def not_checked(names: Iterable[str]) -> list[str]:
-    """The well-known evaluation sets that are not among the names."""
-    given = set(names)
-    return [name for name in PLACES if name not in given]
 
 
 class EvaluationPrompts:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from radpo.preferences.overlap import Overlap, not_checked
+from radpo.preferences.overlap import Overlap
 
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 """The quantiles of lengths, in percent."""
@@ -149,6 +149,7 @@ class Profile:
         dropped: rows that could not be used, by reason.
         noted: what is not wrong and still to be known (turns written into a text, false tens), how often.
         heldout_dropped: rows of the held-out file that could not be used, and so were compared with nothing.
+        missing_sets: evaluation sets that were to be looked for, and whose files are not there.
     """
 
     scale: tuple[float, float]
@@ -179,6 +180,7 @@ class Profile:
     dropped: Mapping[str, int] = field(default_factory=dict)
     noted: Mapping[str, int] = field(default_factory=dict)
     heldout_dropped: int = 0
+    missing_sets: tuple[str, ...] = ()
 
     def left_out(self) -> list[str]:
         """What this profile does not tell, and what would make it."""
@@ -189,8 +191,9 @@ class Profile:
             lines.append("leakage: not checked; give the held-out pairs with --heldout")
         if self.heldout_dropped:
             lines.append(f"leakage: {self.heldout_dropped} held-out rows were not usable and not compared")
-        missing = not_checked(overlap.name for overlap in self.overlaps)
-        lines += [f"overlap with {name}: not checked; give its prompts with --against {name}=PATH" for name in missing]
+        if not self.overlaps:
+            lines.append("overlap with evaluation prompts: not checked; give them with --against NAME=PATH")
+        lines += [f"overlap with {name}: not checked; its file is not there" for name in self.missing_sets]
         return lines
 
     def to_json(self) -> dict[str, Any]:
