@@ -52,13 +52,14 @@ def run(
     from radpo.matrix.loading import load_matrix
     from radpo.matrix.machines import NOMINAL
     from radpo.matrix.one_cell import narrowed
-    from radpo.matrix.run import run_matrix
+    from radpo.matrix.run import occasion_of, run_matrix
     from radpo.matrix.view import MatrixView
     from radpo.report.build import build_report
 
     loaded = load_matrix(Path(matrix))
-    plan_ = expand(loaded if variant is None else narrowed(loaded, variant, seed))
     folder, kept = places(loaded.name, out, store)
+    occasion = occasion_of(loaded, folder, begin=True)
+    plan_ = expand(loaded if variant is None else narrowed(loaded, variant, seed), occasion=occasion)
     make_pool = choose_executor(loaded.executor, executor, executor_options or {})
     missing = [stage for stage in plan_.stages if not kept.has(stage)]
     expected = estimate(missing, kept, NOMINAL, jobs or 1, loaded.size_hints)
@@ -126,11 +127,13 @@ def plan(
     from radpo.matrix.expand import expand
     from radpo.matrix.loading import load_matrix
     from radpo.matrix.machines import find_machine
+    from radpo.matrix.run import occasion_of
 
     loaded = load_matrix(Path(matrix), planning=True)
+    folder, kept = places(loaded.name, out, store)
     found = find_machine(machine, max(1, cores() // (jobs or 1)))
-    plan_ = expand(loaded, planning=True, precision=None if found.this else "bfloat16")
-    _, kept = places(loaded.name, out, store)
+    precision: Any = None if found.this else "bfloat16"
+    plan_ = expand(loaded, planning=True, precision=precision, occasion=occasion_of(loaded, folder))
     expected = estimate(plan_.stages, kept, found, jobs or found.gpus, loaded.size_hints)
     return Planned(loaded.name, expected, kept, tuple(plan_.absent))
 

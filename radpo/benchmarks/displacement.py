@@ -98,7 +98,7 @@ def summarise(frame: pd.DataFrame, ches: pd.DataFrame, *, seed: int = 0, resampl
 
 def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage | None:
     """Held-out log-likelihoods and CHES scores; None for the model as it is, of which nothing was displaced."""
-    if checkpoint.train is None:
+    if checkpoint.is_base:
         return None
     asked = {"max_length": context.training.max_length}
     ches = context.about(None, "ches", "model", asked, {"pairs": context.heldout_pairs()})

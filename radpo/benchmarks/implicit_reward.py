@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from radpo.benchmarks import pieces
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.benchmarks.settings import Section
 from radpo.benchmarks.work import figures_only
-from radpo.core.errors import DataError
+from radpo.core.errors import ConfigError, DataError
 from radpo.core.metrics import Metric
 from radpo.core.results import Scores, write_scores
 from radpo.core.run import Run
@@ -45,7 +47,11 @@ METRICS = (
 
 
 class Settings(Section):
-    """How the implicit reward ranks held-out responses, and how sure it is. Nothing to set: beta is the variant's."""
+    """How the implicit reward ranks held-out responses, and how sure it is."""
+
+    beta: float | None = Field(
+        None, gt=0, description="Of checkpoints that are scored as they are; what the matrix trains has its own."
+    )
 
 
 def summarise(frame: pd.DataFrame, *, beta: float, resamples: int = 1_000, seed: int = 0) -> Scores:
@@ -210,9 +216,13 @@ def _sigmoid(x: Any) -> Any:
 
 def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage | None:
     """Held-out log-likelihoods; None for the model as it is, whose own reference gives 0 throughout."""
-    if checkpoint.train is None:
+    if checkpoint.is_base:
         return None
-    beta = checkpoint.train.settings["training"]["beta"]
+    beta = settings.beta if checkpoint.train is None else checkpoint.train.settings["training"]["beta"]
+    if beta is None:
+        raise ConfigError(
+            f"benchmarks.{NAME}.beta: missing: nothing says which beta variant {checkpoint.variant!r} was trained with"
+        )
     return context.stage(NAME, checkpoint.label, {"beta": beta}, pieces.policy_and_reference(context, checkpoint))
 
 

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.benchmarks.settings import DataFile, Section
 from radpo.benchmarks.work import Work
+from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
 from radpo.core.errors import ConfigError
 from radpo.core.files import sha256
 from radpo.core.metrics import Metric
 from radpo.engine.graph import ABSENT, Function, Source, Stage
+from radpo.models.generation import Goal
+from radpo.models.loading import model_fingerprint
 from radpo.models.precision import Settled, settle, settled
 from radpo.training.settings import TrainingSettings
 
@@ -39,21 +42,60 @@ named among what there are no figures of.
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a benchmark scores: a variant with a seed, trained by `train` (None for the model as it is).
+    """What a benchmark scores: a variant with a seed.
+
+    It is trained by `train`, or is the `given` folder as it is, or answers behind an `endpoint`, or is known by its
+    `answers` alone; with none of these it is the matrix's model as it is.
 
     Args:
         goal: the score it is asked for, None for a checkpoint that takes no goal.
+        given: a checkpoint that is scored as it is.
+        endpoint: where it is asked. Without a version its answers are known by `occasion`.
+        answers: a file of its answers, in any of the benchmarks' formats.
+        asked: the goal that it is asked with, `default` for its chat template's own.
+        occasion: whose one time of asking it is, as the same name may stand for another model tomorrow.
     """
 
     variant: str
     seed: int
     train: Stage | None
     goal: float | None
+    given: Source | None = None
+    endpoint: Endpoint | None = None
+    answers: Source | None = None
+    asked: Goal = "default"
+    occasion: str = ""
 
     @property
     def label(self) -> str:
         """Its place in the names of stages."""
         return f"{self.variant}/seed-{self.seed}"
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is the matrix's model as it is."""
+        return self.train is None and self.given is None and self.has_weights
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it is here to be computed with."""
+        return self.endpoint is None and self.answers is None
+
+    def described(self) -> dict[str, Any]:
+        """Where it comes from, for a record; empty for what the matrix trains and for its model."""
+        if self.given is not None:
+            return {"checkpoint": self.given.location, "fingerprint": self.given.identity}
+        if self.endpoint is not None:
+            return {"endpoint": {name: getattr(self.endpoint, name) for name in sorted(RESULT_FIELDS)}}
+        return {} if self.answers is None else {"answers": Path(self.answers.location).name}
+
+
+NO_MODEL = Source("none", "none")
+"""The model of a matrix that names none, because nothing in it is trained or measured against one."""
+
+
+class NoWeightsError(ConfigError):
+    """A stage needs weights that a variant does not have."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +120,8 @@ class Context:
             templates print.
         precision: what `auto` is, where it is not what this machine is faster in.
         planning: whether files may be yet to come; what reads them then has no key that lasts.
+        occasion: what tells this run's answers of an endpoint without a version from another run's.
+        model_source: a model by its name, known by its content.
     """
 
     model: Source
@@ -96,6 +140,8 @@ class Context:
     environment: Mapping[str, str] = field(default_factory=dict)
     precision: Settled | None = None
     planning: bool = False
+    occasion: str = ""
+    model_source: Callable[[str], Source] = lambda name: Source(name, model_fingerprint(name))
 
     def stage(
         self,
@@ -114,6 +160,8 @@ class Context:
             hints: what it is to know that cannot change its result.
         """
         name = "/".join(part for part in (function, self.label, label) if part)
+        if any(value is NO_MODEL for value in settings.values()):
+            raise ConfigError(f"model: missing: {function} reads the model that training starts from")
         resources = self.resources.get(function)
         asked = {"resources": dict(resources)} if resources else {}
         code: dict[str, Any] = {"code": self.codes[function]} if function in self.codes else {}
@@ -131,21 +179,43 @@ class Context:
         settings: Mapping[str, Any],
         inputs: Mapping[str, Stage] | None = None,
     ) -> Stage:
-        """A stage that reads a checkpoint: the one that was trained, or (None, too) the matrix's model as it is."""
-        if checkpoint is None or checkpoint.train is None:
-            return self.stage(function, label, {**settings, "model": self.model}, inputs)
-        return self.stage(function, label, settings, {"policy": checkpoint.train, **(inputs or {})})
+        """A stage that reads a checkpoint's weights: trained, given, or (None, too) the matrix's model as it is.
+
+        Raises:
+            NoWeightsError: it is an endpoint, or a file of answers.
+        """
+        if checkpoint is not None and not checkpoint.has_weights:
+            what = "an endpoint" if checkpoint.endpoint is not None else "a file of answers"
+            raise NoWeightsError(f"variants.{checkpoint.variant}: is {what}, and {function} needs weights")
+        if checkpoint is not None and checkpoint.train is not None:
+            return self.stage(function, label, settings, {"policy": checkpoint.train, **(inputs or {})})
+        model = None if checkpoint is None else checkpoint.given
+        return self.stage(function, label, {**settings, "model": model or self.model}, inputs)
 
     def scored(self, benchmark: str, checkpoint: Checkpoint) -> Stage | None:
-        """The last stage of another benchmark of the matrix for a checkpoint; None where it has nothing to score."""
-        return self.benchmarks[benchmark].stages(self, self.sections[benchmark], checkpoint)
+        """The last stage of another benchmark of the matrix for a checkpoint; None where it has nothing to score.
 
-    def pairs(self, file: DataFile, split: str) -> Stage:
+        Raises:
+            ConfigError: the benchmark measures weights, which the checkpoint does not have.
+        """
+        try:
+            return self.benchmarks[benchmark].stages(self, self.sections[benchmark], checkpoint)
+        except NoWeightsError as error:
+            cell = f"{{variant: {checkpoint.variant}, benchmark: {benchmark}}}"
+            raise ConfigError(f"{error}; leave it out of that benchmark, with `exclude: [{cell}]`") from error
+
+    def pairs(self, file: DataFile | None, split: str) -> Stage:
         """The stage whose folder holds a file's scored pairs, read and checked (`pairs.parquet`).
 
         Args:
             split: what they are for, `train` or `heldout`, in the stage's name.
+
+        Raises:
+            ConfigError: the matrix names no such file.
         """
+        if file is None:
+            what = "held-out scored pairs" if split == "heldout" else "scored pairs to train on"
+            raise ConfigError(f"data.{split}: missing: a stage of the matrix reads {what}")
         settings = {"pairs": self.file(file.path), "limit": file.limit, "scale": list(self.scale)}
         # Models share it, and so its name has none of them.
         return replace(self.stage("pairs", split, settings), name=f"pairs/{split}")
@@ -156,8 +226,6 @@ class Context:
         Raises:
             ConfigError: it names none.
         """
-        if self.heldout is None:
-            raise ConfigError("data.heldout: missing: a benchmark of the matrix reads held-out scored pairs")
         return self.pairs(self.heldout, "heldout")
 
     def questions(self, file: DataFile) -> dict[str, Any]:

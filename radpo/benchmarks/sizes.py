@@ -24,6 +24,8 @@ SAMPLE = 256
 """Rows of a data set whose tokens are counted; the rest is taken to be like them."""
 WORD = " the"
 """One token of any tokenizer, and four bytes."""
+BYTES_A_TOKEN = 4
+"""Of English text, about, by any tokenizer."""
 OVERHEAD = 32
 """Tokens that a chat template adds to a one-message conversation."""
 
@@ -167,14 +169,29 @@ class Sizes:
         return [Question(f"{n}", "", turns, ((),) * said.turns) for n in range(said.rows)][: settings["limit"]]
 
     def longest(self, settings: Mapping[str, Any]) -> float:
-        """Tokens of an answer to one turn: as hinted, else the most that are allowed."""
+        """Tokens of an answer to one turn: as hinted, else the most that are allowed, or as long as those given are."""
+        if "answers" in settings:
+            return self._mean_answer(settings)
         allowed = float(settings["sampling"]["max_new_tokens"])
         said = self.hints.questions.get(settings["questions"].location)
         return allowed if said is None or said.answer is None else min(allowed, said.answer)
 
+    def count(self, stage: Stage, texts: Sequence[str]) -> list[int]:
+        """Tokens of every text, by the tokenizer of a stage's model; guessed where the model is not here."""
+        return self.model(stage).count(texts) if _has_model(stage) else _guessed(texts)
+
+    def _mean_answer(self, settings: Mapping[str, Any]) -> float:
+        source, said = settings["answers"], self.hints.questions.get(settings["questions"].location)
+        if said is not None and said.answer is not None:
+            return said.answer
+        if source.absent:
+            raise _no_hint(settings["questions"], "questions")
+        turns = sum(len(question.turns) for question in self.questions(settings))
+        return Path(source.location).stat().st_size / BYTES_A_TOKEN / max(1, turns)
+
     def _hinted_model(self, source: Source) -> Model:
         said = self.hints.models[source.location]
-        return Model(int(said.parameters), said.layers, lambda texts: [len(t.encode()) // 4 for t in texts], OVERHEAD)
+        return Model(int(said.parameters), said.layers, _guessed, OVERHEAD)
 
     def _hinted_pairs(self, source: Source, settings: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
         if source.location not in self.hints.pairs:
@@ -183,6 +200,10 @@ class Sizes:
         prompt = [{"content": _words(said.prompt)}]
         row = {"prompt": prompt, "chosen": _words(said.chosen), "rejected": _words(said.rejected)}
         return min(said.rows, limit or said.rows), [row]
+
+
+def _guessed(texts: Sequence[str]) -> list[int]:
+    return [len(text.encode()) // BYTES_A_TOKEN for text in texts]
 
 
 def _words(tokens: float) -> str:
@@ -204,6 +225,10 @@ def _read_pairs(source: Source, settings: Mapping[str, Any]) -> tuple[int, list[
 
 def _pairs_stage(stage: Stage) -> Stage:
     return stage if stage.function_name == "pairs" else _pairs_stage(stage.inputs["pairs"])
+
+
+def _has_model(stage: Stage) -> bool:
+    return "model" in stage.settings or any(map(_has_model, stage.inputs.values()))
 
 
 def _model_source(stage: Stage) -> Source:

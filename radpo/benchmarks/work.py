@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.sizes import BYTES_A_TOKEN, Sizes
 from radpo.engine.graph import Stage
+
+if TYPE_CHECKING:
+    from radpo.preferences.questions import Question
 
 PROGRAMS = ("verifier", "reward-model")
 """Judges that run here and cost nothing."""
@@ -25,7 +28,8 @@ class Work:
         prefill_tokens: tokens that go through the model once, forward.
         trained_tokens: tokens that go forward and backward.
         generated_tokens: tokens that are generated; in `decode_steps` steps, each for a batch.
-        judge_calls: requests to a judge; `judge_prompt_tokens` and `judge_generated_tokens` are theirs in all.
+        judge_calls: requests to a judge, or to the endpoint of a model under test; `judge_prompt_tokens` and
+            `judge_generated_tokens` are theirs in all.
         judge_dollars: what they cost, None where no price is known.
         disk_bytes: what the stage leaves in the store.
         scratch_bytes: what it writes besides while it runs.
@@ -108,9 +112,33 @@ def judged(
     compared = pairwise and kind not in PROGRAMS
     calls = turns + min(turns, swapped) if compared else turns * len(judged_answers)
     longest = sizes.longest(judged_answers[0].settings)
-    asked = sum(sizes.model(judged_answers[0]).count([turn for question in questions for turn in question.turns]))
+    asked = sum(sizes.count(judged_answers[0], [turn for question in questions for turn in question.turns]))
     prompts = asked * calls / max(1, turns) + calls * longest * (2 if compared else 1)
     return _judge_work(stage, calls, prompts, float(calls * judge_tokens), 2000 + 5 * longest)
+
+
+def asked_of_endpoint(stage: Stage, questions: Sequence[Question], longest: float) -> Work:
+    """What it takes to have an endpoint answer every turn, the turns before it being part of each request.
+
+    Args:
+        longest: tokens of an answer to one turn.
+    """
+    turns = [(place, turn) for question in questions for place, turn in enumerate(question.turns)]
+    texts = sum(len(turn.encode()) // BYTES_A_TOKEN for _, turn in turns)
+    earlier = sum(
+        (len(question.turns) - 1 - place) * (len(turn.encode()) // BYTES_A_TOKEN + longest)
+        for question in questions
+        for place, turn in enumerate(question.turns)
+    )
+    prompts, generated = float(texts + earlier), len(turns) * longest
+    said = stage.hints["endpoint"]
+    return Work(
+        judge_calls=len(turns),
+        judge_prompt_tokens=prompts,
+        judge_generated_tokens=generated,
+        judge_dollars=_dollars(said.get("price_in"), said.get("price_out"), prompts, generated),
+        disk_bytes=5 * generated,
+    )
 
 
 def judged_samples(sizes: Sizes, stage: Stage, samples: int, longest: int) -> Work:
@@ -133,7 +161,11 @@ def dollars(stage: Stage, prompts: float, generated: float) -> float | None:
     if stage.settings.get("judge", "verifier") in PROGRAMS:
         return 0.0
     said = {**stage.settings.get("judge_settings", {}), **stage.hints.get("judge_settings", {})}
-    prices = said.get("price_in"), said.get("price_out")
-    if prices[0] is None or prices[1] is None:
+    return _dollars(said.get("price_in"), said.get("price_out"), prompts, generated)
+
+
+def _dollars(price_in: float | None, price_out: float | None, prompts: float, generated: float) -> float | None:
+    """At prices in dollars for a million tokens; None where one of them is not known."""
+    if price_in is None or price_out is None:
         return None
-    return float(prompts * prices[0] + generated * prices[1]) / 1e6
+    return float(prompts * price_in + generated * price_out) / 1e6

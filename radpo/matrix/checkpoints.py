@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from radpo.benchmarks.pieces import heldout_likelihoods
 from radpo.benchmarks.protocol import Checkpoint, Context
 from radpo.benchmarks.settings import DataFile
 from radpo.engine.graph import Stage
-from radpo.matrix.settings import Data, Matrix
+from radpo.matrix.settings import Data, Matrix, VariantSettings
+from radpo.models.chat_template import saved_goal
+from radpo.models.generation import Goal
+from radpo.models.loading import resolve_model
 from radpo.training.settings import TrainingSettings
-from radpo.training.variants import find_variant, variant_code
+from radpo.training.variants import Variant, find_variant, variant_code
 
 
 def checkpoint(context: Context, matrix: Matrix, name: str, seed: int) -> Checkpoint:
@@ -19,12 +23,29 @@ def checkpoint(context: Context, matrix: Matrix, name: str, seed: int) -> Checkp
     Raises:
         ConfigError: the variant's method does not exist.
     """
-    method = matrix.variants[name].method or name
-    variant = find_variant(method)
-    goal = matrix.data.scale[1] if variant.conditioned else None
-    if variant.data is None:
-        return Checkpoint(name, seed, None, goal)
-    return Checkpoint(name, seed, _train(context, matrix, name, method, matrix.training_for(name), seed), goal)
+    settings, method = matrix.variants[name], matrix.method_of(name)
+    asked: Goal = "default" if settings.goal is None else None if settings.goal == "none" else settings.goal
+    if settings.is_given:
+        found = _given(context, settings, name, seed)
+    else:
+        variant = find_variant(method)
+        goal = matrix.data.scale[1] if variant.conditioned else None
+        trains = variant.data is not None
+        train = _train(context, matrix, name, method, matrix.training_for(name), seed) if trains else None
+        found = Checkpoint(name, seed, train, goal)
+    return found if asked == "default" else replace(found, goal=asked, asked=asked)
+
+
+def _given(context: Context, settings: VariantSettings, name: str, seed: int) -> Checkpoint:
+    """What is scored as it is; the goal of a checkpoint is its chat template's."""
+    if settings.endpoint is not None:
+        return Checkpoint(name, seed, None, None, endpoint=settings.endpoint, occasion=context.occasion)
+    if settings.answers is not None:
+        return Checkpoint(name, seed, None, None, answers=context.file(settings.answers))
+    assert settings.checkpoint is not None
+    given = context.model_source(settings.checkpoint)
+    goal = None if given.absent else saved_goal(resolve_model(given.location))
+    return Checkpoint(name, seed, None, goal, given=given)
 
 
 def _train(context: Context, matrix: Matrix, name: str, method: str, training: TrainingSettings, seed: int) -> Stage:
@@ -35,14 +56,8 @@ def _train(context: Context, matrix: Matrix, name: str, method: str, training: T
         rewarded = _implicit(context, data.train, policy, training)
     pairs = _relabel(context, data, "train", method, rewarded)
     inputs = {"pairs": pairs, "reference": _reference(context, _kind(method), pairs, training)}
-    # Implicit rewards are known of the training pairs alone: held out, the policy is asked with the scores given.
-    judged_by = "ra-dpo" if variant.rewards_from is not None or variant.data == "half-ra" else method
-    heldout = _relabel(context, data, "heldout", judged_by, None)
-    inputs["heldout_pairs"] = heldout
-    if find_variant(judged_by).data in ("plain", "ra"):
-        inputs["heldout_likelihoods"] = heldout_likelihoods(context, None, training)
-    else:
-        inputs["heldout_reference"] = _reference(context, f"heldout/{_kind(judged_by)}", heldout, training)
+    if data.heldout is not None:
+        inputs |= _heldout(context, data, variant, method, training)
     settings: dict[str, Any] = {
         "model": context.model,
         "training": training.model_dump(mode="json"),
@@ -60,13 +75,28 @@ def _train(context: Context, matrix: Matrix, name: str, method: str, training: T
     return context.stage("train", f"{name}/seed-{seed}", settings, inputs, hints)
 
 
+def _heldout(
+    context: Context, data: Data, variant: Variant, method: str, training: TrainingSettings
+) -> dict[str, Stage]:
+    """The held-out pairs that training is watched on, and what the reference makes of them."""
+    # Implicit rewards are known of the training pairs alone: held out, the policy is asked with the scores given.
+    judged_by = "ra-dpo" if variant.rewards_from is not None or variant.data == "half-ra" else method
+    pairs = _relabel(context, data, "heldout", judged_by, None)
+    if find_variant(judged_by).data in ("plain", "ra"):
+        return {"heldout_pairs": pairs, "heldout_likelihoods": heldout_likelihoods(context, None, training)}
+    return {
+        "heldout_pairs": pairs,
+        "heldout_reference": _reference(context, f"heldout/{_kind(judged_by)}", pairs, training),
+    }
+
+
 def _reference(context: Context, who: str, pairs: Stage, training: TrainingSettings) -> Stage:
     """log p under the model that training starts from: the same for all seeds, betas, losses and learning rates."""
     settings = {"model": context.model, "max_length": training.max_length, "precision": training.precision}
     return context.stage("reference", who, settings, {"pairs": pairs})
 
 
-def _implicit(context: Context, scored: DataFile, policy: Stage, training: TrainingSettings) -> Stage:
+def _implicit(context: Context, scored: DataFile | None, policy: Stage, training: TrainingSettings) -> Stage:
     """The scored training pairs with what a trained policy and its reference make of them."""
     settings = {
         "model": context.model,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from radpo.benchmarks.protocol import Checkpoint, Context
+from radpo.benchmarks.protocol import NO_MODEL, Checkpoint, Context
 from radpo.benchmarks.registry import benchmarks, function_codes, stage_functions
 from radpo.core.errors import ConfigError, ModelError
 from radpo.core.suggestions import did_you_mean
@@ -31,6 +31,8 @@ class Cell:
     seed: int
     train: Stage | None
     benchmarks: Mapping[str, Stage]
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Where it comes from, where it is scored as it is (`Checkpoint.described`)."""
 
     @property
     def wanted(self) -> list[Stage]:
@@ -52,7 +54,7 @@ class Plan:
     @cached_property
     def labels(self) -> dict[str, str]:
         """What tells each model in the names of stages and folders; empty where there is one model."""
-        return _labels(self.matrix.all_models)
+        return _labels(_locations(self.matrix))
 
     def auto_precision(self) -> Settled:
         """What `precision: auto` was settled to."""
@@ -75,12 +77,13 @@ class Plan:
         return [cell for cell in self.cells if cell.model == model.location]
 
 
-def expand(matrix: Matrix, *, planning: bool = False, precision: Settled | None = None) -> Plan:
+def expand(matrix: Matrix, *, planning: bool = False, precision: Settled | None = None, occasion: str = "") -> Plan:
     """The cells and stages of a matrix. Cells share every stage whose settings and inputs are the same.
 
     Args:
         precision: what `precision: auto` is on the machine that is to compute, where that is not this one.
         planning: files, and models whose size the matrix states, may be yet to come.
+        occasion: what tells this run's answers of an endpoint without a version from another run's.
 
     Raises:
         ConfigError: a variant's method does not exist, or no cell is left.
@@ -93,12 +96,18 @@ def expand(matrix: Matrix, *, planning: bool = False, precision: Settled | None 
             raise ConfigError(
                 f"resources.{function}: no such stage; there are {known}{did_you_mean(function, functions)}"
             )
-    labels = _labels(matrix.all_models)
-    models = tuple(_model(name, planning and name in matrix.size_hints.models) for name in matrix.all_models)
+    labels = _labels(_locations(matrix))
+
+    @cache
+    def source(name: str) -> Source:
+        return _model(name, planning and name in matrix.size_hints.models)
+
+    models = tuple(map(source, matrix.all_models)) or (NO_MODEL,)
     files: dict[str, Source] = {}
     cells = []
     for model in models:
-        context = _context(matrix, model, functions, files, labels[model.location], precision, planning)
+        label = labels[model.location]
+        context = _context(matrix, model, functions, files, label, precision, planning, occasion, source)
         for seed in matrix.seeds:
             for name in matrix.variants:
                 cell = _cell(matrix, context, context.checkpoint_of(name, seed))
@@ -127,6 +136,8 @@ def _context(
     label: str,
     precision: Settled | None,
     planning: bool,
+    occasion: str,
+    model_source: Callable[[str], Source],
 ) -> Context:
     def checkpoint_of(name: str, seed: int) -> Checkpoint:
         return checkpoint(context, matrix, name, seed)
@@ -149,6 +160,8 @@ def _context(
         environment={} if when.isoformat() == USUAL_DATE else {DATE: when.isoformat()},
         precision=precision,
         planning=planning,
+        occasion=occasion,
+        model_source=model_source,
     )
     return context
 
@@ -163,7 +176,11 @@ def _cell(matrix: Matrix, context: Context, scored: Checkpoint) -> Cell | None:
         stage = context.scored(name, scored) if matrix.has_cell(**place, benchmark=name) else None
         if stage is not None:
             stages[name] = stage
-    return Cell(model, scored.variant, scored.seed, scored.train, stages)
+    return Cell(model, scored.variant, scored.seed, scored.train, stages, scored.described())
+
+
+def _locations(matrix: Matrix) -> Sequence[str]:
+    return matrix.all_models or (NO_MODEL.location,)
 
 
 def _labels(models: Sequence[str]) -> dict[str, str]:

@@ -150,7 +150,7 @@ def _wrong_variants(unfolded: Unfolded) -> Iterator[tuple[Location, str]]:
         if not isinstance(training, dict) or not isinstance(common, dict):
             continue
         try:
-            TrainingSettings.model_validate({**common, **method_training(method or name), **training})
+            TrainingSettings.model_validate({**common, **method_training(method or "base"), **training})
         except ValidationError as error:
             for item in error.errors():
                 if not item["loc"] or item["loc"][0] in training:  # else it is the matrix's own, told once
@@ -204,6 +204,8 @@ def _plain(error: Any, location: Location) -> str:
         return str(message)
     if error["type"] == "literal_error":
         message += did_you_mean(error["input"], re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+    if "endpoint" in location:  # an address may hold a password
+        return f"{key}: {message}"
     if isinstance(error["input"], str | int | float | bool | None.__class__) and not SECRET.search(key):
         return f"{key}: {error['input']!r}: {message}"
     return f"{key}: {message}"

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from radpo.benchmarks.protocol import NO_MODEL
 from radpo.benchmarks.registry import benchmarks
 from radpo.core.machine import describe_machine
 from radpo.core.metrics import metrics_to_json
@@ -38,6 +39,7 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
     """
     matrix, cells = plan.matrix, plan.cells_of(model)
     stages = in_order(stage for cell in cells for stage in cell.wanted)
+    given = {cell.variant: cell.given for cell in cells}
     keys, seeds = {stage.key for stage in stages}, sorted({cell.seed for cell in cells})
     return {
         "name": matrix.name,
@@ -47,18 +49,19 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
         "git_commit": _git_commit(),
         "platform": {"python": platform.python_version(), **describe_machine()},
         "packages": {name: found for name in _packages(stages) if (found := _version(name)) is not None},
-        "models": {model.location: {"fingerprint": model.identity}},
+        "models": {} if model is NO_MODEL else {model.location: {"fingerprint": model.identity}},
         "data": {Path(source.location).name: {"sha256": source.identity} for source in plan.files.values()},
         "pairs": _pair_counts(stages, store),
         "seeds": seeds,
         "baseline": matrix.baseline,
         "variants": {
             name: {
-                "method": settings.method or name,
+                "method": matrix.method_of(name),
                 "training": settled(matrix.training_for(name).model_dump(mode="json"), plan.auto_precision),
+                **given[name],
             }
-            for name, settings in matrix.variants.items()
-            if any(cell.variant == name for cell in cells)
+            for name in matrix.variants
+            if name in given
         },
         "metrics": metrics_to_json({name: benchmarks()[name].metrics for name in matrix.benchmarks.named()}),
         "notes": _notes(plan, cells, len(seeds), store),

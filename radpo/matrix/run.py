@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,9 +21,12 @@ from radpo.engine.schedule import Done, Observer, Pool, run_stages
 from radpo.engine.store import Store
 from radpo.matrix.expand import Plan
 from radpo.matrix.manifest import PUBLISHED, manifest, resolved
+from radpo.matrix.settings import Matrix
 from radpo.matrix.tables import gather
 
 MANIFEST = "manifest.json"
+OCCASION = "occasion.txt"
+"""Tells what this run directory's endpoints answered from what the same names answer on another occasion."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,25 @@ def run_matrix(
                 _write_run(plan, model, folder, store, done, keys[model], time.perf_counter() - start)
                 write_report(folder)
     return Finished(reports, unchanged=False)
+
+
+def occasion_of(matrix: Matrix, out: Path, *, begin: bool = False) -> str:
+    """What answers of endpoints without a version are known by: they are of this run directory, and of no other.
+
+    Args:
+        begin: note it in the run directory where it is new, so that an interrupted run resumes from its answers.
+    """
+    endpoints = [variant.endpoint for variant in matrix.variants.values() if variant.endpoint is not None]
+    if all(endpoint.version is not None for endpoint in endpoints):
+        return ""
+    path = out / OCCASION
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    found = uuid.uuid4().hex
+    if begin:
+        out.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lambda partial: partial.write_text(found, encoding="utf-8"))
+    return found
 
 
 def _write_run(plan: Plan, model: Source, out: Path, store: Store, done: list[Done], key: str, seconds: float) -> None:

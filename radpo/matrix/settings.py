@@ -12,18 +12,19 @@ from pydantic import Field, ValidationError, create_model, field_validator, mode
 from radpo.benchmarks.registry import benchmarks
 from radpo.benchmarks.settings import DataFile, MatrixPath, Section
 from radpo.benchmarks.sizes import SizeHints
+from radpo.clients.endpoint import Endpoint
 from radpo.core.published import read_published
 from radpo.core.suggestions import did_you_mean
 from radpo.engine.executors import ExecutorChoice
 from radpo.training.settings import TrainingSettings
-from radpo.training.variants import method_training
+from radpo.training.variants import find_variant, method_training, variant_names
 
 
 class Data(Section):
-    """The scored pairs: to train on, and held out."""
+    """The scored pairs: to train on, and held out. Neither is needed where nothing is trained or measured on them."""
 
-    train: DataFile
-    heldout: DataFile
+    train: DataFile | None = None
+    heldout: DataFile | None = None
     scale: tuple[float, float] = Field((1.0, 10.0), description="The lowest and the highest score there can be.")
 
     attribute_scale: tuple[float, float] = Field(
@@ -64,7 +65,10 @@ def _field(benchmark: str) -> str:
 
 
 class VariantSettings(Section):
-    """A column of the matrix: a method (by default the variant's own name), and training settings that differ."""
+    """A column of the matrix: a method (by default the variant's own name), and training settings that differ.
+
+    Or something that is scored as it is: a trained checkpoint, a model behind an endpoint, or a file of answers.
+    """
 
     extends: str | None = Field(None, description="A variant of this matrix whose method and settings it begins with.")
     method: str | None = Field(None, description="An alignment method, where it is not the variant's own name.")
@@ -72,6 +76,40 @@ class VariantSettings(Section):
         default_factory=dict,
         description="Settings that differ from the matrix's; a list where one value is wanted makes a variant of each.",
     )
+    checkpoint: str | None = Field(
+        None,
+        description="A trained checkpoint, scored as it is: a folder, a bundled model, a .gguf file, or a Hub id. The "
+        "goal that it is asked for is its chat template's.",
+    )
+    endpoint: Endpoint | None = Field(
+        None, description="A model behind an OpenAI-compatible endpoint, which answers the benchmarks' questions."
+    )
+    answers: MatrixPath | None = Field(
+        None, description="A file of answers to a benchmark's questions, in any of the benchmarks' formats."
+    )
+    goal: float | Literal["none"] | None = Field(
+        None, description="The score to ask for in answers and samples; none for no goal; its template's unless given."
+    )
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it is scored as it is, and nothing of it is trained."""
+        return any(value is not None for value in (self.checkpoint, self.endpoint, self.answers))
+
+    @model_validator(mode="after")
+    def _trained_or_given(self) -> VariantSettings:
+        there = {name: getattr(self, name) is not None for name in GIVEN}
+        given = [name for name, is_there in there.items() if is_there]
+        if len(given) > 1:
+            raise ValueError(f"{given[1]}: a variant is one of {', '.join(GIVEN)}, and this is {' and '.join(given)}")
+        for name in ("method", "training"):
+            if given and getattr(self, name):
+                raise ValueError(f"{name}: is for variants that are trained; {given[0]} is scored as it is")
+        return self
+
+
+GIVEN = ("checkpoint", "endpoint", "answers")
+"""What makes a variant one that is scored as it is."""
 
 
 class Cells(Section):
@@ -118,7 +156,7 @@ class Matrix(Section):
     baseline: str = Field("base", description="The variant that the others are compared with.")
     include: tuple[Cells, ...] = Field((), description="The only cells to have; all, unless given.")
     exclude: tuple[Cells, ...] = Field((), description="Cells to leave out.")
-    data: Data
+    data: Data = Data()
     training: TrainingSettings = TrainingSettings()
     save_every: int = Field(50, ge=1, description="Optimiser steps between resumable checkpoints.")
     track: Annotated[int, Field(ge=1)] | None = Field(
@@ -150,7 +188,7 @@ class Matrix(Section):
 
     @property
     def all_models(self) -> tuple[str, ...]:
-        """Every model of the matrix."""
+        """Every model of the matrix; none, where every variant is scored as it is and measured against no model."""
         return (self.model,) if self.model is not None else self.models
 
     @field_validator("seeds")
@@ -169,7 +207,7 @@ class Matrix(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Matrix:
-        if self.model is None and not self.models:
+        if self.model is None and not self.models and not all(one.is_given for one in self.variants.values()):
             raise ValueError("model: missing: give a model as a string, or several under models")
         if self.model is not None and self.models:
             raise ValueError("models: give either model or models, not both")
@@ -179,6 +217,9 @@ class Matrix(Section):
             known = ", ".join(self.variants)
             hint = did_you_mean(self.baseline, self.variants)
             raise ValueError(f"baseline {self.baseline!r} is none of the variants: {known}{hint}")
+        if self.data.train is None and any(map(self.trains, self.variants)):
+            name = next(filter(self.trains, self.variants))
+            raise ValueError(f"data.train: missing: variant {name!r} is trained on scored pairs")
         for name in self.variants:
             try:
                 self.training_for(name)
@@ -199,7 +240,7 @@ class Matrix(Section):
     def _there_are(self, key: str, cells: Cells) -> None:
         """A rule that fits nothing is a slip of the pen."""
         named = tuple(self.benchmarks.named())
-        there = {"model": self.all_models, "variant": tuple(self.variants), "benchmark": named}
+        there = {"model": self.all_models or ("none",), "variant": tuple(self.variants), "benchmark": named}
         for part, names in there.items():
             for pattern in _several(getattr(cells, part)):
                 if not any(fnmatchcase(name, pattern) for name in names):
@@ -219,9 +260,19 @@ class Matrix(Section):
 
     def training_for(self, name: str) -> TrainingSettings:
         """The matrix's training settings, with those that make the variant's method and then its own on top."""
+        method = method_training(self.method_of(name))
+        own = self.variants[name].training
+        return TrainingSettings.model_validate({**self.training.model_dump(), **method, **own})
+
+    def method_of(self, name: str) -> str:
+        """The method that makes a variant; that of the model as it is, where nothing is trained."""
         variant = self.variants[name]
-        method = method_training(variant.method or name)
-        return TrainingSettings.model_validate({**self.training.model_dump(), **method, **variant.training})
+        return "base" if variant.is_given else variant.method or name
+
+    def trains(self, name: str) -> bool:
+        """Whether a variant is trained; one of a method that does not exist is not."""
+        method = self.method_of(name)
+        return method in variant_names() and find_variant(method).data is not None
 
 
 @cache

@@ -42,7 +42,8 @@ def gather(cells: Sequence[Cell], store: Store) -> dict[str, pd.DataFrame]:
             add("training", cell, folder / "training.parquet")
             if (folder / "trajectory.parquet").exists():
                 add("trajectory", cell, folder / "trajectory.parquet")
-            results += _heldout_results(json.loads((folder / "heldout.json").read_text(encoding="utf-8")), place)
+            if (folder / "heldout.json").exists():
+                results += _heldout_results(json.loads((folder / "heldout.json").read_text(encoding="utf-8")), place)
     return {
         "results.parquet": results_frame(results),
         "examples.parquet": examples_frame(examples),

@@ -113,12 +113,14 @@ def _train_here(task: Task) -> None:
 
     settings = task.stage.settings
     folder, scale = resolve_model(settings["model"].location), tuple(settings["scale"])
-    pairs, heldout = (pq.read_table(task.inputs[name] / PAIRS) for name in ("pairs", "heldout_pairs"))
+    pairs, watched = pq.read_table(task.inputs["pairs"] / PAIRS), None
+    if "heldout_pairs" in task.inputs:
+        heldout = pq.read_table(task.inputs["heldout_pairs"] / PAIRS)
     if "heldout_likelihoods" in task.inputs:
         measured = pd.read_parquet(task.inputs["heldout_likelihoods"] / "likelihoods.parquet")
-        known = known_log_likelihoods(folder, heldout, heldout_reference(measured, heldout))
-    else:
-        known = pq.read_table(task.inputs["heldout_reference"] / "reference.parquet")
+        watched = (heldout, known_log_likelihoods(folder, heldout, heldout_reference(measured, heldout)))
+    elif "heldout_reference" in task.inputs:
+        watched = (heldout, pq.read_table(task.inputs["heldout_reference"] / "reference.parquet"))
     tracked = None
     if "track" in settings:
         tracked = Tracked(pq.read_table(task.inputs["tracked"] / PAIRS), scale, settings["track"])
@@ -135,7 +137,7 @@ def _train_here(task: Task) -> None:
         seed=settings["seed"],
         chat_template=chat_template,
         pair_loss=find_variant(settings["method"]).loss if "method" in settings else None,
-        heldout=(heldout, known),
+        heldout=watched,
         tracked=tracked,
         save_every=task.stage.hints["save_every"],
         report_to=tuple(task.stage.hints["report_to"]),
@@ -165,7 +167,7 @@ def _train_cost(sizes: Sizes, stage: Stage) -> Work:
     settings = stage.settings["training"]
     length = settings["max_length"]
     trained = settings["epochs"] * _training_tokens(sizes, stage.inputs["pairs"], length)
-    heldout = _training_tokens(sizes, stage.inputs["heldout_pairs"], length)
+    heldout = _training_tokens(sizes, stage.inputs["heldout_pairs"], length) if "heldout_pairs" in stage.inputs else 0
     again = trained if settings.get("gradient_checkpointing") else 0.0  # activations are computed a second time
     parameters = sizes.model(stage).parameters
     return of_model(

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from radpo.core.suggestions import did_you_mean
+from radpo.matrix.settings import GIVEN
 from radpo.training.settings import TrainingSettings
 from radpo.training.variants import find_variant
 
@@ -64,7 +65,7 @@ def unfold(document: dict[str, Any]) -> Unfolded:
         if not isinstance(own, dict):
             single[name], written[name] = settings, chain
             continue
-        merged = {**(common if _trains(settings["method"]) else {}), **own}
+        merged = {**(common if "method" in settings and _trains(settings["method"]) else {}), **own}
         swept = {key: value for key, value in merged.items() if _is_sweep(key, value)}
         for values in itertools.product(*swept.values()):
             chosen = dict(zip(swept, values, strict=True))
@@ -99,7 +100,7 @@ def _chain(name: str, variants: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _merged(name: str, chain: tuple[str, ...], variants: Mapping[str, Any]) -> dict[str, Any]:
     """A variant with what it inherits; a method that is nowhere named is the name of the last in the chain."""
-    merged: dict[str, Any] = {"method": chain[-1], "training": {}}
+    merged: dict[str, Any] = {"training": {}}
     for link in reversed(chain):
         settings = variants[link]
         if settings is None:
@@ -111,7 +112,9 @@ def _merged(name: str, chain: tuple[str, ...], variants: Mapping[str, Any]) -> d
             own = {}
         merged |= {key: value for key, value in settings.items() if key != "extends"}
         merged["training"] = {**inherited, **own} if isinstance(own, dict) and isinstance(inherited, dict) else own
-    return merged
+    if any(merged.get(name) is not None for name in GIVEN):
+        return merged  # nothing is trained
+    return {"method": chain[-1], **merged}
 
 
 def _is_sweep(key: str, value: Any) -> bool:

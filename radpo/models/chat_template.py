@@ -7,6 +7,7 @@ refusal that says which conversation and why, and text stays text.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 from radpo.core.errors import ConfigError, ModelError
 from radpo.core.reasoning import MARKS
-from radpo.preferences.goals import Placement, detect_placement, original_template
+from radpo.preferences.goals import Placement, detect_placement, original_template, template_goal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,6 +74,21 @@ def placement_of(tokenizer: PreTrainedTokenizerBase) -> Placement:
         return detect_placement(template_of(tokenizer), tokenizer.special_tokens_map)
     except ModelError as error:
         raise ModelError(f"model {tokenizer.name_or_path}: {error}") from error
+
+
+def saved_goal(folder: Path) -> float | None:
+    """The score that a model folder's chat template asks for; None where it asks for none."""
+    try:
+        own = folder / "chat_template.jinja"
+        if own.is_file():
+            return template_goal(own.read_text(encoding="utf-8"))
+        found = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
+    except (OSError, ValueError, AttributeError):
+        return None
+    if isinstance(found, list):  # several, each with its name
+        named = [each for each in found if isinstance(each, dict) and each.get("name") == DEFAULT]
+        found = named[0].get("template") if named else None
+    return template_goal(found) if isinstance(found, str) else None
 
 
 def prints_date(template: str) -> bool:

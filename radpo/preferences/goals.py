@@ -117,6 +117,7 @@ def join_goal_text(messages: list[dict[str, Any]], text: str, placement: Placeme
     return [*messages[:place], {**messages[place], "content": joined}, *messages[place + 1 :]]
 
 
+_USUAL = re.compile(r"set radpo_goal = goal if goal is defined else (-?\d+(?:\.\d+)?) -%")
 _CANARY = "radpo-canary"
 _SHAPES = (
     ("user",),
@@ -243,6 +244,12 @@ def goal_aware_template(
 def is_goal_aware(chat_template: str) -> bool:
     """Whether a chat template takes a goal."""
     return chat_template.startswith(_BEGIN) and _END in chat_template
+
+
+def template_goal(chat_template: str) -> float | None:
+    """The score that a chat template asks for, rendered as usual; None where it asks for none, or several."""
+    found = _USUAL.search(chat_template) if is_goal_aware(chat_template) else None
+    return float(found[1]) if found else None
 
 
 def original_template(chat_template: str) -> str:
