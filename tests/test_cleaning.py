@@ -267,3 +267,84 @@ def test_a_readings_settings_are_what_it_is_made_of_again() -> None:
     reading = Reading((0.0, 4.0), on_error="skip", columns={"prompt": "question"}, false_tens="repair")
     stored = json.loads(json.dumps({"scale": reading.scale, "reading": reading.settings()}))
     assert Reading.of(stored) == reading
+
+
+def matrix(folder: Path, data: str = "") -> Any:
+    from factories import write_model
+
+    from radpo.matrix.expand import expand
+    from radpo.matrix.loading import load_matrix
+
+    if not (folder / "model").exists():
+        write_model(folder / "model")
+    (folder / "m.yaml").write_text(
+        f"name: m\nmodel: {folder / 'model'}\nvariants: {{base: , dpo: }}\ndata:\n"
+        f"  train: {{path: pairs.jsonl}}\n  heldout: {{path: pairs.jsonl}}\n{data}benchmarks: {{unlearning: {{}}}}\n"
+    )
+    return expand(load_matrix(folder / "m.yaml"))
+
+
+def test_a_matrix_reads_its_pairs_as_it_says_and_the_keys_know(tmp_path: Path) -> None:
+    from cheap_stages import run_inline
+
+    from radpo.engine.store import Store
+    from radpo.matrix.manifest import _pair_notes
+
+    rows = [pair(id="a"), pair(id="b", chosen="No."), pair(id="c", score_chosen=1.0), pair(HELPSTEER, id="d")]
+    for row in rows:
+        row["q"] = row.pop("prompt")
+    write(tmp_path / "pairs.jsonl", rows)
+    plain = matrix(tmp_path)
+    plan = matrix(tmp_path, "  on_error: skip\n  swap: true\n  columns: {prompt: q}\n")
+    assert not {stage.key for stage in plan.stages} & {stage.key for stage in plain.stages}
+    assert {stage.key for stage in matrix(tmp_path, "  on_error: raise\n").stages} == {s.key for s in plain.stages}
+    pairs = [stage for stage in plan.stages if stage.function_name == "pairs"]
+    store = Store(tmp_path / "store")
+    run_inline(store, *pairs)
+    read = pq.read_table(store.folder(pairs[0]) / "pairs.parquet")
+    assert read["id"].to_pylist() == ["a", "c", "d"]
+    assert read["score_chosen"].to_pylist() == [9.0, 3.0, 9.0]
+    assert set(_pair_notes(pairs, store)) == {
+        "pairs.jsonl: 1 of 4 rows were left out (rejected: identical responses).",
+        f"pairs.jsonl: 1 times in 4 rows, prompt: {TURNS_READ}.",
+    }
+
+
+def test_a_matrix_that_names_no_way_to_read_is_told_what_there_is(tmp_path: Path) -> None:
+    write(tmp_path / "pairs.jsonl", [pair()])
+    with pytest.raises(ConfigError, match=r"data.false_tens: 'repare': .*did you mean.*repair"):
+        matrix(tmp_path, "  false_tens: repare\n")
+
+
+def test_train_reads_its_pairs_as_data_commands_do(tmp_path: Path) -> None:
+    from factories import write_model
+
+    rows = [pair(id=str(n), chosen=f"Yes {n}") for n in range(4)] + [pair(id="4", rejected="Yes."), pair(id="5")]
+    for row in rows:
+        row["better"] = row.pop("score_chosen")
+    path, model = write(tmp_path / "pairs.jsonl", rows), write_model(tmp_path / "model")
+    words = ["train", path, "--out", tmp_path / "out", "--model", model, "--method", "dpo", "--columns",
+             "score_chosen=better", "--on-error", "skip", "--set", "batch_size=5", "--set", "micro_batch_size=5",
+             "--set", "max_length=64"]  # fmt: skip
+    done = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+    assert "left out 1: rejected: identical responses" in done.stderr
+    assert done.stdout.strip() == str(tmp_path / "out" / "policy")
+    assert json.loads((tmp_path / "out" / "counts.json").read_text())["checked"] == 5
+
+
+def test_judged_answers_that_are_none_are_counted() -> None:
+    from radpo.benchmarks.answers import fault_notes
+    from radpo.core.results import Example
+
+    def example(number: int, output: str | None, baseline: str | None) -> Example:
+        return Example("alpaca-eval", "all", str(number), "Say it.", output, baseline, "win_rate", 50.0)
+
+    texts = [("Yes.", "No."), ("", "$ERROR$"), (" \n", "$ERROR$"), ("$ERROR$", None)]
+    assert fault_notes([example(number, *pair) for number, pair in enumerate(texts)]) == [
+        "alpaca-eval: 2 of 4 answers are empty and were judged as they are.",
+        "alpaca-eval: 1 of 4 answers are $ERROR$, which stands for an answer that could not be had, and were judged as "
+        "they are.",
+        "alpaca-eval: the baseline: 2 of 3 answers are $ERROR$, which stands for an answer that could not be had, and "
+        "were judged as they are.",
+    ]
+    assert fault_notes([example(0, "Yes.", "No.")]) == fault_notes([]) == []

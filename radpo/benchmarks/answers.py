@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
 from radpo.core.json_rows import read_rows
+from radpo.core.results import Example
 
 if TYPE_CHECKING:
     from radpo.preferences.questions import Question
 
+FAILED = "$ERROR$"
+"""What FastChat and Arena-Hard-Auto write for an answer that they could not get."""
 Answers = Mapping[str, tuple[str, ...]]
 """A model's answer to every turn, by question_id."""
 
@@ -126,6 +129,24 @@ def check_names(model: str, baseline: str, where: str) -> None:
             f"{where}: the baseline's answers are called {baseline}, as the model's are; use --name, or give the "
             "variant or the baseline's file another name"
         )
+
+
+def fault_notes(examples: Sequence[Example]) -> list[str]:
+    """Sentences on judged answers that are none: empty ones, and the text that harnesses write where a call failed."""
+    notes = []
+    for whose, texts in (
+        ("", [example.output for example in examples]),
+        ("the baseline: ", [example.baseline_output for example in examples]),
+    ):
+        said = [text.strip() for text in texts if text is not None]
+        for what, count in (
+            ("are empty", said.count("")),
+            (f"are {FAILED}, which stands for an answer that could not be had,", said.count(FAILED)),
+        ):
+            if count:
+                benchmark = examples[0].benchmark
+                notes.append(f"{benchmark}: {whose}{count} of {len(said)} answers {what} and were judged as they are.")
+    return notes
 
 
 def check_answers(questions: Sequence[Question], answers: Answers, where: str) -> None:

@@ -290,11 +290,12 @@ def write_judged(task: Task, scores: Scores, judge: Judge, bias: Bias | None = N
     Args:
         bias: how the judge was swayed on these answers; None where that is not measured.
     """
+    from radpo.benchmarks.answers import fault_notes
     from radpo.judges.record import judge_notes
     from radpo.models.answers import answer_notes
 
     benchmark = scores.results[0].benchmark
-    notes = [*scores.notes, *judge_notes(judge, benchmark)]
+    notes = [*scores.notes, *judge_notes(judge, benchmark), *fault_notes(scores.examples)]
     for name, whose in (("answers", ""), ("baseline_answers", "the baseline: ")):
         if name in task.inputs:
             notes += [f"{benchmark}: {whose}{note}" for note in answer_notes(task.inputs[name])]
@@ -321,9 +322,8 @@ def _pairs(task: Task) -> None:
     from radpo.preferences.streamed import write_checked
 
     settings = task.stage.settings
-    low, high = settings["scale"]
     source, out = path_of(settings["pairs"]), task.out / PAIRS
-    write_json(task.out / "counts.json", write_checked(source, Reading((low, high)), out, settings["limit"]))
+    write_json(task.out / "counts.json", write_checked(source, Reading.of(settings), out, settings["limit"]))
 
 
 def _pairs_cost(sizes: Sizes, stage: Stage) -> Work:

@@ -276,6 +276,7 @@ def _finish(
     found: Scores, document: dict[str, Any], answering: Answering, judge: Judge, bias: Bias, out: Path
 ) -> dict[str, Any]:
     """Write the tables and the document of figures, and return it with goal, notes, the judge's bias and its cost."""
+    from radpo.benchmarks.answers import fault_notes
     from radpo.judges.record import judge_notes
     from radpo.models.answers import answer_notes
 
@@ -287,7 +288,9 @@ def _finish(
     if chat is not None:
         document["judge"]["usage"] = asdict(chat.usage)
     benchmark = found.results[0].benchmark
-    found = replace(found, notes=(*found.notes, *judge_notes(judge, benchmark), *answer_notes(out)))
+    found = replace(
+        found, notes=(*found.notes, *judge_notes(judge, benchmark), *fault_notes(found.examples), *answer_notes(out))
+    )
     notes = list(dict.fromkeys((*document.pop("notes", ()), *found.notes)))
     document = {**document, "notes": notes}
     write_scores(found, out)

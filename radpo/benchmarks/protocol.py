@@ -118,6 +118,8 @@ class Context:
         label: what tells this model's stages from another model's in their names; empty where there is one model.
         environment: what stages find in their environment that can change a result, such as the date that chat
             templates print.
+        reading: how files of scored pairs are read, where not as usual (`Reading.settings` in
+            `radpo.preferences.preferences`).
         precision: what `auto` is, where it is not what this machine is faster in.
         planning: whether files may be yet to come; what reads them then has no key that lasts.
         occasion: what tells this run's answers of an endpoint without a version from another run's.
@@ -138,6 +140,7 @@ class Context:
     files: dict[str, Source] = field(default_factory=dict)
     label: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict)
     precision: Settled | None = None
     planning: bool = False
     occasion: str = ""
@@ -216,7 +219,9 @@ class Context:
         if file is None:
             what = "held-out scored pairs" if split == "heldout" else "scored pairs to train on"
             raise ConfigError(f"data.{split}: missing: a stage of the matrix reads {what}")
-        settings = {"pairs": self.file(file.path), "limit": file.limit, "scale": list(self.scale)}
+        settings: dict[str, Any] = {"pairs": self.file(file.path), "limit": file.limit, "scale": list(self.scale)}
+        if self.reading:
+            settings["reading"] = dict(self.reading)
         # Models share it, and so its name has none of them.
         return replace(self.stage("pairs", split, settings), name=f"pairs/{split}")
 

@@ -217,8 +217,7 @@ def _no_hint(source: Source, key: str) -> ConfigError:
 def _read_pairs(source: Source, settings: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
     from radpo.preferences.preferences import Reading, load_preferences
 
-    low, high = settings["scale"]
-    table = load_preferences(Path(source.location), Reading((low, high))).table.slice(0, settings["limit"])
+    table = load_preferences(Path(source.location), Reading.of(settings)).table.slice(0, settings["limit"])
     rows = table.select(["prompt", "chosen", "rejected"]).slice(0, SAMPLE).to_pylist()
     return table.num_rows, rows
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +21,7 @@ from radpo.cli.options import (
     Source,
     Swap,
     one_of,
+    print_counts,
     print_json,
     quiet_libraries,
     reading,
@@ -64,8 +64,8 @@ def data_validate(
         print_json(counts)
     else:
         print(f"{shown(pairs)}: {usable} usable pairs from {reader.rows_read} rows")
-        _print_counts("dropped", reader.dropped)
-        _print_counts("noted", reader.noted)
+        print_counts("dropped", reader.dropped)
+        print_counts("noted", reader.noted)
 
 
 @data_app.command("stats")
@@ -193,14 +193,9 @@ def data_clean(
         print_json({**counts, "noted": dict(reader.noted), "changed": dict(+changed)})
         return
     print(f"{out}: {written} pairs from {reader.rows_read} rows")
-    _print_counts("dropped", reader.dropped)
-    _print_counts("noted", reader.noted)
-    _print_counts("changed", +changed)
-
-
-def _print_counts(word: str, counts: Mapping[str, int]) -> None:
-    for reason, count in counts.items():
-        print(f"  {word} {count}: {reason}")
+    print_counts("dropped", reader.dropped)
+    print_counts("noted", reader.noted)
+    print_counts("changed", +changed)
 
 
 @data_app.command("relabel")
@@ -297,7 +292,7 @@ def data_relabel(
     for reason, count in left_out.items():
         if count:
             print(f"  left out {count}: {reason}")
-    _print_counts("noted", reader.noted)
+    print_counts("noted", reader.noted)
     if counts.same_goal:
         print(f"  {counts.same_goal} pairs have two goals that read the same; --min-gap 0.01 leaves them out")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,7 +15,22 @@ from radpo.cli import regress as regress_command
 from radpo.cli.analyze import analyze_app
 from radpo.cli.data import data_app
 from radpo.cli.eval import eval_app
-from radpo.cli.options import Json, Model, PairsFile, Scale, Seed, quiet_libraries, show
+from radpo.cli.options import (
+    Columns,
+    FalseTens,
+    Json,
+    Model,
+    OnErrorOption,
+    Pairing,
+    Scale,
+    Seed,
+    Source,
+    Swap,
+    print_counts,
+    quiet_libraries,
+    reading,
+    show,
+)
 from radpo.cli.store import store_app
 from radpo.core.errors import RadpoError
 
@@ -91,7 +107,7 @@ def report(
 
 @app.command()
 def train(
-    pairs: PairsFile,
+    pairs: Source,
     out: Annotated[Path, typer.Option(help="A new folder: gets policy/ (the checkpoint) and training.parquet.")],
     method: Annotated[
         str, typer.Option(help="dpo, ra-dpo, half-ra, ira, ra-attributes, cond-sft, dpo-norm, or an installed one.")
@@ -102,6 +118,11 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="A training setting, such as beta=0.1; repeatable."),
     ] = None,
     scale: Scale = (1.0, 10.0),
+    on_error: OnErrorOption = "raise",
+    swap: Swap = False,
+    columns: Columns = [],  # noqa: B006 - Typer wants a list, and nothing changes it
+    pairing: Pairing = "best-other",
+    false_tens: FalseTens = "keep",
     seed: Seed = 0,
     save_every: Annotated[int, typer.Option(min=1, help="Optimiser steps between resumable checkpoints.")] = 50,
 ) -> None:
@@ -113,9 +134,9 @@ def train(
     Settings not set are the paper's: beta 0.01, learning_rate 5e-7, batch_size 128, one epoch, max_length 1024.
     """
     from radpo.core.console import progress_bar
-    from radpo.training.alone import parse_settings, train_alone
+    from radpo.training.alone import COUNTS, parse_settings, train_alone
 
-    chosen = parse_settings(settings or [])
+    chosen, read = parse_settings(settings or []), reading(scale, on_error, swap, columns, pairing, 0, false_tens)
     quiet_libraries()
     with progress_bar("reference") as reference_progress, progress_bar("training") as progress:
         policy = train_alone(
@@ -124,13 +145,16 @@ def train(
             method=method,
             model=model,
             settings=chosen,
-            scale=scale,
+            reading=read,
             seed=seed,
             save_every=save_every,
             reference_progress=reference_progress,
             progress=progress,
         )
     if os.environ.get("RANK", "0") == "0":  # of several processes, the first one speaks
+        counts = json.loads((out / COUNTS).read_text(encoding="utf-8"))
+        for word, found in (("left out", counts["dropped"]), ("noted", counts["noted"])):
+            print_counts(word, found, sys.stderr)
         print(policy)
 
 

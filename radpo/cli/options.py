@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -123,6 +123,12 @@ def quiet_libraries() -> None:
 
 def print_json(document: Any) -> None:
     print(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+def print_counts(word: str, counts: Mapping[str, int], stream: TextIO | None = None) -> None:
+    """A line for each reason, with how often; on standard output unless told otherwise."""
+    for reason, count in counts.items():
+        print(f"  {word} {count}: {reason}", file=stream)
 
 
 def need_one(options: Mapping[str, Any]) -> None:

@@ -157,6 +157,7 @@ def _context(
         resources={name: asked.model_dump(exclude_none=True) for name, asked in matrix.resources.items()},
         files=files,
         label=label,
+        reading=matrix.data.reading.settings(),
         environment={} if when.isoformat() == USUAL_DATE else {DATE: when.isoformat()},
         precision=precision,
         planning=planning,

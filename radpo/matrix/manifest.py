@@ -102,12 +102,24 @@ def _notes(plan: Plan, cells: Sequence[Cell], seeds: int, store: Store) -> list[
     for cell in cells:
         for stage in (*cell.benchmarks.values(), *([cell.train] if cell.train else [])):
             notes.update(dict.fromkeys(json.loads((store.open(stage) / "notes.json").read_text(encoding="utf-8"))))
+    notes.update(dict.fromkeys(_pair_notes(plan.stages, store)))
     if seeds == 1:
         notes["One seed was run: differences between variants include the luck of that seed."] = None
     missing = [name for name in benchmarks() if name not in plan.matrix.benchmarks.named()]
     if missing:
         notes[f"Not run, because the matrix does not ask for it: {', '.join(missing)}."] = None
     return list(notes)
+
+
+def _pair_notes(stages: Sequence[Stage], store: Store) -> list[str]:
+    """What was left out of every file of scored pairs, and what is to be known of the rest."""
+    notes = []
+    for stage in (stage for stage in stages if stage.function_name == "pairs"):
+        counts = json.loads((store.open(stage) / "counts.json").read_text(encoding="utf-8"))
+        name, rows = Path(stage.settings["pairs"].location).name, counts["rows_read"]
+        notes += [f"{name}: {count} of {rows} rows were left out ({why})." for why, count in counts["dropped"].items()]
+        notes += [f"{name}: {count} times in {rows} rows, {what}." for what, count in counts["noted"].items()]
+    return notes
 
 
 def _version(package: str) -> str | None:

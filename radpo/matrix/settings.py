@@ -16,6 +16,9 @@ from radpo.clients.endpoint import Endpoint
 from radpo.core.published import read_published
 from radpo.core.suggestions import did_you_mean
 from radpo.engine.executors import ExecutorChoice
+from radpo.preferences.pairing import Rule
+from radpo.preferences.preferences import OnError, Reading
+from radpo.preferences.rows import FalseTens
 from radpo.training.settings import TrainingSettings
 from radpo.training.variants import find_variant, method_training, variant_names
 
@@ -30,6 +33,30 @@ class Data(Section):
     attribute_scale: tuple[float, float] = Field(
         (1.0, 5.0), description="The same of an attribute's score, for ra-attributes; HelpSteer's is 0 to 4."
     )
+
+    on_error: OnError = Field("raise", description="Stop at a bad row (raise), or leave bad rows out and count (skip).")
+    swap: bool = Field(False, description="Pairs whose chosen scores below its rejected change places.")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Columns that the files call otherwise, ours: theirs, as score_chosen: rating_a.",
+    )
+    pairing: Rule = Field("best-other", description="Which responses to pair where a prompt has several.")
+    false_tens: FalseTens = Field(
+        "keep",
+        description="UltraFeedback's responses scored 10 overall whose ratings are all 1: keep, drop or repair them.",
+    )
+
+    @property
+    def reading(self) -> Reading:
+        """How the files are read."""
+        return Reading(
+            scale=self.scale,
+            on_error=self.on_error,
+            swap=self.swap,
+            columns=self.columns,
+            pairing=self.pairing,
+            false_tens=self.false_tens,
+        )
 
     @field_validator("scale", "attribute_scale")
     @classmethod

@@ -88,7 +88,8 @@ def write_checked(source: str | Path, reading: Reading, out: Path, limit: int | 
     """Read and check a whole source, and write its pairs (the first `limit` of them) to a Parquet file.
 
     Returns:
-        rows_read, dropped (rows left out, by reason) and checked (good pairs, with those beyond the limit).
+        rows_read, dropped (rows left out, by reason), noted (what is not wrong and still to be known, how often) and
+        checked (good pairs, with those beyond the limit).
 
     Raises:
         DataError: the source cannot be read, or a row is bad; the message names source, row, column and fix.
@@ -107,4 +108,5 @@ def write_checked(source: str | Path, reading: Reading, out: Path, limit: int | 
     finally:
         if writer is not None:
             writer.close()
-    return {"rows_read": reader.rows_read, "dropped": dict(reader.dropped), "checked": found}
+    counts = {"rows_read": reader.rows_read, "dropped": dict(reader.dropped), "noted": dict(reader.noted)}
+    return {**counts, "checked": found}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from radpo.core.errors import ConfigError
+from radpo.core.files import write_json
 from radpo.core.progress import Progress, no_progress
 from radpo.models.chat_template import placement_of
 from radpo.models.loading import load_tokenizer, resolve_model
@@ -23,6 +24,10 @@ from radpo.training.variants import Variant, find_variant, make_pairs, variant_c
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+COUNTS = "counts.json"
+"""What was read of the pairs, what was left out and what noted."""
 
 
 def parse_settings(assignments: Sequence[str]) -> TrainingSettings:
@@ -53,7 +58,7 @@ def train_alone(
     method: str,
     model: str,
     settings: TrainingSettings,
-    scale: tuple[float, float],
+    reading: Reading,
     seed: int,
     save_every: int,
     reference_progress: Progress = no_progress,
@@ -80,7 +85,8 @@ def train_alone(
     if variant.data is None:
         raise ConfigError(f"method {method!r} trains nothing; give dpo or ra-dpo")
     folder = resolve_model(model)
-    scored = load_preferences(pairs_file, Reading(scale)).table
+    read, scale = load_preferences(pairs_file, reading), reading.scale
+    scored = read.table
     asked: dict[str, Any] = {
         "method": method, "code": variant_code(method), "model": model, "seed": seed, "scale": list(scale),
         "pairs": _content_hash(scored), "training": settings.model_dump(mode="json"),
@@ -89,10 +95,12 @@ def train_alone(
     with processes.main_process_first():
         out.mkdir(parents=True, exist_ok=True)
         _same_run(out / "run.json", json.dumps(asked, indent=1))
+        counts = {"rows_read": read.rows_read, "dropped": read.dropped, "noted": read.noted}
+        write_json(out / COUNTS, {**counts, "checked": scored.num_rows})
     rewards = None
     if variant.rewards_from is not None:
         rewards = train_alone(
-            pairs_file, out / "rewards", method=variant.rewards_from, model=model, settings=settings, scale=scale,
+            pairs_file, out / "rewards", method=variant.rewards_from, model=model, settings=settings, reading=reading,
             seed=seed, save_every=save_every, reference_progress=reference_progress, progress=progress,
         )  # fmt: skip
     with processes.main_process_first():
