@@ -15,6 +15,7 @@ from radpo.models.heldout import heldout_log_likelihoods, heldout_reference
 from radpo.models.likelihood import log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer
 from radpo.preferences.goals import condition, goal_aware_template
+from radpo.preferences.preferences import Reading
 from radpo.preferences.relabel import relabel, to_trl
 from radpo.training.checkpoint import last_complete, mark_complete
 from radpo.training.reference import known_log_likelihoods, reference_log_likelihoods
@@ -286,7 +287,7 @@ def test_two_processes_give_the_parameters_of_one(model: Path, tmp_path: Path) -
     write_preferences(scored_pairs(SCORES), tmp_path / "pairs.parquet")
     train_alone(
         tmp_path / "pairs.parquet", tmp_path / "one", method="ra-dpo", model=str(model), settings=SETTINGS,
-        scale=(1.0, 10.0), seed=0, save_every=50,
+        reading=Reading(), seed=0, save_every=50,
     )  # fmt: skip
     asked = [f"--set={name}={value}" for name, value in SETTINGS.model_dump(exclude_defaults=True).items()]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "radpo", "train"]
@@ -315,7 +316,7 @@ def test_another_pairs_file_is_not_taken_up(model: Path, tmp_path: Path) -> None
         write_preferences(scored_pairs(scores), tmp_path / f"{scores[0][0]}.parquet")
         train_alone(
             tmp_path / f"{scores[0][0]}.parquet", tmp_path / "out", method="dpo", model=str(model),
-            settings=SETTINGS, scale=(1.0, 10.0), seed=0, save_every=50,
+            settings=SETTINGS, reading=Reading(), seed=0, save_every=50,
         )  # fmt: skip
 
     run([(9.0, 3.0), (7.0, 6.0)])

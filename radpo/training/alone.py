@@ -95,8 +95,9 @@ def train_alone(
     with processes.main_process_first():
         out.mkdir(parents=True, exist_ok=True)
         _same_run(out / "run.json", json.dumps(asked, indent=1))
-        counts = {"rows_read": read.rows_read, "dropped": read.dropped, "noted": read.noted}
-        write_json(out / COUNTS, {**counts, "checked": scored.num_rows})
+        if processes.is_main_process:
+            counts = {"rows_read": read.rows_read, "dropped": read.dropped, "noted": read.noted}
+            write_json(out / COUNTS, {**counts, "checked": scored.num_rows})
     rewards = None
     if variant.rewards_from is not None:
         rewards = train_alone(
