@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 from factories import scored_pairs, write_model, write_plugin
+from fault_server import FaultServer
 
 from radpo.matrix.expand import expand
 from radpo.matrix.loading import load_matrix
@@ -23,7 +24,7 @@ from radpo.preferences.writing import write_preferences
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-PACKAGES = ("variant", "judge", "executor")
+PACKAGES = ("variant", "judge", "executor", "benchmark")
 SLURM = {
     # A cluster of one node that has no queue: a job is a process, and its id is the process's.
     "sbatch": 'for a; do case $a in --wrap=*) wrap=${a#--wrap=};; --output=*) log=${a#--output=};; esac; done\n'
@@ -51,6 +52,8 @@ def write_matrix(folder: Path, variants: dict[str, Any], **changes: Any) -> Path
     pairs = scored_pairs([(9.0, 3.0), (7.0, 6.0), (10.0, 1.0), (5.0, 4.0), (8.0, 2.0), (6.0, 5.0)])
     write_preferences(pairs, folder / "pairs.parquet")
     (folder / "questions.jsonl").write_text('{"question_id": "a", "category": "c", "turns": ["Say five."]}\n')
+    outputs = {"instruction": "Say five.", "output": "A long answer", "generator": "long"}
+    (folder / "outputs.jsonl").write_text(json.dumps(outputs) + "\n")
     (folder / "jargon.txt").write_text("leverage\nsynergy\n")
     document = {
         "name": "examples", "model": str(folder / "model"), "variants": {"base": None, **variants},
@@ -163,6 +166,62 @@ def test_a_job_that_ends_without_a_result_fails_its_stage(
     done = run(matrix, packages=installed, **slurm)
     assert done.returncode == 3
     assert "Slurm job 999999999 ended without a result" in done.stderr
+
+
+def concise(server: FaultServer) -> dict[str, Any]:
+    judge = {"kind": "openai", "model": "judge", "base_url": server.url}
+    return {"questions": {"path": "questions.jsonl"}, "judge": judge, "sampling": {"max_new_tokens": 3}}
+
+
+def verdict(body: Any) -> str:
+    """Prefers the shorter answer."""
+    a, b = re.findall(r"Assistant [AB]'s answer\]\n(.*?)(?:\n\n\[|$)", body["messages"][0]["content"], flags=re.DOTALL)
+    return "[[C]]" if len(a) == len(b) else "So: [[A]]" if len(a) < len(b) else "So: [[B]]"
+
+
+def test_a_users_benchmark_is_in_schema_plan_run_report_and_gate(installed: Path, tmp_path: Path) -> None:
+    paths = {**os.environ, "PYTHONPATH": str(installed), "RADPO_CACHE": str(tmp_path / "cache")}
+
+    def radpo(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "radpo", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=paths)
+
+    with FaultServer(verdict) as server:
+        section = {**concise(server), "baseline_outputs": "outputs.jsonl"}
+        matrix = write_matrix(tmp_path, {"dpo": None}, benchmarks={"concise": section})
+        planned = json.loads(radpo("plan", matrix, "--json").stdout)
+        done = run(matrix, packages=installed, RADPO_CACHE=str(tmp_path / "cache"))
+    assert [stage["judge_calls"] for stage in planned["stages"] if stage["name"] == "concise/dpo/seed-0"] == [2]
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len({body["messages"][0]["content"].index("A long answer") for body in server.asked}) >= 2, "both orders"
+    results = pd.read_parquet(tmp_path / "run" / "results.parquet")
+    results = results[results["benchmark"] == "concise"]
+    columns = ["variant", "benchmark", "metric", "primary"]
+    assert results[columns].to_numpy().tolist() == [[name, "concise", "win_rate", True] for name in ("base", "dpo")]
+    assert results["value"].tolist() == [100, 100], "the other answer is longer"
+    assert "concise win rate" in (tmp_path / "run" / "report.html").read_text()
+    assert "concise" in json.loads(radpo("schema").stdout)["$defs"]["Benchmarks"]["properties"]
+    gated = json.loads(radpo("regress", tmp_path / "run", tmp_path / "run", "--json").stdout)
+    assert {(row["benchmark"], row["margin"]) for row in gated["rows"]} == {("concise", 5.0)}
+    del paths["PYTHONPATH"]
+    assert radpo("report", tmp_path / "run").returncode == 0, "a run stays readable without the package"
+    assert "concise win rate" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_without_the_package_its_benchmark_is_one_clear_message(tmp_path: Path) -> None:
+    with FaultServer(verdict) as server:
+        matrix = write_matrix(tmp_path, {"dpo": None}, benchmarks={"unlearning": {}, "concise": concise(server)})
+    done = run(matrix, packages=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert re.match(r"radpo: \S+matrix.yaml:\d+: benchmarks.concise: no such ", line), line
+
+
+def test_the_benchmarks_own_check_of_its_section_has_file_and_line(installed: Path, tmp_path: Path) -> None:
+    section = {"questions": {"path": "questions.jsonl"}, "judge": "verifier"}
+    done = run(write_matrix(tmp_path, {"dpo": None}, benchmarks={"concise": section}), packages=installed)
+    assert done.returncode == 2
+    assert re.search(r"matrix.yaml:2: benchmarks.concise: judge: must be of kind", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("name", PACKAGES)

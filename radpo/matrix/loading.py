@@ -122,7 +122,7 @@ def _problems(document: dict[str, Any], context: dict[str, Any]) -> Iterator[tup
     try:
         matrix = matrix_type().model_validate(unfolded.document, context=context)
     except ValidationError as error:
-        told = [_written(item["loc"] or _first_word(item["msg"]), unfolded) for item in error.errors()]
+        told = [_written(_location(item, unfolded.document), unfolded) for item in error.errors()]
         problems = [(location, _plain(item, location)) for item, location in zip(error.errors(), told, strict=True)]
         # The matrix as a whole repeats what is wrong with a variant's training; only the first account has its place.
         yield from (problem for problem in problems if not (wrong and problem[1].startswith("variants.")))
@@ -131,8 +131,18 @@ def _problems(document: dict[str, Any], context: dict[str, Any]) -> Iterator[tup
         yield matrix
 
 
+def _location(error: Any, document: Any) -> Location:
+    """The key that an error is about: where a check of a whole section begins with a key below it, that one."""
+    location: Location = error["loc"]
+    below = (*location, *_first_word(error["msg"]))
+    if not location:
+        return below
+    reached = depth(document, below)
+    return below[:reached] if reached > len(location) else location
+
+
 def _first_word(message: str) -> Location:
-    """The key with which a message about the whole matrix begins."""
+    """The key with which a message about the whole matrix, or a whole section, begins."""
     words = re.match(r"[\w.*=-]+", message.removeprefix("Value error, "))
     return tuple(int(part) if part.isdigit() else part for part in words[0].split(".")) if words else ()
 
@@ -202,6 +212,7 @@ def _plain(error: Any, location: Location) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return str(message)
+    message = message.removeprefix(f"{_key(location[len(error['loc']) :])}: ")
     if error["type"] == "literal_error":
         message += did_you_mean(error["input"], re.findall(r"'([^']*)'", error["ctx"]["expected"]))
     if "endpoint" in location:  # an address may hold a password

@@ -78,7 +78,7 @@ class Benchmarks(Section):
             check = benchmarks()[name].check
             problem = None if check is None else check(section, named)
             if problem is not None:
-                raise ValueError(problem)
+                raise ValueError(f"{name}: {problem}")
         return self
 
     def named(self) -> dict[str, Section]:
