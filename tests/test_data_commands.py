@@ -226,6 +226,31 @@ def test_sample_takes_prompts_from_a_preference_set(tmp_path: Path) -> None:
     assert (tmp_path / "again.jsonl").read_text() == out.read_text(), "the same seed gives the same samples"
 
 
+def test_sample_says_how_many_answers_the_models_context_cut(tmp_path: Path) -> None:
+    write_preferences(scored_pairs([(9, 3), (7, 6)]), tmp_path / "pairs.parquet")
+    model = write_model(tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 60}))
+    words = ["--model", model, "--per-prompt", "1", "--max-new-tokens", "30"]
+    done = call("sample", tmp_path / "pairs.parquet", "--out", tmp_path / "samples.jsonl", *words)
+    assert "2 of 2 answers had room for fewer tokens than max_new_tokens in the model's context of 60" in done.stdout
+
+
+def test_score_does_not_judge_what_a_model_thought_before_it_answered(tmp_path: Path) -> None:
+    asked = [{"role": "user", "content": "Say it without commas."}]
+    rule = {"kind": "no_commas"}
+    texts = ["<think>one, two, three</think>it is so", "it is so", "it, is so"]
+    rows = [
+        {"prompt_id": "q", "sample": n, "prompt": asked, "response": text, "constraints": [rule]}
+        for n, text in enumerate(texts)
+    ]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    call("score", tmp_path / "samples.jsonl", "--out", tmp_path / "scored.jsonl")
+    scored = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+    assert scored[0]["score"] == scored[1]["score"] > scored[2]["score"]
+    assert scored[0]["response"] == texts[0]
+
+
 def test_the_page_draws_its_figures_without_a_fault(tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -216,6 +216,24 @@ def test_answers_end_where_the_context_does_and_the_notes_count_them(short, tmp_
     assert limited.startswith("1 of 3 answers had room for fewer tokens than max_new_tokens")
 
 
+def test_a_group_of_prompts_that_all_fill_the_context_does_not_end_a_run(short, tmp_path):
+    questions = [Question("fits", "a", ("x" * 5,), ((),)), Question("fills", "b", ("x" * 90,), ((),))]
+    path = answer_questions(
+        questions,
+        lambda: with_transformers(short, precision="float32"),
+        lambda question, turn: Sampling(9, 0, seed=ord(question.category)),  # a group each
+        tmp_path,
+    )
+    rows = {row["question_id"]: row["turns"][0] for row in map(json.loads, path.read_text().splitlines())}
+    assert rows["fills"] == ""
+    assert "1 of 2 prompts fill the model's context of 64 tokens: their answers are empty." in answer_notes(tmp_path)
+    with pytest.raises(ModelError, match=r"every prompt fills the model's context of 64 tokens \(the shortest has"):
+        answer_questions(
+            questions[1:], lambda: with_transformers(short, precision="float32"), lambda q, t: Sampling(9, 0),
+            tmp_path / "none",
+        )  # fmt: skip
+
+
 def test_vllm_is_given_the_same_room(short, vllm):
     backend = with_vllm(short)
     found = backend(talk("x" * 5, "x" * 20, "x" * 90), Sampling(30, 0), {}, lambda fresh: None, lambda *step: None)

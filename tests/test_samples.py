@@ -51,6 +51,20 @@ def draw(
     return pd.read_parquet(write_samples(policy, reference, questions, out, drawing, **more))
 
 
+def test_what_a_model_thought_is_not_judged_and_the_notes_count_it() -> None:
+    question = Question("a", "short", ("Say it without commas.",), (({"kind": "no_commas"},),))
+    frame = pd.DataFrame(
+        {
+            "prompt_id": "a", "sample": range(3), "goal": None, "tokens": 4, "ended": True, "logp_policy": -3.0,
+            "logp_reference": -4.0, "text": ["<think>one, two</think>yes", "yes", "no, no"],
+        }
+    )  # fmt: skip
+    scored = with_scores(frame, [question], Verifier(), lambda *step: None)
+    assert scored.score.tolist()[0] == scored.score.tolist()[1] > scored.score.tolist()[2]
+    notes = summarise(scored).notes
+    assert "reward-kl: 1 of 3 samples began with reasoning, which was cut off before they were judged." in notes
+
+
 def test_log_likelihoods_are_of_the_very_tokens_drawn(
     policy: Path, reference: Path, tmp_path: Path, monkeypatch
 ) -> None:

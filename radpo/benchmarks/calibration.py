@@ -17,6 +17,7 @@ from radpo.engine.graph import Function, Stage, Task
 from radpo.figures.charts import lines
 from radpo.figures.sections import ReportSection, panel, points, shown_in, span_of, table_rows
 from radpo.figures.styles import DOTTED, Styles
+from radpo.judges.samples import samples_notes
 from radpo.stats.estimates import Estimate, bootstrap, mean, rank_correlation, weighted_mean, weighted_slope
 from radpo.stats.mixed import linear
 from radpo.stats.quantities import subsets
@@ -105,8 +106,7 @@ def summarise(samples: pd.DataFrame, *, best_seen: float, seed: int = 0, resampl
     plain = scored[scored["goal"].isna()]
     if len(plain):
         found["goal none", "score"] = mean(plain["score"].to_numpy(), clusters=plain["prompt_id"].to_numpy())
-    if len(scored) < len(samples):
-        notes.append(f"calibration: {len(samples) - len(scored)} of {len(samples)} samples have no score.")
+    notes += samples_notes(samples, NAME)
     return Scores(results_of(NAME, METRICS, found), (), tuple(notes))
 
 
@@ -200,7 +200,7 @@ BENCHMARK = Benchmark(
     Settings=Settings,
     metrics=METRICS,
     stages=stages,
-    functions={NAME: Function(_score, version=2, packages=("scipy", "statsmodels"))},
+    functions={NAME: Function(_score, version=3, packages=("scipy", "statsmodels"))},
     cost={NAME: pieces.scored_samples_cost},
     sections=sections,
     place=80,

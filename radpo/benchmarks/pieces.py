@@ -516,7 +516,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "generate": Function(_generate, version=4, packages=NUMERICS, resumable=True),
     "endpoint-answers": Function(_ask_endpoint, version=1, resumable=True),
     "given-answers": Function(_given_answers, version=1),
-    "samples": Function(_samples, version=2, packages=NUMERICS, resumable=True),
+    "samples": Function(_samples, version=3, packages=NUMERICS, resumable=True),
 }
 COSTS: Mapping[str, Cost] = {
     "pairs": _pairs_cost,

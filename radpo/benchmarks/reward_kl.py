@@ -19,6 +19,7 @@ from radpo.engine.graph import Function, Stage, Task
 from radpo.figures.sections import ReportSection, panel, shown_in, sizes, table_rows
 from radpo.figures.sections import points as figures_of
 from radpo.figures.styles import DOTTED, Styles, hover_name, styled
+from radpo.judges.samples import samples_notes
 from radpo.stats.estimates import Estimate, bootstrap, mean, weighted_mean
 from radpo.stats.quantities import Name
 from radpo.stats.rows import results_of
@@ -96,8 +97,7 @@ def summarise(samples: pd.DataFrame, *, seed: int = 0, resamples: int = 2_000) -
     cut = int((~samples["ended"].astype(bool)).sum())
     if cut:
         notes.append(f"reward-kl: {cut} of {len(samples)} samples were cut before they ended; so are KL and entropy.")
-    if len(scored) < len(samples):
-        notes.append(f"reward-kl: {len(samples) - len(scored)} of {len(samples)} samples have no score.")
+    notes += samples_notes(samples, NAME)
     return Scores(results_of(NAME, METRICS, found), tuple(_examples(samples)), tuple(notes))
 
 
@@ -235,7 +235,7 @@ BENCHMARK = Benchmark(
     Settings=Settings,
     metrics=METRICS,
     stages=stages,
-    functions={NAME: Function(_score, version=2, packages=("scipy",))},
+    functions={NAME: Function(_score, version=3, packages=("scipy",))},
     cost={NAME: pieces.scored_samples_cost},
     sections=sections,
     place=70,

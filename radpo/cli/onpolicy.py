@@ -37,16 +37,20 @@ def data_sample(
 ) -> None:
     """Draw several answers to every prompt. Interrupted, the same command goes on where it stopped."""
     from radpo.core.console import progress_bar
+    from radpo.models.context import Room, context_of
     from radpo.models.decoding import Sampling
     from radpo.models.generation import answer
     from radpo.models.loading import load_model, load_tokenizer, model_fingerprint, resolve_model
+    from radpo.models.precision import settle
     from radpo.preferences.onpolicy import sample
     from radpo.preferences.prompts import load_prompts
 
     quiet_libraries()
     asked = load_prompts(prompts)
     folder = resolve_model(model)
-    weights, tokenizer = load_model(folder, "auto"), load_tokenizer(folder)
+    precision = settle("auto")
+    weights, tokenizer = load_model(folder, precision), load_tokenizer(folder)
+    room = Room(context_of(weights, tokenizer))
     with progress_bar("sampling") as progress:
         sample(
             asked,
@@ -56,15 +60,18 @@ def data_sample(
                 conversations,
                 Sampling(max_new_tokens, temperature, top_p, chunk_seed),
                 batch_size=batch_size,
+                room=room,
             ),
             out,
             per_prompt=per_prompt,
             seed=seed,
             chunk=batch_size,
-            made_by=f"{model_fingerprint(model)} {temperature} {top_p} {max_new_tokens}",
+            made_by=f"{model_fingerprint(model)} {temperature} {top_p} {max_new_tokens} {precision}",
             progress=progress,
         )
     print(out)
+    for note in room.notes():
+        print(note)
 
 
 def data_score(

@@ -132,30 +132,41 @@ class Room:
     context: Context
     asked: int = 0
     without: int = 0
+    shortest: int | None = None
+    """Tokens of the shortest prompt."""
     limited: list[int] = field(default_factory=list)
     """The room, in tokens, of every answer that had less than it was allowed."""
 
     def for_answers(self, prompts: Sequence[int], max_new_tokens: int) -> list[int]:
-        """Tokens that each answer may take; 0 where the prompt (its length is given) fills the context.
-
-        Raises:
-            ModelError: no prompt leaves room for an answer.
-        """
+        """Tokens that each answer may take; 0 where the prompt (its length is given) fills the context."""
         if self.context.tokens is None:
             return [max_new_tokens] * len(prompts)
         rooms = [max(min(max_new_tokens, self.context.tokens - length), 0) for length in prompts]
-        if prompts and not any(rooms):
-            raise ModelError(
-                f"every prompt fills the model's context of {self.context.tokens} tokens (the shortest has "
-                f"{min(prompts)}), so there is no room for an answer; take a model with a longer context"
-            )
+        self.shortest = min([*prompts, *([] if self.shortest is None else [self.shortest])], default=None)
         self.asked += len(rooms)
         self.without += rooms.count(0)
         self.limited += [room for room in rooms if 0 < room < max_new_tokens]
         return rooms
 
+    def check(self) -> None:
+        """Refuse answers of which there is none: then nothing was generated, either.
+
+        Raises:
+            ModelError: no prompt left room for an answer.
+        """
+        if self.asked and self.without == self.asked:
+            raise ModelError(
+                f"every prompt fills the model's context of {self.context.tokens} tokens (the shortest has "
+                f"{self.shortest}), so there is no room for an answer; take a model with a longer context"
+            )
+
     def notes(self) -> list[str]:
-        """A sentence on prompts without room and one on answers with less, where there were any."""
+        """A sentence on prompts without room and one on answers with less, where there were any.
+
+        Raises:
+            ModelError: as `check`.
+        """
+        self.check()
         tokens, found = self.context.tokens, []
         if self.without:
             found.append(

@@ -73,16 +73,20 @@ def answer(
     Args:
         done: answers that an interrupted call of the same arguments had finished, by place.
         keep: told every batch's answers as they come.
-        room: counts the answers that the context leaves less room than the sampling allows.
+        room: counts the answers that the context leaves less room than the sampling allows; its owner asks it for
+            them, and whether there was any room at all.
 
     Raises:
-        ModelError: a goal is asked of a checkpoint whose chat template takes none, or every prompt fills the context.
+        ModelError: a goal is asked of a checkpoint whose chat template takes none, or every prompt fills the context
+            and `room` is not given.
     """
     import torch
 
     prompts = render(tokenizer, conversations, goal)
-    room = Room(context_of(model, tokenizer)) if room is None else room
-    rooms = room.for_answers([len(prompt) for prompt in prompts], sampling.max_new_tokens)
+    counted = Room(context_of(model, tokenizer)) if room is None else room
+    rooms = counted.for_answers([len(prompt) for prompt in prompts], sampling.max_new_tokens)
+    if room is None:
+        counted.check()
     answers = dict(done or {})
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     with torch.inference_mode(), torch.random.fork_rng(), own_settings_aside(model, tokenizer) as own:

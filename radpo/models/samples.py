@@ -17,7 +17,7 @@ from radpo.core.progress import Progress, no_progress
 from radpo.models.chat_template import placement_of, render_tokens
 from radpo.models.context import context_of
 from radpo.models.decoding import Sampling, end_tokens, generation_config, own_settings_aside
-from radpo.models.generation import Goal
+from radpo.models.generation import Goal, as_text
 from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
 from radpo.models.loading import load_model, load_tokenizer
@@ -140,7 +140,7 @@ class _Models:
         return [
             {
                 "prompt_id": question.question_id, "goal": None if goal == "default" else goal, "sample": sample,
-                "text": self._tokenizer.decode(ids, skip_special_tokens=True).strip(),
+                "text": as_text(self._tokenizer, ids).strip(),
                 "tokens": len(ids), "ended": ended, "logp_policy": ours, "logp_reference": theirs,
             }
             for (question, goal, sample), (ids, ended), ours, theirs in zip(
