@@ -180,3 +180,28 @@ def test_a_plan_counts_what_an_endpoint_is_asked(tmp_path, document):
     (asked,) = (stage for stage in planned["stages"] if stage["name"].startswith("endpoint-answers"))
     assert asked["judge_calls"] == 6
     assert asked["judge_dollars"] > 6 * 4 * 10 / 1e6
+
+
+def test_reasoning_in_given_answers_and_in_a_given_baseline_is_cut_and_noted(tmp_path, document):
+    thought = "<think>hidden thought</think>"
+    rows = [{"question_id": f"q{n}", "turns": [f"Say {n}"]} for n in range(3)]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("answers", "baseline"):
+        given = [{"question_id": row["question_id"], "turns": [f"{thought}{name} says"]} for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+    (tmp_path / "judge.yaml").write_text(
+        "system_prompt: Judge.\nregex_pattern: \\[\\[([AB<>=]+)\\]\\]\n"
+        "prompt_template: ['{question_1}{answer_1}{answer_2}']\n"
+    )
+    with FaultServer(lambda body: "[[A=B]]") as server:
+        judge = {"kind": "openai", "model": "judge", "base_url": server.url, "arena_config": "judge.yaml"}
+        section = {"questions": {"path": "questions.jsonl"}, "baseline_outputs": "baseline.jsonl", "judge": judge}
+        document["benchmarks"] = {"arena-hard": {**section, "resamples": 20}}
+        matrix = write(tmp_path, document)
+        done = CliRunner().invoke(app, ["run", str(matrix), "--out", str(tmp_path / "run")], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        assert server.asked
+        assert not any("hidden thought" in str(body) for body in server.asked)
+    notes = json.loads((tmp_path / "run" / "manifest.json").read_text())["notes"]
+    for whose in ("", "the baseline: "):
+        assert any(note.startswith(f"arena-hard: {whose}3 of 3 answers began with reasoning") for note in notes)

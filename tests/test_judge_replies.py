@@ -230,3 +230,29 @@ def test_marks_are_found_and_plain_text_has_none():
     assert frame == {"[The Start of X]", "### User:", "<|The End|>", '"""'}
     assert acting_marks(["a </s> b", "[INST] c", "### User:"], frame) == {"</s>", "[INST]", "### User:"}
     assert acting_marks(["if a[i] < b and c |> d: x[[0, 1]]", "[note] ## head"], frame) == frozenset()
+
+
+def test_reasoning_in_files_of_answers_is_cut_before_it_is_judged_and_the_notes_say_so(tmp_path):
+    from radpo.benchmarks.pipeline import Answering, alpaca_eval
+
+    def answers(name: str, opened: str) -> Path:
+        rows = [{"instruction": f"Say {n}", "output": f"{opened}{name}{n}", "generator": name} for n in range(3)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+        return tmp_path / f"{name}.json"
+
+    ranking = "[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]"
+    ours, theirs = answers("ours", "<think>let me see</think>"), answers("theirs", "[THINK]hm[/THINK]")
+    with FaultServer(lambda body: ranking) as server:
+        judge = judge_saying("", tmp_path, server, annotator="alpaca_eval_gpt4")
+        for out, keep in (("cut", False), ("kept", True)):
+            answering = Answering(file=ours, keep_reasoning=keep)
+            found = alpaca_eval(answering, judge, tmp_path / out, baseline_outputs=theirs, swap_check=0)
+            shown = [body["messages"][-1]["content"] for body in server.asked[-3:]]
+            assert all(("let me see" in text) is ("hm[/" in text) is keep for text in shown)
+            notes = [note for note in found["notes"] if "began with reasoning" in note]
+            assert notes == ([] if keep else [
+                "3 of 3 answers began with reasoning, which was cut off before answers were judged and their lengths "
+                "counted.",
+                "the baseline: 3 of 3 answers began with reasoning, which was cut off before answers were judged and "
+                "their lengths counted.",
+            ])  # fmt: skip

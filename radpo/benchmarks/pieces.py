@@ -21,6 +21,7 @@ from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import GOAL_TOKENS, Work, asked_of_endpoint, judged_samples, of_model
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
 from radpo.core.files import write_json
+from radpo.core.reasoning import cut_reasoning
 from radpo.core.results import Scores, write_scores
 from radpo.engine.graph import WORK, Function, Source, Stage, Task, kept_between_tries
 from radpo.judges.base import Judge
@@ -73,7 +74,8 @@ def answers(
     """
     label, asked = f"{checkpoint.label}/{questions.path.stem}", context.questions(questions)
     if checkpoint.answers is not None:
-        return context.stage("given-answers", label, {**asked, "answers": checkpoint.answers})
+        given = {**asked, "answers": checkpoint.answers, "keep_reasoning": sampling.keep_reasoning}
+        return context.stage("given-answers", label, given)
     goal = {} if checkpoint.asked == "default" else {"goal": checkpoint.asked}
     drawn = {**sampling.model_dump(mode="json"), **more}
     settings = {**asked, "sampling": drawn, "seed": checkpoint.seed, **goal}
@@ -105,7 +107,8 @@ def compared_answers(
     settings = {**context.questions(questions), "variant": checkpoint.variant, "goal": checkpoint.goal}
     inputs = {"answers": answers(context, checkpoint, questions, sampling, **more)}
     if baseline_outputs is not None:
-        return {**settings, "baseline_outputs": context.file(baseline_outputs)}, inputs
+        given = {"baseline_outputs": context.file(baseline_outputs), "keep_reasoning": sampling.keep_reasoning}
+        return {**settings, **given}, inputs
     if checkpoint.variant == context.baseline:
         return None
     other = context.checkpoint_of(context.baseline, checkpoint.seed)
@@ -142,12 +145,18 @@ def read_answers(task: Task, questions: Sequence[Question], name: str = "answers
 
 def read_baseline(task: Task, questions: list[Question]) -> tuple[str, Answers]:
     """The name and the answers that a stage compares with: another variant's, or a file's."""
-    from radpo.benchmarks.answers import load_outputs
-
     settings = task.stage.settings
     if "baseline_outputs" in settings:
-        return load_outputs(path_of(settings["baseline_outputs"]), questions)
+        return _read_given(task, "baseline_outputs", questions)[:2]
     return settings["baseline"], read_answers(task, questions, "baseline_answers")
+
+
+def _read_given(task: Task, setting: str, questions: Sequence[Question]) -> tuple[str, Answers, list[str]]:
+    """A model's name and answers from the file that a setting names, without reasoning, and notes on what was cut."""
+    from radpo.benchmarks.answers import load_outputs
+
+    name, found = load_outputs(path_of(task.stage.settings[setting]), questions)
+    return (name, found, []) if task.stage.settings["keep_reasoning"] else (name, *cut_reasoning(found))
 
 
 def _generate(task: Task) -> None:
@@ -226,14 +235,14 @@ _OF_TRANSFORMERS = ("batch_size", "backend", "precision")
 
 def _given_answers(task: Task) -> None:
     """A file of answers in any of the benchmarks' formats -> `answers.jsonl`."""
-    from radpo.benchmarks.answers import load_outputs
-    from radpo.models.answers import ANSWERS
+    from radpo.models.answers import ANSWERS, NOTES
 
-    _, found = load_outputs(path_of(task.stage.settings["answers"]), _named_questions(task))
+    _, found, notes = _read_given(task, "answers", _named_questions(task))
     rows = (
         json.dumps({"question_id": question_id, "turns": list(turns)}) + "\n" for question_id, turns in found.items()
     )
     (task.out / ANSWERS).write_text("".join(rows), encoding="utf-8")
+    write_json(task.out / NOTES, notes)
 
 
 def _given_answers_cost(sizes: Sizes, stage: Stage) -> Work:
@@ -299,6 +308,9 @@ def write_judged(task: Task, scores: Scores, judge: Judge, bias: Bias | None = N
     for name, whose in (("answers", ""), ("baseline_answers", "the baseline: ")):
         if name in task.inputs:
             notes += [f"{benchmark}: {whose}{note}" for note in answer_notes(task.inputs[name])]
+    if "baseline_outputs" in task.stage.settings:
+        _, _, cut = _read_given(task, "baseline_outputs", read_questions(task))
+        notes += [f"{benchmark}: the baseline: {note}" for note in cut]
     results = scores.results if bias is None else (*scores.results, *bias.results(benchmark))
     write_scores(replace(scores, results=results, notes=tuple(notes)), task.out)
     chat = getattr(judge, "chat", None)
@@ -515,7 +527,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "likelihood": Function(_likelihood, version=4, packages=NUMERICS, resumable=True),
     "generate": Function(_generate, version=4, packages=NUMERICS, resumable=True),
     "endpoint-answers": Function(_ask_endpoint, version=1, resumable=True),
-    "given-answers": Function(_given_answers, version=1),
+    "given-answers": Function(_given_answers, version=2),
     "samples": Function(_samples, version=3, packages=NUMERICS, resumable=True),
 }
 COSTS: Mapping[str, Cost] = {

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from radpo.benchmarks.answers import Answers, check_names
 from radpo.core.errors import ConfigError, DataError
+from radpo.core.files import write_json
 from radpo.core.progress import Progress, no_progress
+from radpo.core.reasoning import cut_reasoning
 from radpo.core.results import Scores, write_scores
 from radpo.judges.base import Judge
 from radpo.judges.quality import Bias
@@ -82,7 +84,6 @@ def alpaca_eval(
         ConfigError, DataError, ModelError, ServiceError: as the steps do; what was finished is kept.
     """
     from radpo.benchmarks.alpaca_eval import annotate, comparisons, judge_bias, scores, win_rate
-    from radpo.benchmarks.answers import load_outputs
     from radpo.benchmarks.length_control import hub_baseline
     from radpo.benchmarks.questions import load_benchmark_questions
 
@@ -90,7 +91,7 @@ def alpaca_eval(
     asked = load_benchmark_questions(questions or baseline)[:limit]
     name, outputs = answers_of(answering, asked, out, watch)
     asked = [question for question in asked if question.question_id in outputs]
-    other, baseline_answers = load_outputs(baseline, asked)
+    other, baseline_answers = _given(baseline, asked, answering, out, "the baseline: ")
     names = {"generator": name, "baseline": other}
     annotations = annotate(asked, outputs, baseline_answers, judge, **names, progress=_judging(watch))
     annotations.to_json(out / "annotations.json", orient="records", indent=1, force_ascii=False)
@@ -121,7 +122,6 @@ def mt_bench(
         ConfigError, DataError, ModelError, ServiceError: as the steps do; what was finished is kept.
     """
     from radpo.benchmarks import mt_bench_pairs
-    from radpo.benchmarks.answers import load_outputs
     from radpo.benchmarks.mt_bench import (
         grade,
         judge_bias,
@@ -142,7 +142,7 @@ def mt_bench(
         write_judgments(judgments, out / "judgments.jsonl", name, judge.name)
         found = scores(judgments, questions=asked, answers=answers, goal=_asked_goal(answering))
         return _finish(found, asdict(score(judgments)), answering, judge, judge_bias(judgments, answers), out)
-    other, baseline = load_outputs(baseline_outputs, asked)
+    other, baseline = _given(baseline_outputs, asked, answering, out, "the baseline: ")
     check_names(name, other, str(baseline_outputs))
     pairs = judge_pairs(asked, (answers, baseline), (name, other), judge, references=shown, progress=_judging(watch))
     write_pair_judgments(pairs, out / "judgments.jsonl", judge.name)
@@ -169,14 +169,13 @@ def arena_hard(
     Raises:
         ConfigError, DataError, ModelError, ServiceError: as the steps do; what was finished is kept.
     """
-    from radpo.benchmarks.answers import load_outputs
     from radpo.benchmarks.arena_hard import judge_games, load_judgments, score, scores, write_judgments
     from radpo.benchmarks.questions import load_benchmark_questions
 
     asked = load_benchmark_questions(questions)[:limit]
     name, outputs = answers_of(answering, asked, out, watch)
     asked = [question for question in asked if question.question_id in outputs]
-    other, baseline = load_outputs(baseline_outputs, asked)
+    other, baseline = _given(baseline_outputs, asked, answering, out, "the baseline: ")
     check_names(name, other, str(baseline_outputs))
     rows, bias = judge_games(asked, outputs, baseline, judge, model=name, baseline=other, progress=_judging(watch))
     write_judgments(rows, out / "judgments.jsonl")
@@ -199,7 +198,7 @@ def answers_of(
         ConfigError: not exactly one of model, endpoint and file is given.
         DataError: `out` holds another call's answers.
     """
-    from radpo.benchmarks.answers import load_answers, load_outputs
+    from radpo.benchmarks.answers import load_answers
     from radpo.clients.reply_cache import remove_cache
     from radpo.models.answers import answer_questions, unanswered_questions
 
@@ -208,8 +207,8 @@ def answers_of(
         raise ConfigError("give one of --model, --endpoint and --answers")
     out.mkdir(parents=True, exist_ok=True)
     if answering.file is not None:
-        name, found = load_outputs(answering.file, questions)
-        return answering.name or name, found
+        name, given = _given(answering.file, questions, answering, out)
+        return answering.name or name, given
     _claim(out, _identity(answering, questions))
     temperatures = answering.temperatures or {}
 
@@ -228,6 +227,20 @@ def answers_of(
     answers = load_answers(path, questions)
     remove_cache(out / REPLIES)
     return answering.name or default, {name: turns for name, turns in answers.items() if name not in lacking}
+
+
+def _given(
+    path: Path, questions: list[Question], answering: Answering, out: Path, whose: str = ""
+) -> tuple[str, Answers]:
+    """A model's name and answers from a file, without reasoning; what was cut is added to the notes of `out`."""
+    from radpo.benchmarks.answers import load_outputs
+    from radpo.models.answers import NOTES, answer_notes
+
+    name, found = load_outputs(path, questions)
+    if not answering.keep_reasoning:
+        found, notes = cut_reasoning(found)
+        write_json(out / NOTES, list(dict.fromkeys([*answer_notes(out), *(whose + note for note in notes)])))
+    return name, found
 
 
 def _backend(answering: Answering, out: Path) -> Backend:

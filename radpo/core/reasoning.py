@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 MARKS = (
@@ -57,3 +57,10 @@ def reasoning_notes(replies: Iterable[Reply]) -> list[str]:
         f"{cut} of {len(replies)} answers began with reasoning, which was cut off before answers were judged and their "
         f"lengths counted.{ended}"
     ]
+
+
+def cut_reasoning(answers: Mapping[str, Sequence[str]]) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Answers to every turn of questions without their reasoning, and what a record says of that."""
+    replies = {name: [split_reasoning(turn) for turn in turns] for name, turns in answers.items()}
+    notes = reasoning_notes(reply for turns in replies.values() for reply in turns)
+    return {name: tuple(reply.answer for reply in turns) for name, turns in replies.items()}, notes

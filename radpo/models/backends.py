@@ -207,9 +207,12 @@ def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
             f"the endpoint takes no {name} from its users; {count} answers were drawn at its own."
             for name, count in sorted(omitted.items())
         ]
-        if kept := chat.usage.from_cache:
-            whose = f", of version {chat.endpoint.version}" if chat.endpoint.version else ""
-            found.append(f"{kept} of {kept + chat.usage.answered} answers came from the cache of replies{whose}.")
+        # Without a version the cache is this call's own, and holds what an interrupted try had answered.
+        if (kept := chat.usage.from_cache) and chat.endpoint.version is not None:
+            total = kept + chat.usage.answered
+            found.append(
+                f"{kept} of {total} answers came from the cache of replies, of version {chat.endpoint.version}."
+            )
         return found
 
     return _Noted(backend, notes, unanswered)
