@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from radpo.engine.execute import perform
+from radpo.engine.execute import execute
 from radpo.engine.graph import Function, Stage, Task
 from radpo.engine.schedule import Done, Event, run_stages
 from radpo.engine.store import Store
@@ -40,7 +40,7 @@ class Watcher:
     def waits(self, stage: Stage) -> None:
         self.waited.append(stage.name)
 
-    def hurt(self, stage: Stage, what: str) -> None:
+    def corrupt(self, stage: Stage, what: str) -> None:
         self.damaged.append(stage.name)
 
 
@@ -57,7 +57,7 @@ class InlinePool:
         def progress(done: int, total: int) -> None:
             self._events.append(Event(stage, done, total))
 
-        self._events.append(Event(stage, outcome=perform(stage, self._store, notes, progress)))
+        self._events.append(Event(stage, outcome=execute(stage, self._store, notes, progress)))
 
     def events(self, seconds: float) -> list[Event]:
         events, self._events = self._events, []

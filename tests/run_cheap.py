@@ -44,7 +44,7 @@ class Print:
     def waits(self, stage: Stage) -> None:
         print("waits", stage.name, flush=True)
 
-    def hurt(self, stage: Stage, what: str) -> None:
+    def corrupt(self, stage: Stage, what: str) -> None:
         print("damaged", stage.name, flush=True)
 
 

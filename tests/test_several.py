@@ -14,7 +14,7 @@ from cheap_stages import run_inline
 from factories import scored_pairs, write_model
 
 from radpo.core.errors import ConfigError, ServiceError
-from radpo.engine.distributed import _described, _failure, _task, run_on_several, take_part
+from radpo.engine.distributed import _described, _failure, _task, launch_distributed, worker_main
 from radpo.engine.graph import Function, Stage, Task
 from radpo.engine.store import Store
 from radpo.matrix.expand import expand
@@ -97,7 +97,7 @@ def test_a_model_split_over_two_processes_trains_to_the_policy_of_one(
     train, store = train_stage(place)
     run_inline(store, train)  # in this process, as there is no GPU
     steps: list[tuple[int, int]] = []
-    run_on_several(task_of(train, store, tmp_path / "two", lambda *done: steps.append(done)), 2)
+    launch_distributed(task_of(train, store, tmp_path / "two", lambda *done: steps.append(done)), 2)
     split = (tmp_path / "split").read_text().split()
     assert split.count("LlamaDecoderLayer") == 2 * 2, "every layer, in both processes"
     assert "LlamaForCausalLM" in split
@@ -128,7 +128,7 @@ def test_what_a_person_can_mend_comes_back_in_its_own_words(place: Path, tmp_pat
     train, store = train_stage(place)
     train = replace(train, function=Function(out_of_reach, 1))
     (tmp_path / "task.json").write_text(json.dumps(_described(task_of(train, store, tmp_path / "out"))))
-    assert [take_part(tmp_path, first) for first in (True, False)] == [1, 1]
+    assert [worker_main(tmp_path, first) for first in (True, False)] == [1, 1]
     told = _failure(tmp_path / "error.json", 1, 2)
     assert (str(told), told.exit_status) == ("the Hub is not to be reached", 3)
     untold = _failure(tmp_path / "nothing", -6, 2)

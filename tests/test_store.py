@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from radpo.cli.main import app
 from radpo.core.errors import ConfigError, DataError
-from radpo.engine.execute import perform
+from radpo.engine.execute import execute
 from radpo.engine.gc import collect, entries, export_stages, import_stages
 from radpo.engine.graph import Function, Stage
 from radpo.engine.schedule import StageError
@@ -98,6 +98,15 @@ def test_a_disk_that_hurts_every_time_ends_the_run(tmp_path: Path, monkeypatch: 
         run_inline(store, stage("top", "b", base=base))
 
 
+def test_files_and_folders_that_a_killed_process_left_are_removed_under_both_their_names(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "garbage-1").mkdir()
+    (tmp_path / "waste-2.tar").write_text("half a copy")
+    assert [item.path.name for item in collect(store, None, dry_run=True)] == ["garbage-1", "waste-2.tar"]
+    collect(store, None, dry_run=False)
+    assert list(tmp_path.glob("*-*")) == []
+
+
 def test_nothing_but_what_was_hurt_is_done_again(tmp_path: Path) -> None:
     base, other = stage("base", "a"), stage("other", "b")
     tops = [stage(f"top {n}", n, base=base, other=other) for n in range(3)]
@@ -120,13 +129,13 @@ def test_a_record_that_tells_of_another_stage_is_damage(tmp_path: Path) -> None:
 def test_a_stage_that_another_process_computes_is_not_computed_here(tmp_path: Path) -> None:
     store, one = Store(tmp_path), stage("one", 1)
     with store.lock(one.key):
-        assert perform(one, store, {}, lambda done, total: None).status == "busy"
+        assert execute(one, store, {}, lambda done, total: None).status == "busy"
         assert store.is_busy(one.key)
         with pytest.raises(BusyError), store.lock(one.key):
             pass
     assert not store.is_busy(one.key)
-    assert perform(one, store, {}, lambda done, total: None).status == "computed"
-    assert perform(one, store, {}, lambda done, total: None).status == "kept"
+    assert execute(one, store, {}, lambda done, total: None).status == "computed"
+    assert execute(one, store, {}, lambda done, total: None).status == "kept"
 
 
 def test_export_and_import_carry_stages_whole(tmp_path: Path) -> None:
@@ -170,7 +179,7 @@ def test_a_hostile_archive_is_refused(tmp_path: Path, name: str, kind: str, told
         import_stages(store, tmp_path / "hostile.tar")
     assert not (tmp_path / "outside").exists()
     assert store.finished() == []
-    assert list(store.root.glob("waste-*")) == []
+    assert list(store.root.glob("garbage-*")) == []
 
 
 def test_a_carried_stage_with_another_content_is_refused(tmp_path: Path) -> None:
@@ -303,9 +312,9 @@ def test_a_lease_keeps_other_machines_off_and_runs_out(
 ) -> None:
     here, there, base = open_store(url), elsewhere(url, tmp_path / "there"), stage("base", "a")
     with here.lock(base.key):
-        assert perform(base, there, {}, lambda done, total: None).status == "busy"
+        assert execute(base, there, {}, lambda done, total: None).status == "busy"
         monkeypatch.setattr("radpo.engine.shared.LEASE_SECONDS", 0.0)  # as if its owner had died long ago
-        assert perform(base, there, {}, lambda done, total: None).status == "computed"
+        assert execute(base, there, {}, lambda done, total: None).status == "computed"
 
 
 def test_a_url_that_nothing_opens_is_one_message() -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from radpo import Executor
 from radpo.core.errors import ServiceError
 from radpo.core.files import replace_json
-from radpo.engine.execute import Outcome, divide_threads, perform
+from radpo.engine.execute import Outcome, divide_threads, execute
 from radpo.engine.graph import Stage
 from radpo.engine.schedule import Event
 from radpo.engine.store import Store
@@ -109,7 +109,7 @@ def main(folder: Path, threads: int) -> None:
     """What a job does."""
     divide_threads(threads)
     stage, store, notes = pickle.loads((folder / "task.pickle").read_bytes())  # noqa: S301 - written by `start`
-    outcome = perform(stage, store, notes, lambda done, total: replace_json(folder / "progress.json", [done, total]))
+    outcome = execute(stage, store, notes, lambda done, total: replace_json(folder / "progress.json", [done, total]))
     replace_json(folder / "outcome.json", asdict(outcome))
 
 

@@ -72,14 +72,14 @@ def gc(
     from radpo.engine.gc import collect
 
     kept = _open(store)
-    waste = collect(kept, _stages(matrices) if matrices else None, dry_run=dry_run)
+    garbage = collect(kept, _stages(matrices) if matrices else None, dry_run=dry_run)
     if as_json:
-        print_json([{"path": str(item.path), "bytes": item.bytes, "why": item.why} for item in waste])
+        print_json([{"path": str(item.path), "bytes": item.bytes, "why": item.why} for item in garbage])
         return
-    for item in waste:
+    for item in garbage:
         print(f"{item.bytes / 2**20:9.1f} MiB  {item.path.name}  {item.why}")
-    total = sum(item.bytes for item in waste) / 2**20
-    print(f"{len(waste)} {'would go' if dry_run else 'removed'}, {total:.1f} MiB")
+    total = sum(item.bytes for item in garbage) / 2**20
+    print(f"{len(garbage)} {'would go' if dry_run else 'removed'}, {total:.1f} MiB")
 
 
 @store_app.command("export")

@@ -1,4 +1,4 @@
-"""Files as they should be: a folder comes in, its sizes and checksums go out, and later what of it is damaged."""
+"""Files that survive a kill: put in place whole, known by their checksums, journals of finished work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypedDict
 
 
-class Seal(TypedDict):
+class FileChecksum(TypedDict):
     """What a file was when it was written."""
 
     bytes: int
@@ -31,7 +31,7 @@ def files_in(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def seal(folder: Path, leave_out: frozenset[str] = frozenset()) -> dict[str, Seal]:
+def checksums(folder: Path, leave_out: frozenset[str] = frozenset()) -> dict[str, FileChecksum]:
     """Sizes and checksums of a folder's files."""
     return {
         name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
@@ -40,29 +40,29 @@ def seal(folder: Path, leave_out: frozenset[str] = frozenset()) -> dict[str, Sea
     }
 
 
-def broken_seal(
+def verify_checksums(
     folder: Path,
-    seals: Mapping[str, Seal],
+    recorded: Mapping[str, FileChecksum],
     *,
     leave_out: frozenset[str] = frozenset(),
     trusted: frozenset[str] = frozenset(),
 ) -> str | None:
-    """The first thing about a folder that is not as it was sealed, in words; None where it is whole.
+    """The first thing about a folder that does not have its checksums, in words; None where it is whole.
 
     Args:
-        leave_out: files that may be there without a seal.
+        leave_out: files that may be there without a checksum.
         trusted: files whose checksums need not be computed.
     """
     there = files_in(folder)
-    for name, sealed in seals.items():
+    for name, known in recorded.items():
         if name not in there:
             return f"{name} is missing"
         size = there[name].stat().st_size
-        if size != sealed["bytes"]:
-            return f"{name} has {size} bytes instead of {sealed['bytes']}"
-        if name not in trusted and sha256(there[name]) != sealed["sha256"]:
+        if size != known["bytes"]:
+            return f"{name} has {size} bytes instead of {known['bytes']}"
+        if name not in trusted and sha256(there[name]) != known["sha256"]:
             return f"{name} does not have its checksum"
-    foreign = there.keys() - seals.keys() - leave_out
+    foreign = there.keys() - recorded.keys() - leave_out
     return f"{min(foreign)} does not belong there" if foreign else None
 
 

@@ -1,4 +1,4 @@
-"""A training stage on several GPUs: a task comes in, one process a GPU trains, and what they write is the stage's.
+"""A training stage on several GPUs, one process each, which together write what one process would.
 
 The model's weights, gradients and optimiser state are split over the processes (PyTorch's FSDP2, through accelerate).
 torchrun starts them; the first one's progress comes back through its standard output, an error through a file.
@@ -35,7 +35,7 @@ _PROGRESS = "radpo progress"
 _TASK, _ERROR = "task.json", "error.json"
 
 
-def run_on_several(task: Task, processes: int) -> None:
+def launch_distributed(task: Task, processes: int) -> None:
     """Have so many processes run a stage's function together.
 
     Raises:
@@ -54,11 +54,11 @@ def run_on_several(task: Task, processes: int) -> None:
     environment = {**os.environ, **SHARDED, "OMP_NUM_THREADS": str(threads)}
     if not on_gpus:
         environment["ACCELERATE_USE_CPU"] = "true"
-    with tempfile.TemporaryDirectory(prefix="radpo-") as room:
-        (Path(room) / _TASK).write_text(json.dumps(_described(task)), encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix="radpo-") as folder:
+        (Path(folder) / _TASK).write_text(json.dumps(_described(task)), encoding="utf-8")
         command = [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-            "-m", "radpo.engine.distributed", room,
+            "-m", "radpo.engine.distributed", folder,
         ]  # fmt: skip
         # Their standard input is a pipe that closes when this process ends, however it ends: then they end as well.
         with subprocess.Popen(
@@ -70,7 +70,7 @@ def run_on_several(task: Task, processes: int) -> None:
                 launched.terminate()
                 raise
         if launched.returncode:
-            raise _failure(Path(room) / _ERROR, launched.returncode, processes)
+            raise _failure(Path(folder) / _ERROR, launched.returncode, processes)
 
 
 def _pass_on(launched: subprocess.Popen[str], task: Task) -> None:
@@ -83,11 +83,11 @@ def _pass_on(launched: subprocess.Popen[str], task: Task) -> None:
             print(line, end="", flush=True)
 
 
-def _failure(said: Path, status: int, processes: int) -> RadpoError:
-    """The first process's own account, if it is one that a person can mend."""
+def _failure(report: Path, status: int, processes: int) -> RadpoError:
+    """The first process's own account, where there is one."""
     error = RadpoError(f"one of {processes} processes failed, and torchrun ended with status {status}")
-    if said.is_file():
-        document = json.loads(said.read_text(encoding="utf-8"))
+    if report.is_file():
+        document = json.loads(report.read_text(encoding="utf-8"))
         error = RadpoError(document["message"])
         error.exit_status = document["exit_status"]
     return error
@@ -102,27 +102,27 @@ def _described(task: Task) -> dict[str, Any]:
         "version": stage.function.version,
         "packages": list(stage.function.packages),
         "resumable": stage.function.resumable,
-        "settings": _plain(stage.settings),
-        "hints": _plain(stage.hints),
+        "settings": _to_json(stage.settings),
+        "hints": _to_json(stage.hints),
         "inputs": {name: str(folder) for name, folder in task.inputs.items()},
         "out": str(task.out),
     }
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, Source):
         return {"location": value.location, "identity": value.identity}
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: _to_json(inner) for key, inner in value.items()}
+    return [_to_json(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _sources(value: Any) -> Any:
+def _from_json(value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {"location", "identity"}:
             return Source(**value)
-        return {key: _sources(inner) for key, inner in value.items()}
-    return [_sources(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _from_json(inner) for key, inner in value.items()}
+    return [_from_json(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _task(document: Mapping[str, Any], first: bool) -> Task:
@@ -133,7 +133,7 @@ def _task(document: Mapping[str, Any], first: bool) -> Task:
     module, name = document["run"]
     run = getattr(importlib.import_module(module), name)
     function = Function(run, document["version"], tuple(document["packages"]), document["resumable"])
-    settings, hints = _sources(document["settings"]), _sources(document["hints"])
+    settings, hints = _from_json(document["settings"]), _from_json(document["hints"])
     stage = Stage(document["name"], document["function"], function, settings, hints=hints)
     inputs = {key: Path(folder) for key, folder in document["inputs"].items()}
     return Task(stage, inputs, Path(document["out"]), progress)
@@ -145,24 +145,24 @@ def _end_with_the_parent() -> None:
     os._exit(1)
 
 
-def take_part(room: Path, first: bool) -> int:
-    """Do the task in `room` together with the other processes; the exit status.
+def worker_main(folder: Path, first: bool) -> int:
+    """Do the task in `folder` together with the other processes; the exit status.
 
     Args:
         first: whether this is the process that tells how far they are.
     """
-    task = _task(json.loads((room / _TASK).read_text(encoding="utf-8")), first)
+    task = _task(json.loads((folder / _TASK).read_text(encoding="utf-8")), first)
     try:
         task.stage.function.run(task)
     except RadpoError as error:
-        said = {"message": str(error), "exit_status": error.exit_status}
-        with suppress(FileExistsError), (room / _ERROR).open("x", encoding="utf-8") as stream:  # the first is told
-            json.dump(said, stream)
+        report = {"message": str(error), "exit_status": error.exit_status}  # of several, the first counts
+        with suppress(FileExistsError), (folder / _ERROR).open("x", encoding="utf-8") as stream:
+            json.dump(report, stream)
         return 1
     return 0
 
 
-def main(room: Path) -> int:
+def main(folder: Path) -> int:
     """One of the processes that torchrun starts."""
     import torch
     from accelerate import PartialState
@@ -170,7 +170,7 @@ def main(room: Path) -> int:
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     processes = PartialState(cpu=not torch.cuda.is_available())
     try:
-        return take_part(room, processes.is_main_process)
+        return worker_main(folder, processes.is_main_process)
     finally:
         processes.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""One stage, computed here: a stage and a store come in, an outcome goes out. Every executor's processes run this."""
+"""Computing one stage in this process; every executor's processes run this."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Outcome:
     """What became of an attempt at a stage.
 
     Args:
-        status: `computed`; `kept`: it was in the store already; `busy`: another run is computing it; `hurt`: an input's
-            folder is damaged; `failed`.
-        message: for `hurt`, what is damaged; for `failed`, why.
-        hurt: the key of the damaged input.
+        status: `computed`; `kept`: it was in the store already; `busy`: another run is computing it; `corrupt`: an
+            input's folder is damaged; `failed`.
+        message: for `corrupt`, what is damaged; for `failed`, why.
+        corrupt: the key of the damaged input.
         exit_status: for `failed`, what the command ends with.
     """
 
-    status: Literal["computed", "kept", "busy", "hurt", "failed"]
+    status: Literal["computed", "kept", "busy", "corrupt", "failed"]
     message: str = ""
-    hurt: str | None = None
+    corrupt: str | None = None
     exit_status: int = 2
 
 
@@ -57,19 +57,19 @@ def divide_threads(threads: int) -> None:
         sys.modules["torch"].set_num_threads(threads)
 
 
-def perform(stage: Stage, store: Store, notes: Mapping[str, Any], progress: Progress) -> Outcome:
+def execute(stage: Stage, store: Store, notes: Mapping[str, Any], progress: Progress) -> Outcome:
     """Compute a stage whose inputs are in the store, unless it is there too or another process is at it.
 
     Args:
         notes: what is to be noted with the stage besides time, memory and machine.
     """
     try:
-        with store.room(), store.lock(stage.key):
+        with store.translate_disk_full(), store.lock(stage.key):
             if store.has(stage):  # another run may have finished it meanwhile
                 return Outcome("kept")
             for needed in stage.inputs.values():
-                if hurt := store.damage(needed.key, full=True):
-                    return Outcome("hurt", hurt, hurt=needed.key)
+                if damage := store.damage(needed.key, full=True):
+                    return Outcome("corrupt", damage, corrupt=needed.key)
             with _logging_to(store.log(stage), stage):
                 return _attempt(stage, store, notes, progress)
     except BusyError:

@@ -1,4 +1,4 @@
-"""Upkeep of a store: a store comes in; what it holds, what is damaged or not needed, and stages as one file, go out."""
+"""Garbage collection, listing and verification of a store, and its stages as one file to carry."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from radpo.core.errors import DataError
-from radpo.core.files import broken_seal, files_in, replace_file
+from radpo.core.files import files_in, replace_file, verify_checksums
 from radpo.core.progress import Progress, no_progress
 from radpo.engine.graph import Stage, key_of
 from radpo.engine.store import FILES, RECORD, BusyError, Store, is_key
+
+LEFT_BEHIND = ("garbage-*", "waste-*")
+"""What a killed process was removing or copying; the second is what earlier releases called it."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Waste:
+class Garbage:
     """Something that nobody needs."""
 
     path: Path
@@ -77,35 +80,37 @@ def damaged(store: Store, progress: Progress = no_progress) -> dict[str, str]:
     return found
 
 
-def collect(store: Store, needed: Iterable[Stage] | None, *, dry_run: bool) -> list[Waste]:
+def collect(store: Store, needed: Iterable[Stage] | None, *, dry_run: bool) -> list[Garbage]:
     """Remove (or, with dry_run, only find) what interrupted tries left, damaged stages, and stages that nobody needs.
 
     Args:
         needed: the stages to keep; all that are whole, for None.
     """
     keep = None if needed is None else {stage.key for stage in needed}
-    waste = [Waste(path, _size(path), "half removed") for path in sorted(store.root.glob("waste-*"))]
+    left = [path for pattern in LEFT_BEHIND for path in sorted(store.root.glob(pattern))]
+    garbage = [Garbage(path, _size(path), "half removed") for path in left]
     if not dry_run:
-        for item in waste:
-            shutil.rmtree(item.path)
+        for path in left:
+            _delete(path)
     for path in sorted((store.root / "partial").glob("*")):
-        waste += _take(store, path, "of an interrupted try", dry_run)
+        garbage += _take(store, path, "of an interrupted try", dry_run)
     for key in store.finished():
         what = store.damage(key)
         if what:
-            waste += _take(store, store.root / "stages" / key, f"damaged: {what}", dry_run)
+            garbage += _take(store, store.root / "stages" / key, f"damaged: {what}", dry_run)
         elif keep is not None and key not in keep:
-            waste += _take(store, store.root / "stages" / key, f"needed by none: {store.record(key)['name']}", dry_run)
+            why = f"needed by none: {store.record(key)['name']}"
+            garbage += _take(store, store.root / "stages" / key, why, dry_run)
     there = set(store.finished())
     for path in sorted((store.root / "logs").glob("*.log")):
         if path.stem not in there:
-            waste += _take(store, path, "log of no finished stage", dry_run)
-    return waste
+            garbage += _take(store, path, "log of no finished stage", dry_run)
+    return garbage
 
 
-def _take(store: Store, path: Path, why: str, dry_run: bool) -> list[Waste]:
+def _take(store: Store, path: Path, why: str, dry_run: bool) -> list[Garbage]:
     """Remove something of a stage unless a run is at the stage now."""
-    item = Waste(path, _size(path), why)
+    item = Garbage(path, _size(path), why)
     key = path.stem
     if not is_key(key):
         return []
@@ -115,10 +120,8 @@ def _take(store: Store, path: Path, why: str, dry_run: bool) -> list[Waste]:
                 return [item]
             if path.parent.name == "stages":
                 store.remove(key)
-            elif path.is_dir():
-                shutil.rmtree(path)
             else:
-                path.unlink()
+                _delete(path)
     except BusyError:
         return []
     return [item]
@@ -158,8 +161,8 @@ def import_stages(store: Store, file: Path) -> tuple[int, int]:
         DataError: the file is no such archive, or something in it is not as it says; what was taken before is whole.
     """
     taken = there = 0
-    with tempfile.TemporaryDirectory(prefix="waste-", dir=_made(store.root)) as unpacked:
-        with store.room():
+    with tempfile.TemporaryDirectory(prefix="garbage-", dir=_made(store.root)) as unpacked:
+        with store.translate_disk_full():
             _unpack(file, Path(unpacked))
         for folder in sorted(Path(unpacked).iterdir()):
             _check(file, folder)
@@ -190,15 +193,22 @@ def _unpack(file: Path, folder: Path) -> None:
 
 def _check(file: Path, folder: Path) -> None:
     try:
-        seals = json.loads((folder / FILES).read_text(encoding="utf-8"))
-        what = broken_seal(folder, seals, leave_out=frozenset({FILES}))
+        recorded = json.loads((folder / FILES).read_text(encoding="utf-8"))
+        what = verify_checksums(folder, recorded, leave_out=frozenset({FILES}))
         key = key_of(json.loads((folder / RECORD).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{file}: stage {folder.name}: {FILES} or {RECORD} cannot be read") from error
-    if what or RECORD not in seals:
-        raise DataError(f"{file}: stage {folder.name}: {what or RECORD + ' is not sealed'}")
+    if what or RECORD not in recorded:
+        raise DataError(f"{file}: stage {folder.name}: {what or RECORD + ' has no checksum'}")
     if key != folder.name:
         raise DataError(f"{file}: stage {folder.name}: its record tells of another stage ({key})")
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _size(path: Path) -> int:

@@ -4,10 +4,10 @@ A stage's key is the hash of everything that can change what it writes, and of n
 
 - the name and version of its function (the version is raised by hand when a change to the code changes its output);
 - the versions of the packages whose arithmetic it rests on;
-- its settings, with files and models counted by content and not by where they lie;
+- its settings, with files and models counted by content and not by location;
 - the keys of its inputs.
 
-What cannot change a result (`hints`: how often to save, where a file lies) is no part of it.
+What cannot change a result (`hints`: how often to save, where a file is located) is no part of it.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def key_of(identity: Mapping[str, Any]) -> str:
 
 
 def described(value: Any) -> Any:
-    """How a stage's settings are written down: a source by its content, never by where it lies."""
+    """How a stage's settings are written down: a source by its content, never by where it is located."""
     if isinstance(value, Source):
         return {"content": value.identity}
     raise TypeError(f"a stage's settings hold {value!r}, which is neither JSON nor a Source")

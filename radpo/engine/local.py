@@ -20,7 +20,7 @@ from typing import Any
 from radpo.core.machine import cores, gpus
 from radpo.core.paid_work import Flag, announce_paid_work
 from radpo.core.plugins import NoSettings
-from radpo.engine.execute import Outcome, divide_threads, perform
+from radpo.engine.execute import Outcome, divide_threads, execute
 from radpo.engine.executors import Executor
 from radpo.engine.graph import Stage
 from radpo.engine.schedule import Event
@@ -61,15 +61,15 @@ class LocalPool:
             worker = at_work[ready]  # type: ignore[index]
             assert worker.stage is not None
             try:
-                said = worker.connection.recv()
+                message = worker.connection.recv()
             except (EOFError, OSError):
-                said = Outcome("failed", worker.end())
+                message = Outcome("failed", worker.end())
                 self._workers[self._workers.index(worker)] = None
-            if isinstance(said, Outcome):
-                events.append(Event(worker.stage, outcome=said))
+            if isinstance(message, Outcome):
+                events.append(Event(worker.stage, outcome=message))
                 worker.stage = None
             else:
-                events.append(Event(worker.stage, *said))
+                events.append(Event(worker.stage, *message))
         return events
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ def gpu_of(place: int, count: int, visible: str | None) -> str | None:
 
 
 def _work(connection: Connection, store: Store, threads: int, place: int, paying: Flag) -> None:
-    """What a worker process does: stages come in through the pipe, progress and outcomes go out."""
+    """What a worker process does: it computes the stages that come through the pipe, and reports on them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C as well, and ends its workers in order
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what is half written goes
     announce_paid_work(paying)
@@ -136,7 +136,7 @@ def _work(connection: Connection, store: Store, threads: int, place: int, paying
     threading.Thread(target=_listen, args=(connection, stages), daemon=True).start()
     while True:
         stage, notes = stages.get()
-        connection.send(perform(stage, store, notes, lambda done, total: connection.send((done, total))))
+        connection.send(execute(stage, store, notes, lambda done, total: connection.send((done, total))))
 
 
 def _listen(connection: Connection, stages: queue.SimpleQueue[tuple[Stage, Mapping[str, Any]]]) -> None:

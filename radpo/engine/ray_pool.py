@@ -1,7 +1,7 @@
-"""The Ray executor: stages go out as Ray tasks with the cores, GPUs and memory each asks for; the store is shared.
+"""The Ray executor: every stage is a Ray task with the cores, GPUs and memory that it asks for; the store is shared.
 
 Nodes reach the store under the same path, or it is an fsspec URL. When a node dies, Ray gives its stages to another,
-where a resumable stage goes on from what it had saved. Needs the extra `ray`.
+where a resumable stage resumes from what it had saved. Needs the extra `ray`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from radpo.core.errors import ConfigError, ServiceError
-from radpo.engine.execute import Outcome, divide_threads, perform
+from radpo.engine.execute import Outcome, divide_threads, execute
 from radpo.engine.executors import Executor
 from radpo.engine.graph import Stage
 from radpo.engine.schedule import Event
@@ -72,10 +72,10 @@ class RayPool:
         if self._address is None:  # another cluster may grow
             self._cluster.demand(stage, {"CPU": cpus, "GPU": gpus, "memory": memory or 0})
         task = self._cluster.task.options(name=stage.name, num_cpus=cpus, num_gpus=gpus, memory=memory)
-        self._at_work[task.remote(stage, self._store, notes, cpus, self._cluster.said)] = stage
+        self._at_work[task.remote(stage, self._store, notes, cpus, self._cluster.queue)] = stage
 
     def events(self, seconds: float) -> list[Event]:
-        """What the tasks said; one that Ray gave up failed its stage."""
+        """What the tasks sent; one that Ray gave up failed its stage."""
         import ray
         from ray.exceptions import RayError
 
@@ -117,7 +117,7 @@ EXECUTOR = Executor("ray", RaySettings, lambda store, jobs, settings: RayPool(st
 @dataclass(frozen=True)
 class _Cluster:
     task: Any
-    said: Any
+    queue: Any
     """A queue on this node, through which stages tell how far they are."""
     nodes: list[dict[str, float]]
 
@@ -135,9 +135,9 @@ class _Cluster:
                 )
 
     def progress(self) -> list[tuple[str, int, int]]:
-        waiting = self.said.qsize()
-        said: list[tuple[str, int, int]] = self.said.get_nowait_batch(waiting) if waiting else []
-        return said
+        waiting = self.queue.qsize()
+        found: list[tuple[str, int, int]] = self.queue.get_nowait_batch(waiting) if waiting else []
+        return found
 
 
 def _connect(address: str | None) -> _Cluster:
@@ -150,15 +150,15 @@ def _connect(address: str | None) -> _Cluster:
         ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False,
                  logging_level=logging.ERROR, ignore_reinit_error=True)  # fmt: skip
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        raise ServiceError(f"--address {address}: no Ray cluster is to be had there: {error}") from error
+        raise ServiceError(f"--address {address}: no Ray cluster is available there: {error}") from error
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return _Cluster(
-        task=ray.remote(max_retries=NODE_DEATHS, retry_exceptions=False)(_perform),
-        said=Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}),
+        task=ray.remote(max_retries=NODE_DEATHS, retry_exceptions=False)(_execute),
+        queue=Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}),
         nodes=[node["Resources"] for node in ray.nodes()],
     )
 
 
-def _perform(stage: Stage, store: Store, notes: Mapping[str, Any], threads: float, said: Any) -> Outcome:
+def _execute(stage: Stage, store: Store, notes: Mapping[str, Any], threads: float, queue: Any) -> Outcome:
     divide_threads(max(1, int(threads)))
-    return perform(stage, store, notes, lambda done, total: said.actor.put_nowait.remote((stage.key, done, total)))
+    return execute(stage, store, notes, lambda done, total: queue.actor.put_nowait.remote((stage.key, done, total)))

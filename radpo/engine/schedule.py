@@ -1,4 +1,4 @@
-"""The schedule: wanted stages, a store and a pool come in; when it is done, every stage is in the store.
+"""The schedule: which stage is started when, until every wanted stage is in the store.
 
 The same for every executor: a pool only starts stages and says what becomes of them.
 """
@@ -20,7 +20,7 @@ from radpo.engine.store import Store
 BUSY_SECONDS = 0.25
 """How often a stage that another run is computing is looked at."""
 LOG_LINES = 15
-HURTS = 3
+CORRUPTIONS = 3
 """How often a stage is computed again because its folder was damaged, before the disk is taken to be at fault."""
 
 
@@ -51,7 +51,7 @@ class Pool(Protocol):
     """How many stages it takes at once."""
 
     def start(self, stage: Stage, notes: Mapping[str, Any]) -> None:
-        """Begin a stage whose inputs are in the store (`radpo.engine.execute.perform`)."""
+        """Begin a stage whose inputs are in the store (`radpo.engine.execute.execute`)."""
         ...
 
     def events(self, seconds: float) -> list[Event]:
@@ -86,7 +86,7 @@ class Observer(Protocol):
         """A stage is being computed by another run on the same store."""
         ...
 
-    def hurt(self, stage: Stage, what: str) -> None:
+    def corrupt(self, stage: Stage, what: str) -> None:
         """A stage's folder in the store is damaged, so it will be computed again."""
         ...
 
@@ -112,7 +112,7 @@ def run_stages(
     """Compute what the store lacks, as many stages at once as the pool takes.
 
     Args:
-        keep_going: after a failure, go on with all that does not depend on it; else only what is begun is finished.
+        keep_going: after a failure, continue with all that does not depend on it; else only what is begun is finished.
         weights: estimated seconds by key: the stages that hold up most work go first. All alike where it is None.
         notes: what is to be noted with a stage, by key.
 
@@ -139,7 +139,7 @@ class _Schedule:
     running: dict[str, Stage] = field(default_factory=dict)
     busy: dict[str, Stage] = field(default_factory=dict)
     failed: dict[str, tuple[Stage, Outcome]] = field(default_factory=dict)
-    hurt: Counter[str] = field(default_factory=Counter)
+    corrupted: Counter[str] = field(default_factory=Counter)
     asked: float = 0.0
 
     def run(self) -> list[Done]:
@@ -148,7 +148,7 @@ class _Schedule:
             if self.store.has(stage):
                 self._end(stage, from_store=True)
             elif self.store.folder(stage).is_dir():
-                self.observer.hurt(stage, self.store.damage(stage.key) or "damaged")
+                self.observer.corrupt(stage, self.store.damage(stage.key) or "damaged")
         while len(self.done) < len(self.order):
             self._ask_after_the_busy()
             for stage in sorted(self._ready(), key=lambda stage: -urgency[stage.key]):
@@ -183,14 +183,17 @@ class _Schedule:
         if outcome.status == "busy":
             self.busy[stage.key] = stage
             self.observer.waits(stage)
-        elif outcome.status == "hurt":
-            needed = next(needed for needed in stage.inputs.values() if needed.key == outcome.hurt)
+        elif outcome.status == "corrupt":
+            needed = next(needed for needed in stage.inputs.values() if needed.key == outcome.corrupt)
             if self.done.pop(needed.key, None):  # two stages may find the same damage
-                self.observer.hurt(needed, outcome.message)
-                self.hurt[needed.key] += 1
-            if self.hurt[needed.key] > HURTS:
-                message = f"its folder in the store was damaged {HURTS} times after it was written ({outcome.message})"
-                self.failed[needed.key] = (needed, Outcome("failed", f"{message}; look to the disk"))
+                self.observer.corrupt(needed, outcome.message)
+                self.corrupted[needed.key] += 1
+            if self.corrupted[needed.key] > CORRUPTIONS:
+                message = (
+                    f"its folder in the store was damaged {CORRUPTIONS} times after it was written "
+                    f"({outcome.message}); look to the disk"
+                )
+                self.failed[needed.key] = (needed, Outcome("failed", message))
         elif outcome.status == "failed":
             self.failed[stage.key] = (stage, outcome)
             self.observer.fails(stage, outcome.message)
@@ -231,8 +234,8 @@ class _Schedule:
                 parts.append(f"  not computed, because they depend on it: {shown}")
         left = len(self.order) - len(self.done)
         parts.append(
-            f"{len(self.done)} of {len(self.order)} stages are in the store, {left} are left; mend the cause and give "
-            "the same command: it goes on from here"
+            f"{len(self.done)} of {len(self.order)} stages are in the store, {left} are left; fix the cause and give "
+            "the same command: it resumes from here"
         )
         return StageError("\n".join(parts), max(outcome.exit_status for _, outcome in self.failed.values()))
 

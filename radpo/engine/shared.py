@@ -175,7 +175,7 @@ class SharedStore(Store):
         return mark
 
     def _push(self, key: str) -> None:
-        with tempfile.NamedTemporaryFile(dir=self.root, prefix="waste-") as file, self.room():
+        with tempfile.NamedTemporaryFile(dir=self.root, prefix="garbage-") as file, self.translate_disk_full():
             with tarfile.open(file.name, "w") as archive:
                 archive.add(self.root / "stages" / key, arcname=key)
             mark = {
@@ -195,7 +195,10 @@ class SharedStore(Store):
 
         self.root.mkdir(parents=True, exist_ok=True)
         mark, local = self._mark(key), Store(self.root)
-        with tempfile.NamedTemporaryFile(dir=self.root, prefix="waste-", suffix=".tar") as file, self.room():
+        with (
+            tempfile.NamedTemporaryFile(dir=self.root, prefix="garbage-", suffix=".tar") as file,
+            self.translate_disk_full(),
+        ):
             with self._service() as (fs, path):
                 fs.get_file(f"{path}/stages/{key}.tar", file.name)
             if sha256(Path(file.name)) != mark["sha256"]:

@@ -4,7 +4,7 @@ stages/KEY/        a finished stage: its files, `stage.json` (what it was) and `
 partial/KEY/       what an unfinished or interrupted stage has written so far
 locks/KEY.lock     held while a stage is computed, so that two runs on one store compute it once
 logs/KEY.log       what the stage printed, try after try
-seen/KEY.json      how the large files lay when their checksums were last found right
+seen/KEY.json      the state of the large files when their checksums were last found right
 
 Whenever a stage is looked for, its files' checksums are computed, but for large files that have the size, times and
 inode number of the last time that theirs were right. What a stage is about to read is checked in full.
@@ -28,7 +28,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from radpo.core.errors import RadpoError
-from radpo.core.files import Seal, broken_seal, files_in, is_full, replace_json, seal
+from radpo.core.files import FileChecksum, checksums, files_in, is_full, replace_json, verify_checksums
 from radpo.engine.graph import WORK, Stage, described, key_of
 
 RECORD = "stage.json"
@@ -72,21 +72,21 @@ class Store:
         """What is wrong with a finished stage's folder, in words; None where it is whole.
 
         Args:
-            full: compute every checksum, also of files that lie as they lay when it was last found right.
+            full: compute every checksum, also of files whose state is what it was when they were last found right.
         """
         folder = self.root / "stages" / key
         try:
-            seals: dict[str, Seal] = json.loads((folder / FILES).read_text(encoding="utf-8"))
-            seen, lies = self._seen(key), _lies(folder)
-            trusted = frozenset(name for name in lies if not full and seen.get(name) == lies[name])
-            found = broken_seal(folder, seals, leave_out=frozenset({FILES}), trusted=trusted)
-            if found is None and RECORD not in seals:
+            recorded: dict[str, FileChecksum] = json.loads((folder / FILES).read_text(encoding="utf-8"))
+            seen, state = self._seen(key), _file_state(folder)
+            trusted = frozenset(name for name in state if not full and seen.get(name) == state[name])
+            found = verify_checksums(folder, recorded, leave_out=frozenset({FILES}), trusted=trusted)
+            if found is None and RECORD not in recorded:
                 found = f"{FILES} does not name {RECORD}"
             if found is None and key_of(self.record(key)) != key:
                 found = f"{RECORD} tells of another stage than its key"
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            found, seen, lies = f"{FILES} or {RECORD} cannot be read ({type(error).__name__})", {"?": None}, {}
-        self._note_seen(key, seen, lies if found is None else {})
+            found, seen, state = f"{FILES} or {RECORD} cannot be read ({type(error).__name__})", {"?": None}, {}
+        self._note_seen(key, seen, state if found is None else {})
         return found
 
     def record(self, key: str) -> dict[str, Any]:
@@ -131,11 +131,11 @@ class Store:
             write: fills the folder it is given and returns what is to be noted about the work.
 
         Raises:
-            StoreFullError: there was no room; what was written is gone, but for what a resumable stage goes on from.
+            StoreFullError: the disk is full; what was written is gone, but for what a resumable stage resumes from.
         """
         partial = self.root / "partial" / stage.key
         try:
-            with self.room():
+            with self.translate_disk_full():
                 _clear(partial, keep_work=stage.function.resumable)
                 partial.mkdir(parents=True, exist_ok=True)
                 notes = write(partial)
@@ -150,26 +150,26 @@ class Store:
         final = self.folder(stage)
         record = {"name": stage.name, **stage.identity(), **notes}
         (partial / RECORD).write_text(json.dumps(record, indent=1, default=described), encoding="utf-8")
-        (partial / FILES).write_text(json.dumps(seal(partial), indent=1), encoding="utf-8")
+        (partial / FILES).write_text(json.dumps(checksums(partial), indent=1), encoding="utf-8")
         _sync([*partial.rglob("*"), partial])
         final.parent.mkdir(parents=True, exist_ok=True)
         self.remove(stage.key)  # damaged, else it would not be produced again
         partial.rename(final)
-        self._note_seen(stage.key, {}, _lies(final))
+        self._note_seen(stage.key, {}, _file_state(final))
 
     def remove(self, key: str) -> None:
         """Delete a finished stage, first moving it out of its key's place, so that no half of it can be read."""
         folder = self.root / "stages" / key
         if not folder.exists():
             return
-        waste = Path(tempfile.mkdtemp(prefix="waste-", dir=self.root))
-        folder.rename(waste / key)
-        shutil.rmtree(waste)
+        garbage = Path(tempfile.mkdtemp(prefix="garbage-", dir=self.root))
+        folder.rename(garbage / key)
+        shutil.rmtree(garbage)
         (self.root / "seen" / f"{key}.json").unlink(missing_ok=True)
 
     @contextmanager
-    def room(self) -> Iterator[None]:
-        """Turns any failure for lack of room on the store's disk into one clear error."""
+    def translate_disk_full(self) -> Iterator[None]:
+        """Turn any failure of a full disk into one clear error."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             yield
@@ -179,7 +179,7 @@ class Store:
             free = shutil.disk_usage(_existing(self.root)).free
             raise StoreFullError(
                 f"{self.root}: the disk is full ({free / 2**20:.1f} MiB free); make room (`radpo store gc` "
-                "removes what no matrix needs), then give the same command again: it goes on from here"
+                "removes what no matrix needs), then give the same command again: it resumes from here"
             ) from error
 
     def _seen(self, key: str) -> dict[str, Any]:
@@ -189,14 +189,14 @@ class Store:
             return {}
         return seen if isinstance(seen, dict) else {}
 
-    def _note_seen(self, key: str, seen: dict[str, Any], lies: dict[str, list[int]]) -> None:
-        """Note how large files lie, unless a change that comes at once would leave their times as they are."""
-        if seen == lies or any(time.time_ns() - changed < CLOCK_NS for _, _, changed, _ in lies.values()):
+    def _note_seen(self, key: str, seen: dict[str, Any], state: dict[str, list[int]]) -> None:
+        """Note the state of large files, unless a change that comes at once would leave their times as they are."""
+        if seen == state or any(time.time_ns() - changed < CLOCK_NS for _, _, changed, _ in state.values()):
             return
         folder = self.root / "seen"
         with suppress(OSError):  # only saves time; a store that cannot be written is read all the same
             folder.mkdir(exist_ok=True)
-            replace_json(folder / f"{key}.json", lies)
+            replace_json(folder / f"{key}.json", state)
 
 
 def is_key(name: str) -> bool:
@@ -204,8 +204,8 @@ def is_key(name: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{32}", name) is not None
 
 
-def _lies(folder: Path) -> dict[str, list[int]]:
-    """How a folder's large files lie on the disk. Whoever writes to a file changes at least its times."""
+def _file_state(folder: Path) -> dict[str, list[int]]:
+    """Size, times and inode number of a folder's large files. Whoever writes to a file changes at least its times."""
     stats = {name: path.stat() for name, path in files_in(folder).items()}
     return {
         name: [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
@@ -215,7 +215,7 @@ def _lies(folder: Path) -> dict[str, list[int]]:
 
 
 def _clear(partial: Path, *, keep_work: bool) -> None:
-    """Take away what an interrupted try left, but for the part that a resumable stage goes on from."""
+    """Take away what an interrupted try left, but for the part that a resumable stage resumes from."""
     if not partial.exists():
         return
     for path in partial.iterdir():

@@ -75,7 +75,7 @@ def run_matrix(
     if whole and all(_is_current(folders[model], keys[model]) for model in plan.models):
         return Finished(reports, unchanged=True)
     done = run_stages(plan.stages, store, make_pool(), observer, keep_going=keep_going, weights=weights, notes=notes)
-    with store.room():
+    with store.translate_disk_full():
         for model, folder in folders.items():
             if not _is_current(folder, keys[model]):
                 _write_run(plan, model, folder, store, done, keys[model], time.perf_counter() - start)

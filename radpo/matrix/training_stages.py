@@ -15,7 +15,7 @@ from radpo.benchmarks.protocol import Cost
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import GOAL_TOKENS, Work, of_model
 from radpo.core.files import write_json
-from radpo.engine.distributed import run_on_several
+from radpo.engine.distributed import launch_distributed
 from radpo.engine.graph import Function, Stage, Task
 from radpo.training.settings import TrainingSettings
 
@@ -95,7 +95,7 @@ def _train(task: Task) -> None:
 
     gpus = int(task.stage.hints.get("resources", {}).get("gpus", 1))
     if gpus > 1 and torch.cuda.is_available() and "LOCAL_RANK" not in os.environ:
-        run_on_several(task, gpus)
+        launch_distributed(task, gpus)
     else:
         _train_here(task)
 

@@ -89,7 +89,7 @@ class MatrixView:
         self._leave(stage, 0.0)
         self._line(f"{stage.name} is being computed by another run: waiting for it")
 
-    def hurt(self, stage: Stage, what: str) -> None:
+    def corrupt(self, stage: Stage, what: str) -> None:
         """A stage's folder in the store is damaged, so it will be computed again."""
         self._line(f"{stage.name} is damaged in the store ({stage.key}: {what}): computing it again")
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import ModelError
-from radpo.core.files import broken_seal, replace_json, seal
+from radpo.core.files import checksums, replace_json, verify_checksums
 from radpo.models.decoding import token_ids_only
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def untie_adapted(model: Any) -> None:
 
 def mark_complete(folder: Path) -> None:
     """Note that a resumable checkpoint was written to its end, and what its files then were."""
-    replace_json(folder / COMPLETE, seal(folder))
+    replace_json(folder / COMPLETE, checksums(folder))
 
 
 def last_complete(folder: Path) -> Path | None:
@@ -154,7 +154,7 @@ def last_complete(folder: Path) -> Path | None:
 
 def _is_whole(mark: Path) -> bool:
     try:
-        seals = json.loads(mark.read_text(encoding="utf-8"))
-        return broken_seal(mark.parent, seals, leave_out=frozenset({COMPLETE})) is None
+        recorded = json.loads(mark.read_text(encoding="utf-8"))
+        return verify_checksums(mark.parent, recorded, leave_out=frozenset({COMPLETE})) is None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return False
