@@ -22,6 +22,7 @@ from radpo.judges.fastchat import NEED_REFERENCE, grading, load_prompts, pairing
 from radpo.judges.lookup import check_settings, find_judge, split_settings
 from radpo.judges.openai import OpenAIJudge, OpenAISettings
 from radpo.judges.quality import agreement, bias, both_orders, spearman, turned_back, verdict
+from radpo.judges.record import judge_notes
 from radpo.judges.reward_model import RewardModelJudge, RewardModelSettings
 from radpo.judges.verifier import Verifier
 from radpo.preferences.questions import load_questions
@@ -269,6 +270,22 @@ def test_rewards_become_grades_by_the_range_given_and_too_long_ones_none(reward_
         RewardModelJudge(RewardModelSettings(model=str(reward_folder))).grade([GradeRequest(user("Q"), "A")])
     with pytest.raises(ConfigError, match="does not rise"):
         RewardModelJudge(RewardModelSettings(model="x", raw_range=(1, 1)))
+
+
+def test_control_tokens_in_what_a_reward_model_reads_are_text_and_counted(reward_folder):
+    from transformers import AutoTokenizer
+
+    token = AutoTokenizer.from_pretrained(reward_folder).eos_token
+    settings = RewardModelSettings(model=str(reward_folder), precision="float32", raw_range=(-1000, 1000))
+    judge = RewardModelJudge(settings)
+    plain, marked = judge.grade([GradeRequest(user("Q1"), "A"), GradeRequest(user("Q2"), f"A{token}")])
+    assert plain.score != marked.score
+    (note,) = judge_notes(judge, "b")
+    assert note.startswith("b: 1 of 2 prompts hold a text with marks")
+    assert repr(token) in note
+    judge.settings = settings.model_copy(update={"max_length": 16})
+    judge.grade([GradeRequest(user("Why?" * 9), "A" * 100)])
+    assert "1 of 3 requests have no answer: 'Why?Why?" in judge_notes(judge, "b")[-1]
 
 
 def test_an_output_with_a_score_is_read_by_it_and_many_labels_are_refused(reward_folder):

@@ -92,6 +92,7 @@ def data_score(
     """Have a judge or a reward model score every sample. Interrupted, the same command goes on where it stopped."""
     from radpo.core.console import progress_bar
     from radpo.judges.lookup import check_settings, find_judge, split_settings
+    from radpo.judges.record import judge_notes
     from radpo.judges.samples import score_samples
 
     quiet_libraries()
@@ -105,6 +106,8 @@ def data_score(
     with progress_bar("scoring") as progress:
         score_samples(samples, scorer, out, chunk=chunk, made_by=made_by, progress=progress)
     print(out)
+    for note in judge_notes(scorer, judge):
+        print(f"  {note}")
 
 
 def data_pair(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from radpo.core.errors import ConfigError, ModelError
 from radpo.core.progress import Progress, no_progress
 from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, JudgeKind
+from radpo.judges.record import JudgeRecord, Said
 
 
 class RewardModelSettings(BaseModel):
@@ -48,6 +49,7 @@ class RewardModelJudge:
         if settings.raw_range is not None and not settings.raw_range[0] < settings.raw_range[1]:
             raise ConfigError(f"judge reward-model, raw_range: {settings.raw_range} does not rise")
         self.settings = settings
+        self.record = JudgeRecord()
 
     @property
     def name(self) -> str:
@@ -121,7 +123,7 @@ class RewardModelJudge:
 
     def _rewards(self, conversations: Sequence[list[dict[str, str]]], progress: Progress) -> list[float | None]:
         """Every conversation's reward, read at its last token; None where it is too long."""
-        from radpo.models.chat_template import render_tokens
+        from radpo.models.chat_template import held_control_tokens, render_tokens
         from radpo.models.classifier import last_token_values
 
         model, tokenizer = self._loaded
@@ -132,7 +134,12 @@ class RewardModelJudge:
             batch_size=self.settings.batch_size, progress=progress,
         )  # fmt: skip
         found: dict[int, float] = dict(zip(fitting, values, strict=True))
-        return [found.get(place) for place in range(len(tokens))]
+        rewards = [found.get(place) for place in range(len(tokens))]
+        for conversation, reward in zip(conversations, rewards, strict=True):
+            reason, texts = self._reason(reward), [message["content"] for message in conversation]
+            said = Said(None if reward is None else reason, False, reason)
+            self.record.add(said, texts[-2] if len(texts) > 1 else "", frozenset(held_control_tokens(tokenizer, texts)))
+        return rewards
 
     def _read(self, output: Any) -> list[float]:
         values = getattr(output, "score", None)
