@@ -334,6 +334,106 @@ def test_no_screen_has_to_scroll_sideways(browser: Any, run_dir: Path, width: in
     assert watched.trouble == []
 
 
+@pytest.fixture(scope="module")
+def long_names(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report whose variants have names that no chart has room for in one line."""
+    folder = write_run(tmp_path_factory.mktemp("long"), only=ALL, pairs=40, variants=LONG_NAMES)
+    return build_report(folder)
+
+
+LONG_NAMES = ("base", "reward_augmented_on_policy_dpo_with_lora", "reward_augmented_on_policy_dpo_with_dora")
+OUTSIDE = """() => [...document.querySelectorAll('.plot')].flatMap((plot) => {
+  const box = plot.getBoundingClientRect();
+  return [...plot.querySelectorAll('.main-svg text')].flatMap((text) => {
+    const { left, right, top, bottom, width } = text.getBoundingClientRect();
+    const out = Math.max(box.left - left, right - box.right, box.top - top, bottom - box.bottom);
+    return width && out > 1 ? [`${plot.closest('section').id}: ${text.textContent} (${out} px)`] : [];
+  });
+})"""
+OVERLAPPING = """() => [...document.querySelectorAll('.plot')].flatMap((plot) => {
+  const slanting = '.xtick text[transform*="rotate(-"], .xtick text[transform*="rotate(3"]';
+  if (plot.querySelector(slanting)) return [];
+  const labels = [...plot.querySelectorAll('.xtick text, .ytick text')].map((text) => text.getBoundingClientRect());
+  const meet = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2;
+  return labels.some((a, at) => labels.slice(at + 1).some((b) => meet(a, b))) ? [plot.closest('section').id] : [];
+})"""
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_every_label_of_a_figure_is_whole_and_inside_it(browser: Any, long_names: Path, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme="light")
+    watched = Watched(context.new_page())
+    page = watched.open(long_names, examples=False, drawn=True)
+    comes_to(page, lambda: page.evaluate(OUTSIDE), [], seconds=5)
+    assert page.evaluate(OVERLAPPING) == []
+    shown = page.eval_on_selector_all(".plot .main-svg text", "all => all.map((text) => text.textContent)")
+    assert [text for text in shown if "…" in text] == []
+    squeezed = {"".join(text.split()) for text in shown}
+    # Lines of one label are joined without the space that they were broken at.
+    assert {"length-controlledwinrate", *LONG_NAMES} <= squeezed
+    context.close()
+    assert watched.trouble == []
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_the_section_bar_keeps_to_the_page_and_leads_to_every_section(browser: Any, run_dir: Path, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme="light")
+    watched = Watched(context.new_page())
+    page = watched.open(run_dir / "report.html", examples=False)
+    bar = "(() => { const bar = document.querySelector('nav'); return bar.scrollWidth <= bar.clientWidth; })()"
+    assert page.evaluate(bar)
+    assert page.evaluate("document.querySelector('nav').offsetHeight") < 60
+    inside = page.locator("nav .links a").evaluate_all(
+        "all => all.every((a) => a.getBoundingClientRect().right <= a.parentElement.getBoundingClientRect().right)"
+    )
+    assert inside
+    page.click("nav summary")
+    links = page.locator("nav a")
+    anchors = links.evaluate_all("all => all.map((one) => one.getAttribute('href').slice(1))")
+    assert anchors == page.eval_on_selector_all("main section", "all => all.map((one) => one.id)")
+    for place in (0, len(anchors) - 1):
+        if not links.nth(place).is_visible():
+            page.click("nav summary")
+        links.nth(place).click()
+        wait_until(page, f"document.getElementById('{anchors[place]}').getBoundingClientRect().top <= 60", seconds=5)
+    assert not page.locator("nav .entries").is_visible()
+    context.close()
+    assert watched.trouble == []
+
+
+@pytest.mark.parametrize(("width", "anchor"), [(1280, "examples"), (1280, "training"), (390, "cost")])
+def test_a_link_to_a_section_lands_there_and_stays(browser: Any, run_dir: Path, width: int, anchor: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme="light")
+    watched = Watched(context.new_page())
+    # A browser without scroll anchoring, such as Safari, leaves what the page does to the page.
+    context.add_init_script(
+        "addEventListener('DOMContentLoaded', () => { document.documentElement.style.overflowAnchor = 'none'; })"
+    )
+    page = watched.open(run_dir / "report.html", f"#{anchor}", examples=False)
+    wait_until(page, "document.documentElement.dataset.examples !== undefined || innerWidth > 400")
+    wait_until(page, "Number(document.documentElement.dataset.drawn ?? 0) > 0")
+    page.wait_for_timeout(700)
+    assert 30 <= page.evaluate(f"document.getElementById('{anchor}').getBoundingClientRect().top") <= 60
+    page.mouse.wheel(0, -300)
+    page.wait_for_timeout(300)
+    moved = page.evaluate(f"document.getElementById('{anchor}').getBoundingClientRect().top")
+    page.evaluate("document.querySelector('main').append(document.createElement('hr'))")
+    page.wait_for_timeout(100)
+    assert page.evaluate(f"document.getElementById('{anchor}').getBoundingClientRect().top") == moved > 60
+    context.close()
+    assert watched.trouble == []
+
+
+def test_drawing_a_figure_moves_nothing(watched: Watched, run_dir: Path) -> None:
+    page = watched.open(run_dir / "report.html", examples=False)
+    heights = "[...document.querySelectorAll('.plot')].map((plot) => Math.round(plot.getBoundingClientRect().height))"
+    before = page.evaluate(heights)
+    watched.open(run_dir / "report.html", examples=False, drawn=True)
+    assert page.evaluate(heights) == before
+    assert len(set(before)) > 3
+
+
 def test_paper_is_white_and_has_every_figure(watched: Watched, run_dir: Path) -> None:
     page = watched.open(run_dir / "report.html", examples=False)
     page.emulate_media(color_scheme="dark")

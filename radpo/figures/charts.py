@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from radpo.figures.styles import DOTTED, Styles, error_bars, hover_name, plain, styled, value_text
+from radpo.figures.styles import (
+    DOTTED,
+    Styles,
+    axis_titles,
+    error_bars,
+    hover_name,
+    labels,
+    longest_line,
+    plain,
+    row_height,
+    styled,
+    value_text,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +58,7 @@ def intervals(
     import plotly.graph_objects as go
 
     groups = list(dict.fromkeys(points["group"]))
+    shown = labels(groups)
     members = points.groupby("group", sort=False)["variant"].nunique().max()
     variants = [variant for variant in styles if variant in set(points["variant"])]
     step = 0.62 / max(members, 2)
@@ -77,12 +90,14 @@ def intervals(
     if reference is not None:
         figure.add_vline(x=reference, line=DOTTED)
     figure.update_yaxes(
-        tickvals=list(range(len(groups))), ticktext=[plain(group) for group in groups], showgrid=False,
+        tickvals=list(range(len(groups))), ticktext=list(shown.values()), showgrid=False,
         range=[len(groups) - 0.45, -0.55],
     )  # fmt: skip
-    figure.update_xaxes(title={"text": axis}, range=list(within) if within else _reach(points, reference))
+    figure.update_xaxes(range=list(within) if within else _reach(points, reference))
+    axis_titles(figure, x=axis, beside=longest_line(shown.values()))
     margin = {"l": 56, "r": 58 if labelled else 18, "t": 14, "b": 48}
     line = 30 if (slots or members) == 1 and len(groups) > 6 else max(46, 15 * (slots or members) + 16)
+    line = row_height(shown.values(), line)
     return styled(figure, height=84 + len(groups) * line, margin=margin)
 
 
@@ -97,13 +112,14 @@ def radar(points: pd.DataFrame, styles: Styles, *, within: tuple[float, float]) 
 
     low, high = within
     groups = list(dict.fromkeys(points["group"]))
+    shown = list(labels(groups, 10).values())
     figure = go.Figure()
     for variant, rows in points.groupby("variant", sort=False):
         known = rows.set_index("group").reindex(groups)
         closed = [*range(len(groups)), 0]
         figure.add_scatterpolar(
             r=[known["value"].iloc[place] for place in closed],
-            theta=[plain(groups[place]) for place in closed],
+            theta=[shown[place] for place in closed],
             mode="lines+markers",
             line={"color": styles[str(variant)].colour, "width": 1.8},
             marker={"symbol": styles[str(variant)].symbol, "size": 7},
@@ -163,8 +179,7 @@ def lines(
             hovertemplate=hover + hover_name(name),
             meta=variant,
         )
-    figure.update_xaxes(title={"text": axes[0]})
-    figure.update_yaxes(title={"text": axes[1]})
+    axis_titles(figure, *axes)
     return styled(figure, height=height)
 
 
@@ -188,11 +203,14 @@ def bars(
     """
     import plotly.graph_objects as go
 
+    groups = [*points["group"], *([] if published is None else published["group"])]
+    # Up to a few groups stand level in lines of a few letters; more are turned, each in one line.
+    shown = labels(groups, 14 if len(set(groups)) <= 4 else 24)
     figure = go.Figure()
     for variant in [variant for variant in styles if variant in set(points["variant"])]:
         rows = points[points["variant"] == variant]
         figure.add_bar(
-            x=[plain(group) for group in rows["group"]],
+            x=[shown[str(group)] for group in rows["group"]],
             y=(rows["value"] - base).tolist(),
             base=base,
             error_y=error_bars(rows),
@@ -205,7 +223,7 @@ def bars(
         if told is not None and len(told):
             hatched = {"color": "rgba(0,0,0,0)", "line": {"color": styles[variant].colour, "width": 1.4}}
             figure.add_bar(
-                x=[plain(group) for group in told["group"]],
+                x=[shown[str(group)] for group in told["group"]],
                 y=(told["value"] - base).tolist(),
                 base=base,
                 marker={**hatched, "pattern": {"shape": "/", "fgcolor": styles[variant].colour, "size": 7}},
@@ -215,7 +233,8 @@ def bars(
             )
     if reference is not None:
         figure.add_hline(y=reference, line=DOTTED)
-    figure.update_yaxes(title={"text": axis}, range=None if within is None else list(within))
+    axis_titles(figure, y=axis)
+    figure.update_yaxes(range=None if within is None else list(within))
     figure.update_xaxes(showgrid=False)
     return styled(figure, height=330)
 
@@ -232,6 +251,7 @@ def grid(points: pd.DataFrame, styles: Styles, *, axis: str, within: tuple[float
 
     variants = [variant for variant in styles if variant in set(points["variant"])]
     groups = list(dict.fromkeys(points["group"]))
+    shown = labels(variants)
     table = points.pivot(index="variant", columns="group", values="value").reindex(index=variants, columns=groups)
     told = {
         (row["variant"], row["group"]): f"{value_text(row, '')}, n = {int(row['n'])}" for _, row in points.iterrows()
@@ -239,19 +259,21 @@ def grid(points: pd.DataFrame, styles: Styles, *, axis: str, within: tuple[float
     figure = go.Figure()
     figure.add_heatmap(
         z=[[None if value != value else value for value in row] for row in table.to_numpy(dtype=float).tolist()],
-        x=[plain(group) for group in groups],
-        y=[plain(variant) for variant in variants],
+        x=list(labels(groups).values()),
+        y=list(shown.values()),
         zmin=None if within is None else within[0],
         zmax=None if within is None else within[1],
         colorscale=COLOURS,
-        colorbar={"title": {"text": axis, "side": "right"}, "thickness": 12, "outlinewidth": 0},
+        colorbar={"title": {"text": plain(axis, 34), "side": "right"}, "thickness": 12, "outlinewidth": 0},
         customdata=[[told.get((variant, group), "") for group in groups] for variant in variants],
         hovertemplate="%{y}, %{x}: %{customdata}<extra></extra>",
         xgap=1, ygap=1, hoverongaps=False,
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=False, side="top", tickangle=-40 if len(groups) > 4 else 0)
-    return styled(figure, height=110 + 22 * len(variants), margin={"l": 56, "r": 8, "t": 70, "b": 12})
+    return styled(
+        figure, height=110 + row_height(shown.values(), 22) * len(variants), margin={"l": 56, "r": 8, "t": 70, "b": 12}
+    )
 
 
 def by_group(

@@ -24,11 +24,17 @@ COLUMNS = ["variant", "group", "value", "low", "high", "n", "seeds", "metric", "
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure as JSON under a heading; `span` is how many of its section's columns it takes."""
+    """A figure as JSON under a heading; see `panel`.
+
+    Args:
+        span: how many of its section's columns it takes.
+        height: of the figure in pixels, which the page keeps free until it is drawn.
+    """
 
     title: str
     figure: str
     span: int = 1
+    height: int = 220
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class ReportSection:
 
 def panel(title: str, figure: Figure, span: int = 1) -> Panel:
     """A plotly figure under a heading."""
-    return Panel(title, figure_json(figure), span)
+    return Panel(title, figure_json(figure), span, int(figure.layout.height))
 
 
 def points(run: Run, names: Sequence[Name]) -> pd.DataFrame:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from radpo.figures.styles import DOTTED, GREY, PALETTE, Styles, hover_name, plain, styled
+from radpo.figures.styles import (
+    DOTTED,
+    GREY,
+    PALETTE,
+    Styles,
+    axis_titles,
+    hover_name,
+    labels,
+    longest_line,
+    plain,
+    row_height,
+    styled,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,10 +35,11 @@ def shares(rows: pd.DataFrame, styles: Styles, names: Mapping[str, str], *, axis
 
     variants = [variant for variant in styles if variant in set(rows["variant"])]
     table = rows.set_index("variant").loc[variants]
+    shown = labels(variants)
     figure = go.Figure()
     for (column, name), colour in zip(names.items(), ("#009e73", GREY, "#d55e00"), strict=False):
         figure.add_bar(
-            y=[plain(variant) for variant in variants],
+            y=list(shown.values()),
             x=(100 * table[column]).tolist(),
             orientation="h",
             marker={"color": colour},
@@ -41,9 +54,11 @@ def shares(rows: pd.DataFrame, styles: Styles, names: Mapping[str, str], *, axis
         )
     figure.update_layout(barmode="stack")
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(title={"text": axis}, range=[0, 100])
-    shown = styled(figure, height=110 + 26 * len(variants), margin={"l": 56, "r": 18, "t": 34, "b": 48})
-    return shown.update_layout(
+    axis_titles(figure, x=axis, beside=longest_line(shown.values())).update_xaxes(range=[0, 100])
+    drawn = styled(
+        figure, height=110 + row_height(shown.values(), 26) * len(variants), margin={"l": 56, "r": 18, "t": 34, "b": 48}
+    )
+    return drawn.update_layout(
         showlegend=True, legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
     )
 
@@ -58,16 +73,17 @@ def boxes(spread: pd.DataFrame, styles: Styles, *, axis: str) -> Figure:
 
     figure = go.Figure()
     variants = [variant for variant in styles if variant in set(spread["variant"])]
+    shown = labels(variants)
     for _, row in spread.set_index("variant").loc[variants].reset_index().iterrows():
         variant = str(row["variant"])
         figure.add_box(
-            y=[plain(variant)], q1=[row["q25"]], median=[row["q50"]], q3=[row["q75"]], lowerfence=[row["q10"]],
+            y=[shown[variant]], q1=[row["q25"]], median=[row["q50"]], q3=[row["q75"]], lowerfence=[row["q10"]],
             upperfence=[row["q90"]], orientation="h", line={"color": styles[variant].colour, "width": 1.6},
             hoverinfo="x+y", meta=variant, width=0.55,
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(title={"text": axis}, rangemode="tozero")
-    return styled(figure, height=100 + 26 * len(variants))
+    axis_titles(figure, x=axis, beside=longest_line(shown.values())).update_xaxes(rangemode="tozero")
+    return styled(figure, height=100 + row_height(shown.values(), 26) * len(variants))
 
 
 def against(points: pd.DataFrame, styles: Styles, *, axes: tuple[str, str], suffix: str = "%") -> Figure:
@@ -99,8 +115,9 @@ def against(points: pd.DataFrame, styles: Styles, *, axes: tuple[str, str], suff
             marker={"color": styles[variant].colour, "symbol": styles[variant].symbol, "size": 9},
             hovertemplate=f"%{{x:.1f}}{suffix}, %{{y:.1f}}{suffix}, n = {int(row['n'])}" + hover_name(variant),
         )  # fmt: skip
-    figure.update_xaxes(title={"text": axes[0]}, range=span)
-    figure.update_yaxes(title={"text": axes[1]}, range=span)
+    axis_titles(figure, *axes)
+    figure.update_xaxes(range=span)
+    figure.update_yaxes(range=span)
     return styled(figure, height=360)
 
 
@@ -113,20 +130,23 @@ def stacked_seconds(rows: pd.DataFrame) -> Figure:
     import plotly.graph_objects as go
 
     owners = list(dict.fromkeys(rows["variant"]))
+    shown = labels(owners)
     figure = go.Figure()
     kinds = sorted(dict.fromkeys(rows["kind"]), key=lambda kind: kind == "other")
     for place, kind in enumerate(kinds):
         known = rows[rows["kind"] == kind].set_index("variant")["seconds"].reindex(owners).fillna(0)
         figure.add_bar(
-            y=[plain(owner) for owner in owners], x=known.tolist(), orientation="h", name=plain(kind),
+            y=list(shown.values()), x=known.tolist(), orientation="h", name=plain(kind),
             marker={"color": (*PALETTE, GREY)[place % 7]},
             hovertemplate=f"{plain(kind)}: %{{x:,.1f}} s<extra>%{{y}}</extra>",
         )  # fmt: skip
     figure.update_layout(barmode="stack")
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(title={"text": "seconds"})
-    shown = styled(figure, height=130 + 26 * len(owners), margin={"l": 56, "r": 18, "t": 54, "b": 48})
-    return shown.update_layout(
+    drawn = styled(
+        figure, height=130 + row_height(shown.values(), 26) * len(owners), margin={"l": 56, "r": 18, "t": 54, "b": 48}
+    )
+    return drawn.update_layout(
         showlegend=True, legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
     )
 

@@ -6,7 +6,8 @@ are the page's, which knows light from dark; the figures are transparent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,16 +47,73 @@ def variant_styles(variants: Sequence[str], baseline: str) -> dict[str, VariantS
     return {baseline: VariantStyle(GREY, "circle"), **coloured}
 
 
-def plain(text: object, limit: int = 26) -> str:
-    """Text that plotly shows as it is: its tags are escaped, `%{` cannot begin a template, and long names are cut."""
-    shown = str(text)
-    shown = shown if len(shown) <= limit else shown[: limit - 1] + "…"
-    return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
+def plain(text: object, width: int = 24, lines: int = 4) -> str:
+    """Text that plotly shows as it is, in lines of at most `width` characters.
+
+    Its tags are escaped, and `%{` cannot begin a template. A name of more than `lines` lines ends in an ellipsis.
+    """
+    found = _wrapped(str(text), width)
+    if len(found) > lines:
+        found = [*found[: lines - 1], found[lines - 1][: width - 1] + "…"]
+    shown = (line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for line in found)
+    return "<br>".join(line.replace("%{", "% {") for line in shown)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines broken at spaces, after hyphens and the like, or where nothing else is left, anywhere."""
+    lines = [""]
+    for word in re.findall(r"[^\s\-_/.,:]*[\-_/.,:]?\s*", text):
+        while word:
+            if len(lines[-1] + word.rstrip()) <= width:
+                lines[-1] += word
+                break
+            if lines[-1]:
+                lines.append("")
+                continue
+            lines[-1], word = word[:width], word[width:]
+    return [" ".join(line.split()) for line in lines]
+
+
+def labels(names: Iterable[object], width: int = 24) -> dict[str, str]:
+    """What names are called on an axis: `plain`, no two alike, so that none shares another's place."""
+    found: dict[str, str] = {}
+    for name in map(str, names):
+        if name not in found:
+            label = shown = plain(name, width)
+            number = 2
+            while shown in found.values():
+                shown, number = f"{label} ({number})", number + 1
+            found[name] = shown
+    return found
+
+
+def longest_line(shown: Iterable[str]) -> int:
+    """The characters of the longest line of labels that `labels` gave."""
+    return max((len(line) for label in shown for line in label.split("<br>")), default=0)
+
+
+def row_height(shown: Iterable[str], least: int) -> int:
+    """The pixels that a row takes whose label may have several lines."""
+    return max([least, *(16 * (label.count("<br>") + 1) + 8 for label in shown)])
+
+
+def axis_titles(figure: Figure, x: str | None = None, y: str | None = None, *, beside: int = 0) -> Figure:
+    """Name the scales, in lines short enough for a narrow screen.
+
+    Args:
+        beside: the characters of the longest label beside the vertical scale, which take from the plot's width.
+    """
+    if x is not None:
+        room = (376 - max(56, 30 + 7 * beside)) / 6.6
+        figure.update_xaxes(title={"text": plain(x, int(room))})
+    if y is not None:
+        figure.update_yaxes(title={"text": plain(y, 34)})
+    return figure
 
 
 def hover_name(name: str) -> str:
     """The name beside a hover label, as the end of a template."""
-    return f"<extra>{plain(name)}</extra>"
+    return f"<extra>{plain(name, 40, 6)}</extra>"
 
 
 def value_text(row: pd.Series[Any], suffix: str = "") -> str:

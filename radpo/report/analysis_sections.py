@@ -12,8 +12,8 @@ from radpo.benchmarks import unlearning_figures
 from radpo.core.run import Run
 from radpo.figures import charts as figures
 from radpo.figures.charts import SIDE_BY_SIDE, lines
-from radpo.figures.sections import Panel, figure_json, points, shown_in, span_of
 from radpo.figures.sections import ReportSection as Section
+from radpo.figures.sections import panel, points, shown_in, span_of
 from radpo.figures.sections import table_rows as told
 from radpo.figures.styles import DOTTED
 from radpo.figures.styles import VariantStyle as Look
@@ -52,10 +52,7 @@ def _unlearning(run: Run, looks: Mapping[str, Look]) -> Section:
     reach = (low - 0.06 * (high - low), high + 0.06 * (high - low))
     bins = unlearning_figures.bin_names(edges)
     panels = [
-        Panel(
-            f"{response.capitalize()}, {words}",
-            figure_json(unlearning_figures.unlearning(part, looks, bins, reach)),
-        )
+        panel(f"{response.capitalize()}, {words}", unlearning_figures.unlearning(part, looks, bins, reach))
         for response in ("rejected", "chosen")
         for goal, words in GOALS.items()
         if len(part := of(changes, response=response, goal=goal))
@@ -98,7 +95,7 @@ def _contrasts(run: Run, looks: Mapping[str, Look]) -> Section:
     found = differences(likelihoods, run.baseline, units=["nats"], resamples=resamples)
     found = found.assign(group=found["group"].map(GROUPS))
     panels = [
-        Panel(words.capitalize(), figure_json(_contrast(part, looks)))
+        panel(words.capitalize(), _contrast(part, looks))
         for goal, words in GOALS.items()
         if len(part := found[found["goal"] == goal])
     ]
@@ -138,7 +135,7 @@ def _trajectory(run: Run, looks: Mapping[str, Look]) -> Section:
     found = pd.concat(parts)
     shown = found[found["goal"].isin(["none", "own"]) & found["group"].str.startswith("rejected")]
     panels = [
-        Panel(f"{GROUPS[str(group)]}, {GOALS[str(goal)]}".capitalize(), figure_json(_over_training(part, looks)))
+        panel(f"{GROUPS[str(group)]}, {GOALS[str(goal)]}".capitalize(), _over_training(part, looks))
         for (goal, group), part in shown.groupby(["goal", "group"], sort=False)
     ]
     caption = (

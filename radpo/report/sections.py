@@ -12,11 +12,10 @@ from radpo.core.run import Run
 from radpo.figures import charts as figures
 from radpo.figures import spreads as spread_figures
 from radpo.figures.charts import SIDE_BY_SIDE
-from radpo.figures.sections import Panel, figure_json, points, seeds_note, shown_in, sizes, span_of
 from radpo.figures.sections import ReportSection as Section
+from radpo.figures.sections import panel, points, seeds_note, shown_in, sizes, span_of
 from radpo.figures.sections import table_rows as told
 from radpo.figures.styles import VariantStyle as Look
-from radpo.figures.styles import plain
 from radpo.report.summary import spoken
 from radpo.stats.comparison import Compared
 from radpo.stats.quantities import Name, is_true, names_of, of, subsets, unit
@@ -64,7 +63,7 @@ def _overview(run: Run, looks: Mapping[str, Look]) -> Section:
         published = _published(run, looks, benchmark, metrics)
         hatched |= published is not None
         figure = figures.bars(frame, looks, axis=axis, base=base, within=within, published=published)
-        panels.append(Panel(heading, figure_json(figure)))
+        panels.append(panel(heading, figure))
         numbers += told(heading, frame)
         frames.append(frame)
     tasks = points(run, _academic_names(run))
@@ -74,7 +73,7 @@ def _overview(run: Run, looks: Mapping[str, Look]) -> Section:
         published = _published(run, looks, "academic", None)
         hatched |= published is not None
         figure = figures.bars(tasks, looks, axis=axis, within=(0, 1) if shares else None, published=published)
-        panels.append(Panel("Academic tasks", figure_json(figure)))
+        panels.append(panel("Academic tasks", figure))
         frames.append(tasks)
     if not frames:
         return Section("overview", "Scores at a glance")
@@ -108,16 +107,16 @@ def _win_rate(run: Run, looks: Mapping[str, Look]) -> Section:
         return Section("win-rate", "AlpacaEval win rate")
     parts = points(run, subsets(run, "alpaca-eval", "win_rate"))
     against = _opponents(run, "alpaca-eval", shown_in(looks, whole))
-    axis = f"win rate against {plain(against)} (%)"
+    axis = f"win rate against {against} (%)"
     figure = figures.intervals(whole, looks, axis=axis, reference=50, suffix="%", labelled=True, within=(0, 100))
-    panels = [Panel("All instructions", figure_json(figure), 2 if parts.empty else 1)]
+    panels = [panel("All instructions", figure, 2 if parts.empty else 1)]
     caption = (
         f"Share of instructions on which the judge prefers the variant's answer to that of {against}; ties "
         f"count half. Right of the dotted line the variant is ahead; an interval across it leaves that open. "
         f"n = {sizes(whole)} instructions. "
     )
     if len(parts):
-        panels.append(Panel("By category", figure_json(_by_part(parts, looks, axis, (0, 100), 50, "%"))))
+        panels.append(panel("By category", _by_part(parts, looks, axis, (0, 100), 50, "%")))
         caption += f"By category n = {sizes(parts)}: read those as hints. "
     caption += "Whiskers: 95% t interval of the mean, cut at 0 and 100; none where all comparisons came alike."
     caption += seeds_note(whole)
@@ -150,7 +149,7 @@ def _length_control(run: Run, looks: Mapping[str, Look]) -> Section:
         "length-control",
         heading,
         caption,
-        [Panel("Variants", figure_json(figure))],
+        [panel("Variants", figure)],
         2,
         shown_in(looks, placed),
         numbers,
@@ -162,17 +161,17 @@ def _arena_hard(run: Run, looks: Mapping[str, Look]) -> Section:
     if whole.empty:
         return Section("arena-hard", "Arena-Hard")
     against = _opponents(run, "arena-hard", shown_in(looks, whole))
-    axis = f"score against {plain(against)} (0–100)"
+    axis = f"score against {against} (0–100)"
     figure = figures.intervals(whole, looks, axis=axis, reference=50, labelled=True, within=(0, 100))
-    panels, numbers = [Panel("Score", figure_json(figure))], told("score", whole.assign(group="all"))
+    panels, numbers = [panel("Score", figure)], told("score", whole.assign(group="all"))
     parts = points(run, subsets(run, "arena-hard", "score"))
     if len(parts):
-        panels.append(Panel("By category", figure_json(_by_part(parts, looks, axis, (0, 100), 50, ""))))
+        panels.append(panel("By category", _by_part(parts, looks, axis, (0, 100), 50, "")))
         numbers += told("by category", parts)
     outcomes = _outcomes(of(run.examples, benchmark="arena-hard", metric="score"))
     if len(outcomes):
         figure = spread_figures.shares(outcomes, looks, OUTCOMES, axis="questions (%)")
-        panels.append(Panel("Questions won and lost", figure_json(figure)))
+        panels.append(panel("Questions won and lost", figure))
     caption = (
         f"Score: the Bradley–Terry chance, in percent, of winning a game against {against}; each question is judged "
         "twice, with the answers in either order, and a strong verdict counts three times. Right of the dotted line "
@@ -200,14 +199,14 @@ def _mt_bench(run: Run, looks: Mapping[str, Look]) -> Section:
     if len(parts):
         caption = f"Mean score (1–10) by category, n = {sizes(parts)} judgments each"
         if parts["group"].nunique() >= 3 and parts["variant"].nunique() <= SIDE_BY_SIDE:
-            panels.append(Panel("By category", figure_json(figures.radar(parts, looks, within=(1, 10)))))
+            panels.append(panel("By category", figures.radar(parts, looks, within=(1, 10))))
             caption += ": few, so differences between spokes are rough; no interval is drawn on the radar. "
         else:
-            panels.append(Panel("By category", figure_json(_by_part(parts, looks, "score (1–10)", (1, 10), None, ""))))
+            panels.append(panel("By category", _by_part(parts, looks, "score (1–10)", (1, 10), None, "")))
             caption += ". "
     if len(by_turn):
         figure = figures.bars(by_turn, looks, axis="score (1–10)", base=1, within=(1, 10.3))
-        panels.append(Panel("By turn", figure_json(figure)))
+        panels.append(panel("By turn", figure))
         caption += f"By turn: n = {sizes(by_turn)} judgments each; the second continues the conversation of the first. "
     caption += "Whiskers: 95% t interval from the standard error over questions, cut at 1 and 10." + seeds_note(parts)
     numbers = told("by category", parts) + told("by turn", by_turn)
@@ -222,16 +221,16 @@ def _academic(run: Run, looks: Mapping[str, Look], compared: Compared) -> Sectio
     shares = {unit(name.metric) for name in names} == {"share"}
     metrics = ", ".join(dict.fromkeys(spoken(name.metric) for name in names))
     figure = _by_part(tasks, looks, metrics, (0, 1) if shares else None, None, "")
-    panels = [Panel("Each task", figure_json(figure))]
+    panels = [panel("Each task", figure)]
     changes = _differences(run, compared, names)
     if len(changes):
-        axis = f"difference from {plain(run.baseline)}"
+        axis = f"difference from {run.baseline}"
         slots = tasks["variant"].nunique()
         if slots <= SIDE_BY_SIDE:
             figure = figures.intervals(changes, looks, axis=axis, reference=0, slots=slots)
         else:
             figure = figures.grid(changes, looks, axis=axis, within=None)
-        panels.append(Panel("Against the baseline", figure_json(figure)))
+        panels.append(panel("Against the baseline", figure))
     caption = (
         "Tasks that alignment should not hurt, scored by lm-eval with the chat template applied. "
         f"n = {sizes(tasks)} documents a task. Whiskers, each task: 95% t interval from lm-eval's standard error"
@@ -259,7 +258,7 @@ def _lengths(run: Run, looks: Mapping[str, Look]) -> Section:
         of_each = answers["output"].str.len().groupby(answers["variant"], sort=False)
         spread = {f"q{percent}": of_each.quantile(percent / 100) for percent in (10, 25, 50, 75, 90)}
         frame = of_each.size().rename("n").to_frame().assign(**spread).reset_index()
-        panels.append(Panel(benchmark, figure_json(spread_figures.boxes(frame, looks, axis="characters"))))
+        panels.append(panel(benchmark, spread_figures.boxes(frame, looks, axis="characters")))
         frames.append(frame)
     if not frames:
         return Section("lengths", "Length of answers")

@@ -39,6 +39,40 @@ const setTheme = (on) => {
   plots.forEach(repaint);
 };
 
+// ---- the section bar: links that have no room in its one line stand in a menu at its end -----------------------------
+const bar = document.querySelector("nav .links");
+const menu = document.querySelector("nav .menu");
+const fitLinks = () => {
+  const entries = menu.querySelector(".entries");
+  bar.append(...entries.children);
+  menu.hidden = true;
+  if (bar.scrollWidth <= bar.clientWidth) { menu.open = false; return; }
+  menu.hidden = false;
+  while (bar.childElementCount > 1 && bar.scrollWidth > bar.clientWidth) entries.prepend(bar.lastElementChild);
+};
+if (bar) {
+  bar.classList.add("fitted");
+  fitLinks();
+  new ResizeObserver(fitLinks).observe(bar.parentElement);
+  document.fonts?.ready.then(fitLinks);
+  const close = (event) => {
+    if (event.type === "keydown" ? event.key === "Escape" : !event.target.closest(".menu summary")) menu.open = false;
+  };
+  for (const name of ["click", "keydown"]) document.addEventListener(name, close);
+}
+
+// ---- a link to a part of the page: what is drawn later does not move it away, until the reader scrolls ----------------
+let held = null;
+const hold = () => {
+  const target = location.hash.length > 1 ? byId(decodeURIComponent(location.hash.slice(1).split("=")[0] === "example" ? "examples" : location.hash.slice(1))) : null;
+  held = target?.matches("section, details") ? target : null;
+};
+const release = () => { held = null; };
+for (const name of ["wheel", "touchmove", "pointerdown", "keydown"]) addEventListener(name, release, { passive: true, capture: true });
+addEventListener("hashchange", () => { hold(); held?.scrollIntoView(); });
+new ResizeObserver(() => held?.scrollIntoView()).observe(document.querySelector("main"));
+hold();
+
 // ---- figures: plotly is read, and each figure drawn, once it is about to be seen ----------------------------------
 const plots = [];
 const waiting = new Set(document.querySelectorAll("script.figure"));
@@ -118,7 +152,11 @@ const seen = new IntersectionObserver((entries) => {
   }
   if (queue.length) requestAnimationFrame(() => setTimeout(work)); // what is seen first is painted first
 }, { rootMargin: "400px" });
-waiting.forEach((source) => seen.observe(source.previousElementSibling));
+waiting.forEach((source) => {
+  const plot = source.previousElementSibling;
+  if (plot.dataset.height) plot.style.height = `${plot.dataset.height}px`; // kept free, so that drawing moves nothing
+  seen.observe(plot);
+});
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button");
