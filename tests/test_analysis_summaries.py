@@ -276,3 +276,20 @@ def test_preferences_of_alpaca_eval_are_wins():
     assert style.from_examples(examples).to_dict("records") == [
         {"prompt_id": "1", "output": "a", "baseline_output": "c", "win": 0.5}
     ]
+
+
+def test_calibration_compares_goal_and_score_on_the_datas_own_scale() -> None:
+    """A judge's 1 to 10 on a scale of 0 to 4: who gives exactly what is asked for makes no error."""
+    frame = pd.DataFrame(
+        [
+            {"prompt_id": f"p{prompt}", "goal": float(goal), "score": 1 + 9 * min(goal, 4) / 4, "tokens": 3}
+            for prompt in range(12)
+            for goal in (0, 1, 2, 3, 4, 6)
+        ]
+    )
+    scores = calibration.summarise(frame, best_seen=4.0, scale=(0.0, 4.0), resamples=50)
+    assert value(scores, "all", "calibration_error").value == pytest.approx(0, abs=1e-12)
+    assert value(scores, "goal 3", "score").value == pytest.approx(3)
+    assert "calibration: the judge's scores of 1-10 were moved to the goals' scale of 0-4." in scores.notes
+    assert calibration.usual_goals((0.0, 4.0)) == (0, 1, 2, 3, 4, 6)
+    assert calibration.usual_goals((1.0, 10.0)) == (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from radpo.figures.charts import lines
 from radpo.figures.sections import ReportSection, panel, points, shown_in, span_of, table_rows
 from radpo.figures.styles import DOTTED, Styles
 from radpo.judges.samples import samples_notes
+from radpo.preferences.goals import Scale
 from radpo.stats.estimates import Estimate, bootstrap, mean, rank_correlation, weighted_mean, weighted_slope
 from radpo.stats.mixed import linear
 from radpo.stats.quantities import subsets
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from radpo.stats.estimates import Floats
 
 NAME = "calibration"
+JUDGED: Scale = (1.0, 10.0)
+"""The scale of judges' scores."""
 METRICS = (
     Metric("calibration_error", "calibration error (points)", higher_is_better=False, examples=None),
     Metric("rank_correlation", "rank correlation of goal and score", bounds=(-1, 1), examples=None),
@@ -42,11 +46,21 @@ METRICS = (
 class Settings(pieces.SampledSettings):
     """Samples asked for each goal, scored: does asking for more give more?"""
 
-    goals: tuple[float, ...] = Field((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12), min_length=2)
+    goals: tuple[float, ...] | None = Field(
+        None, min_length=2, description="Scores to ask for; the scale's whole scores and one two above it unless given."
+    )
     best_seen: float | None = Field(None, description="The best score in the training data; the scale's end if unset.")
 
 
-def summarise(samples: pd.DataFrame, *, best_seen: float, seed: int = 0, resamples: int = 2_000) -> Scores:
+def usual_goals(scale: Scale) -> tuple[float, ...]:
+    """The whole scores of a scale, and one two points above it, which no training data has."""
+    low, high = scale
+    return (*map(float, range(math.ceil(low), math.floor(high) + 1)), high + 2)
+
+
+def summarise(
+    samples: pd.DataFrame, *, best_seen: float, scale: Scale = JUDGED, seed: int = 0, resamples: int = 2_000
+) -> Scores:
     """How the score that a policy gets follows the score that it is asked for.
 
     - `score` in the subsets `goal G`: the calibration curve; `calibration_error`: the mean over goals up to `best_seen`
@@ -58,6 +72,7 @@ def summarise(samples: pd.DataFrame, *, best_seen: float, seed: int = 0, resampl
     Args:
         samples: one checkpoint: prompt_id, goal (NaN where none was asked for), score (the judge's, 1-10).
         best_seen: the highest score in the training data; goals above it extrapolate.
+        scale: of the goals, to which the judge's scores are moved linearly, so that the two can be compared.
         seed: of the bootstrap, which draws prompts whole.
 
     Raises:
@@ -66,6 +81,14 @@ def summarise(samples: pd.DataFrame, *, best_seen: float, seed: int = 0, resampl
     import numpy as np
 
     scored = samples[samples["score"].notna()]
+    notes = []
+    if scale != JUDGED:
+        share = (scored["score"] - JUDGED[0]) / (JUDGED[1] - JUDGED[0])
+        scored = scored.assign(score=scale[0] + share * (scale[1] - scale[0]))
+        notes.append(
+            f"calibration: the judge's scores of {JUDGED[0]:g}-{JUDGED[1]:g} were moved to the goals' scale of "
+            f"{scale[0]:g}-{scale[1]:g}."
+        )
     asked = scored[scored["goal"].notna()]
     goals = sorted(float(goal) for goal in asked["goal"].unique())
     if len(goals) < 2:
@@ -87,7 +110,6 @@ def summarise(samples: pd.DataFrame, *, best_seen: float, seed: int = 0, resampl
         ("all", "slope"): drawn(lambda w: weighted_slope(w, goal, score)),
         ("all", "monotone_share"): drawn(lambda w: (np.diff(means(w), axis=1) > 0).mean(axis=1)),
     }
-    notes = []
     try:
         found["all", "rank_correlation"] = rank_correlation(
             goal, score, clusters=who, resamples=min(resamples, 1_000), rng=np.random.default_rng(seed)
@@ -155,16 +177,21 @@ def controllability(scored: pd.DataFrame) -> pd.DataFrame:
 def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage:
     """Samples asked for no goal and for each, then the judge's scores."""
     best_seen = context.scale[1] if settings.best_seen is None else settings.best_seen
-    drawn = pieces.samples(context, settings, checkpoint, NAME, [None, *settings.goals], reference=False)
+    goals = usual_goals(context.scale) if settings.goals is None else settings.goals
+    drawn = pieces.samples(context, settings, checkpoint, NAME, [None, *goals], reference=False)
     judge, hints = pieces.judge_settings(context, settings.judge)
     asked = {**context.questions(settings.questions), **judge, "best_seen": best_seen}
+    if context.scale != JUDGED:
+        asked["scale"] = list(context.scale)
     return context.stage(NAME, checkpoint.label, asked, {"samples": drawn}, hints)
 
 
 def _score(task: Task) -> None:
     """Samples with goals -> results about goal and score."""
     samples, judge = pieces.read_scored_samples(task)
-    pieces.write_judged(task, summarise(samples, best_seen=task.stage.settings["best_seen"]), judge)
+    settings = task.stage.settings
+    found = summarise(samples, best_seen=settings["best_seen"], scale=tuple(settings.get("scale", JUDGED)))
+    pieces.write_judged(task, found, judge)
 
 
 def sections(run: Run, styles: Styles) -> list[ReportSection]:
@@ -176,12 +203,13 @@ def sections(run: Run, styles: Styles) -> list[ReportSection]:
     curve = curve.assign(goal=curve["group"].str.removeprefix("goal ").astype(float))
     low, high = run.scale
     figure = lines(
-        curve, styles, x="goal", axes=("score asked for", "score got (1–10)"),
+        curve, styles, x="goal", axes=("score asked for", f"score got ({low:g}–{high:g})"),
         hover="asked for %{x}: %{y:.2f}, n = %{customdata}",
     )  # fmt: skip
     figure.add_scatter(x=[low, high], y=[low, high], mode="lines", line=DOTTED, hoverinfo="skip")
     figure.update_xaxes(dtick=1 if high - low <= 20 else None)
-    figure.update_yaxes(range=[0.7, 10.3], tickvals=[1, 4, 7, 10])
+    edge = (high - low) / 30
+    figure.update_yaxes(range=[low - edge, high + edge], tickvals=[low + (high - low) * part / 3 for part in range(4)])
     caption = (
         "Mean score of answers against the score that was asked for; on the dotted line the policy gives what it is "
         f"asked for. Goals above {high:g} ask for more than the scale has. n = {span_of(curve['n'])} answers a goal. "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -225,17 +224,17 @@ def analyze_calibration(
 ) -> None:
     """Whether a policy that is asked for a higher score gets one: the curve of goals, scored by the verifier."""
     from radpo.benchmarks.alone import kept_in, sample_and_score
-    from radpo.benchmarks.calibration import summarise
+    from radpo.benchmarks.calibration import summarise, usual_goals
     from radpo.core.console import progress_bar
     from radpo.models.samples import Drawing
 
-    low, high = scale
-    asked = (None, *(goals or [*map(float, range(math.ceil(low), math.floor(high) + 1)), high + 2]))
+    asked = (None, *(goals or usual_goals(scale)))
     drawing = Drawing(asked, per_prompt, max_new_tokens, seed, batch_size, scale)
     quiet_libraries()
     with kept_in(out) as folder, progress_bar("samples") as first, progress_bar("scores") as second:
         samples = sample_and_score(questions, policy, None, drawing, folder, progress=(first, second))
-    show(figures(summarise(samples, best_seen=high if best_seen is None else best_seen)), as_json)
+    best = scale[1] if best_seen is None else best_seen
+    show(figures(summarise(samples, best_seen=best, scale=scale)), as_json)
 
 
 @analyze_app.command("controllability")
