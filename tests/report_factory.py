@@ -309,7 +309,7 @@ def _training(rng: np.random.Generator, variants: Sequence[str], seeds: Sequence
 
 
 def _manifest(variants: Sequence[str], seeds: Sequence[int], hostile: Sequence[str]) -> dict[str, Any]:
-    training = {"beta": 0.1, "learning_rate": 5e-7, "epochs": 1.0, "batch_size": 16, "loss": "sigmoid"}
+    training = {"beta": 0.1, "learning_rate": 5e-7, "num_train_epochs": 1.0, "batch_size": 16, "loss": "sigmoid"}
     return {
         "name": "synthetic",
         "key": "0" * 32,

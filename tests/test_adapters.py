@@ -63,7 +63,8 @@ def model(request: Any, tmp_path_factory: pytest.TempPathFactory, tokenizer: Any
 
 def run(model: Path, out: Path, targets: Any) -> None:
     settings = TrainingSettings(
-        beta=0.3, learning_rate=0.05, batch_size=2, micro_batch_size=2, max_length=200, precision="float32", epochs=2,
+        beta=0.3, learning_rate=0.05, batch_size=2, per_device_train_batch_size=2, max_length=200, precision="float32",
+        num_train_epochs=2,
         lora=Lora(r=4, targets=targets),
     )  # fmt: skip
     reference = reference_log_likelihoods(model, PAIRS, max_length=200, precision="float32")

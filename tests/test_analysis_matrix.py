@@ -48,7 +48,13 @@ def run_dir(place: Path) -> Path:
         "model": str(place / "model"),
         "variants": {"base": None, "ra-dpo": None},
         "data": {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl"}},
-        "training": {"batch_size": 4, "micro_batch_size": 4, "epochs": 2, "learning_rate": 1e-3, "beta": 0.2},
+        "training": {
+            "batch_size": 4,
+            "per_device_train_batch_size": 4,
+            "num_train_epochs": 2,
+            "learning_rate": 1e-3,
+            "beta": 0.2,
+        },
         "track": 2,
         "benchmarks": {
             "unlearning": {},

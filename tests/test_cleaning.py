@@ -324,8 +324,8 @@ def test_train_reads_its_pairs_as_data_commands_do(tmp_path: Path) -> None:
         row["better"] = row.pop("score_chosen")
     path, model = write(tmp_path / "pairs.jsonl", rows), write_model(tmp_path / "model")
     words = ["train", path, "--out", tmp_path / "out", "--model", model, "--method", "dpo", "--columns",
-             "score_chosen=better", "--on-error", "skip", "--set", "batch_size=5", "--set", "micro_batch_size=5",
-             "--set", "max_length=64"]  # fmt: skip
+             "score_chosen=better", "--on-error", "skip", "--set", "batch_size=5",
+             "--set", "per_device_train_batch_size=5", "--set", "max_length=64"]  # fmt: skip
     done = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
     assert "left out 1: rejected: identical responses" in done.stderr
     assert done.stdout.strip() == str(tmp_path / "out" / "policy")

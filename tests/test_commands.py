@@ -14,7 +14,16 @@ from radpo.cli.main import app
 from radpo.core.errors import ConfigError
 from radpo.preferences.writing import write_preferences
 
-FAST = ["--set", "batch_size=2", "--set", "micro_batch_size=2", "--set", "learning_rate=0.001", "--set", "beta=0.3"]
+FAST = [
+    "--set",
+    "batch_size=2",
+    "--set",
+    "per_device_train_batch_size=2",
+    "--set",
+    "learning_rate=0.001",
+    "--set",
+    "beta=0.3",
+]
 
 
 @pytest.fixture(scope="module")

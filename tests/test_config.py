@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from radpo.core import warn
 from radpo.core.errors import ConfigError
 from radpo.matrix.loading import load_matrix
 from radpo.matrix.schema import matrix_schema
@@ -22,7 +23,7 @@ def document(folder: Path) -> dict[str, object]:
         "model": "smollm2-135m-instruct",
         "variants": {"base": None, "dpo": {"training": {"beta": 0.5}}},
         "data": {"train": {"path": "train.jsonl"}, "heldout": {"path": "heldout.jsonl"}},
-        "training": {"beta": 0.1, "batch_size": 4, "micro_batch_size": 2},
+        "training": {"beta": 0.1, "batch_size": 4, "per_device_train_batch_size": 2},
         "benchmarks": {"unlearning": {}, "alpaca-eval": {"questions": {"path": "questions.jsonl"}}},
     }
 
@@ -49,7 +50,7 @@ def test_the_papers_settings_are_the_defaults(tmp_path: Path) -> None:
     del content["training"]
     training = load_matrix(write(tmp_path, content)).training
     assert (training.beta, training.learning_rate, training.batch_size) == (0.01, 5e-7, 128)
-    assert (training.warmup_share, training.epochs, training.max_length) == (0.1, 1.0, 1024)
+    assert (training.warmup_ratio, training.num_train_epochs, training.max_length) == (0.1, 1.0, 1024)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +62,8 @@ def test_the_papers_settings_are_the_defaults(tmp_path: Path) -> None:
         ({"training": {"beta": 0}}, "training.beta: 0: .*greater than 0"),
         ({"training": {"bta": 1}}, "training.bta: no such key; allowed: beta, .*did you mean 'beta'"),
         (
-            {"training": {"batch_size": 5, "micro_batch_size": 2}},
-            "batch_size 5 is not a multiple of micro_batch_size 2",
+            {"training": {"batch_size": 5, "per_device_train_batch_size": 2}},
+            "batch_size 5 is not a multiple of per_device_train_batch_size 2",
         ),
         ({"training": {"loss": "sigmoidal"}}, "training.loss: 'sigmoidal': .*'sigmoid'"),
         (
@@ -116,7 +117,7 @@ variants:
 data:
   train: {path: train.jsonl}
   heldout: {path: heldout.jsonl}
-training: {batch_size: 4, micro_batch_size: 2}
+training: {batch_size: 4, per_device_train_batch_size: 2}
 benchmarks:
   unlearning: {}
   alpaca-eval: {questions: {path: questions.jsonl}}
@@ -199,11 +200,11 @@ def test_an_error_names_the_line_and_the_nearest_word(tmp_path: Path, old: str, 
 
 def test_everything_that_is_wrong_is_told_at_once_and_each_thing_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
-        load(tmp_path, "beta: [0.01, 0.1]", "{bata: 1, epochs: -1}")
+        load(tmp_path, "beta: [0.01, 0.1]", "{bata: 1, num_train_epochs: -1}")
     lines = sorted(str(error.value).splitlines())
     assert len(lines) == 2, "a variant that inherits them is not told of again"
     assert ":9: variants.ra-dpo.training.bata" in lines[0]
-    assert ":9: variants.ra-dpo.training.epochs: -1" in lines[1]
+    assert ":9: variants.ra-dpo.training.num_train_epochs: -1" in lines[1]
 
 
 def test_a_secret_in_a_file_is_not_repeated(tmp_path: Path) -> None:
@@ -226,3 +227,26 @@ def test_the_schema_takes_what_load_matrix_takes(tmp_path: Path) -> None:
         {"training": {"beta": [0.1, "x"]}},
     ):  # fmt: skip
         assert list(validator.iter_errors({**examples[1], **wrong})), wrong
+
+
+def test_old_names_of_training_settings_are_read_with_a_warning_and_mean_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warn, "_WARNED", set())
+    content = document(tmp_path)
+    content["training"] = {"batch_size": 4, "micro_batch_size": 2, "warmup_share": 0.2}
+    content["variants"] = {"base": None, "dpo": {"training": {"epochs": [1, 2]}}}
+    with pytest.warns(warn.RadpoWarning) as told:
+        old = load_matrix(write(tmp_path, content))
+    assert sorted(str(one.message).split(",")[0] for one in told) == [
+        "the training setting epochs is called num_train_epochs now",
+        "the training setting micro_batch_size is called per_device_train_batch_size now",
+        "the training setting warmup_share is called warmup_ratio now",
+    ]
+    content["training"] = {"batch_size": 4, "per_device_train_batch_size": 2, "warmup_ratio": 0.2}
+    content["variants"] = {"base": None, "dpo": {"training": {"num_train_epochs": [1, 2]}}}
+    assert load_matrix(write(tmp_path, content)) == old
+    assert old.training_for("dpo-num_train_epochs=2").num_train_epochs == 2
+    content["training"] = {"warmup_share": 0.2, "warmup_ratio": 0.1}
+    with pytest.raises(ConfigError, match=r"matrix.yaml:\d+: training: warmup_share is the old name of warmup_ratio"):
+        load_matrix(write(tmp_path, content))

@@ -78,7 +78,7 @@ def test_training_reads_no_further_than_the_context_and_counts_what_is_cut(model
     runs = {}
     for max_length in (1024, CONTEXT):
         settings = TrainingSettings(
-            learning_rate=1e-3, batch_size=2, micro_batch_size=2, max_length=max_length, precision="float32"
+            learning_rate=1e-3, batch_size=2, per_device_train_batch_size=2, max_length=max_length, precision="float32"
         )
         reference = reference_log_likelihoods(model, pairs, max_length=max_length, precision="float32")
         train(model, pairs, reference, tmp_path / str(max_length), settings, seed=0)
@@ -98,7 +98,7 @@ def test_training_reads_no_further_than_the_context_and_counts_what_is_cut(model
 
 def test_prompts_that_fill_the_context_stop_training_with_a_count(model: Path, tmp_path: Path) -> None:
     pairs = relabel(PAIRS, "ra").table
-    settings = TrainingSettings(batch_size=2, micro_batch_size=2, max_length=1024, precision="float32")
+    settings = TrainingSettings(batch_size=2, per_device_train_batch_size=2, max_length=1024, precision="float32")
     reference = reference_log_likelihoods(model, pairs, max_length=1024, precision="float32")
     with pytest.raises(DataError, match=r"12 of 12 training pairs have .* 70 tokens \(the model's context\) or more"):
         train(model, pairs, reference, tmp_path, settings, seed=0)

@@ -72,7 +72,7 @@ def write(name: str, folder: Path, tokenizer: Any) -> Path:
 
 def first_loss(folder: Path, out: Path, **changes: Any) -> float:
     settings = TrainingSettings(
-        beta=0.3, learning_rate=1e-4, batch_size=2, micro_batch_size=2, max_length=200, **changes
+        beta=0.3, learning_rate=1e-4, batch_size=2, per_device_train_batch_size=2, max_length=200, **changes
     )
     reference = reference_log_likelihoods(folder, PAIRS, max_length=200, precision=settings.precision)
     train(folder, PAIRS, reference, out, settings, seed=0)
@@ -112,7 +112,7 @@ def test_the_dropout_of_adapters_is_the_settings(tmp_path: Path, tokenizer: Any)
     for dropout in (0.0, 0.5):
         out = tmp_path / str(dropout)
         adapters = Lora(r=2, dropout=dropout)
-        first_loss(folder, out, precision="float32", lora=adapters, epochs=3)
+        first_loss(folder, out, precision="float32", lora=adapters, num_train_epochs=3)
         log = pd.read_parquet(out / "training.parquet")
         losses.append(log[log.metric == "logps/chosen"].value.tolist())
     assert losses[0][0] == losses[1][0]

@@ -27,7 +27,7 @@ def reduced(folder: Path) -> Path:
     for split in matrix["data"]:
         if split != "scale":
             matrix["data"][split] = {"path": str(QUICKSTART.parent / matrix["data"][split]["path"]), "limit": 4}
-    matrix["training"].update({"batch_size": 2, "micro_batch_size": 2, "max_length": 160})
+    matrix["training"].update({"batch_size": 2, "per_device_train_batch_size": 2, "max_length": 160})
     matrix["save_every"] = 1
     for name in ("alpaca-eval", "mt-bench"):
         section = matrix["benchmarks"][name]

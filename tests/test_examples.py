@@ -58,7 +58,7 @@ def write_matrix(folder: Path, variants: dict[str, Any], **changes: Any) -> Path
     document = {
         "name": "examples", "model": str(folder / "model"), "variants": {"base": None, **variants},
         "data": {"train": {"path": "pairs.parquet"}, "heldout": {"path": "pairs.parquet", "limit": 3}},
-        "training": {"learning_rate": 1e-3, "batch_size": 4, "micro_batch_size": 2, "max_length": 400},
+        "training": {"learning_rate": 1e-3, "batch_size": 4, "per_device_train_batch_size": 2, "max_length": 400},
         "benchmarks": {"unlearning": {}}, **changes,
     }  # fmt: skip
     (folder / "matrix.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")

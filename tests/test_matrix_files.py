@@ -31,7 +31,7 @@ variants:
 data:
   train: {path: pairs.jsonl}
   heldout: {path: pairs.jsonl, limit: 2}
-training: {batch_size: 4, micro_batch_size: 2}
+training: {batch_size: 4, per_device_train_batch_size: 2}
 benchmarks:
   unlearning: {}
   mt-bench:

@@ -23,7 +23,7 @@ from radpo.training.variants import find_variant, variant_names
 
 SCORES = [(9.0, 3.0), (7.0, 6.0), (10.0, 1.0), (5.0, 4.0), (8.0, 2.0), (6.0, 5.0)]
 TRAINING = {
-    "beta": 0.3, "learning_rate": 1.0e-3, "batch_size": 4, "micro_batch_size": 2, "max_length": 400,
+    "beta": 0.3, "learning_rate": 1.0e-3, "batch_size": 4, "per_device_train_batch_size": 2, "max_length": 400,
     "precision": "float32",
 }  # fmt: skip
 
@@ -183,7 +183,7 @@ def test_a_method_that_does_not_exist_is_named_with_those_that_do() -> None:
         ({"beta": 0}, "greater than 0"),
         ({"label_smoothing": 0.1, "loss": "ipo"}, "label_smoothing is for the losses sigmoid, robust, exo_pair"),
         ({"loss": "exo_pair"}, "needs a label_smoothing above 0"),
-        ({"batch_size": 5, "micro_batch_size": 2}, "not a multiple"),
+        ({"batch_size": 5, "per_device_train_batch_size": 2}, "not a multiple"),
         ({"lora": {"rank": 4}}, "Extra inputs"),
     ],
 )

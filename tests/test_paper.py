@@ -89,8 +89,8 @@ def test_settings_are_the_authors(name: str) -> None:
     smoothing = 0.3 if "qwen2" in name or name == "gemma-2-9b-it" else 0.0
     for variant in ("dpo", "ra-dpo"):
         training = matrix.training_for(variant)
-        assert (training.beta, training.learning_rate, training.warmup_share) == (0.01, 5e-7, 0.1)
-        assert (training.epochs, training.batch_size, training.max_length) == (1, 128, 1024)
+        assert (training.beta, training.learning_rate, training.warmup_ratio) == (0.01, 5e-7, 0.1)
+        assert (training.num_train_epochs, training.batch_size, training.max_length) == (1, 128, 1024)
         assert (training.loss, training.label_smoothing) == ("sigmoid", smoothing)
         assert training.gradient_checkpointing
         assert training.accumulation(8) >= 1, "eight processes share a batch"

@@ -48,7 +48,7 @@ def planned(place: Path, **changes: Any) -> Plan:
         "model": str(place / "model"),
         "variants": {"base": None, "dpo": None, "ra-dpo": None},
         "data": {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl", "limit": 2}},
-        "training": {"batch_size": 2, "micro_batch_size": 2, "epochs": 3},
+        "training": {"batch_size": 2, "per_device_train_batch_size": 2, "num_train_epochs": 3},
         "benchmarks": {
             "unlearning": {},
             "mt-bench": {
@@ -278,7 +278,7 @@ def test_resources_are_for_stages_that_there_are_and_no_part_of_a_key(place: Pat
         ({"save_every": 3}, set()),
         ({"name": "other"}, set()),
         ({"seeds": [0, 1]}, set()),
-        ({"training": {"batch_size": 2, "micro_batch_size": 2, "epochs": 2}}, {"train"}),
+        ({"training": {"batch_size": 2, "per_device_train_batch_size": 2, "num_train_epochs": 2}}, {"train"}),
         ({"data": {"train": {"path": "pairs.jsonl", "limit": 3}, "heldout": {"path": "pairs.jsonl", "limit": 2}}},
          {"pairs", "relabel", "reference", "train"}),
         ({"benchmarks": {"unlearning": {"high_score": 6}}}, {"unlearning"}),

@@ -13,7 +13,7 @@ import yaml
 from factories import scored_pairs, write_model, write_plugin
 
 from radpo.cli import doctor
-from radpo.core import plugins
+from radpo.core import plugins, warn
 from radpo.core.errors import ConfigError
 from radpo.core.plugins import PluginWarning, load_plugins, plugin_code, plugin_entries
 from radpo.engine.executors import Executor, ExecutorChoice, choose_executor, find_executor
@@ -57,7 +57,7 @@ EXECUTOR = Executor("cluster", Settings, lambda store, jobs, settings: (store, j
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every test warns anew, and leaves no module of its packages behind."""
-    monkeypatch.setattr(plugins, "_WARNED", set())
+    monkeypatch.setattr(warn, "_WARNED", set())
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:

@@ -109,7 +109,7 @@ def write_matrix(place: Path, **more: Any) -> Path:
         "model": str(place / "model"),
         "variants": {"base": None, "dpo": None, "ira": None},
         "data": {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl"}},
-        "training": {"batch_size": 2, "micro_batch_size": 2},
+        "training": {"batch_size": 2, "per_device_train_batch_size": 2},
         "benchmarks": {
             "unlearning": {},
             "mt-bench": {
@@ -147,7 +147,7 @@ def test_no_key_holds_auto_and_machines_of_one_arithmetic_share_a_store(place, m
     assert said(plan.stages) == {machine}
     asking = {stage.function_name for stage in plan.stages if precisions(dict(stage.settings))}
     assert asking == {"train", "reference", "implicit", "likelihood", "generate", "mt-bench"}
-    stated = write_matrix(place, training={"batch_size": 2, "micro_batch_size": 2, "precision": machine})
+    stated = write_matrix(place, training={"batch_size": 2, "per_device_train_batch_size": 2, "precision": machine})
     assert keys(expand(load_matrix(stated))) == keys(plan)
     monkeypatch.setenv(VARIABLE, "float32" if machine == "bfloat16" else "bfloat16")
     other = keys(expand(load_matrix(write_matrix(place))))
@@ -171,7 +171,7 @@ def test_what_is_stated_is_not_measured(place, unpinned, monkeypatch):
         raise AssertionError("nothing asks for a measurement")
 
     monkeypatch.setattr(precision, "_speed", fail)
-    path = write_matrix(place, training={"batch_size": 2, "micro_batch_size": 2, "precision": "float32"})
+    path = write_matrix(place, training={"batch_size": 2, "per_device_train_batch_size": 2, "precision": "float32"})
     document = yaml.safe_load(path.read_text())
     for part in ("sampling", "judge"):
         document["benchmarks"]["mt-bench"][part]["precision"] = "float32"

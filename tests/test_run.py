@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "models": [str(folder / "first"), str(folder / "second")],
         "variants": {"base": None, "dpo": {"training": {"learning_rate": 1e-3}}},
         "data": {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl", "limit": 2}},
-        "training": {"batch_size": 2, "micro_batch_size": 2, "max_length": 256},
+        "training": {"batch_size": 2, "per_device_train_batch_size": 2, "max_length": 256},
         "benchmarks": {
             "unlearning": {},
             "mt-bench": {"questions": {"path": "questions.jsonl"}, "sampling": {"max_new_tokens": 3}},

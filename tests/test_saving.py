@@ -34,7 +34,9 @@ def model(tmp_path: Path) -> Path:
 
 
 def run(model: Path, out: Path, steps: list[int] | None = None, **changes: Any) -> Path:
-    settings = TrainingSettings(batch_size=2, micro_batch_size=2, max_length=400, precision="float32", **changes)
+    settings = TrainingSettings(
+        batch_size=2, per_device_train_batch_size=2, max_length=400, precision="float32", **changes
+    )
     reference = reference_log_likelihoods(model, PAIRS, max_length=400, precision="float32")
     told = [] if steps is None else steps
     train(model, PAIRS, reference, out, settings, seed=0, save_every=1, progress=lambda step, _: told.append(step))

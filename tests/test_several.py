@@ -36,7 +36,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "baseline": "ra-dpo",
         "data": {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl", "limit": 4}},
         "training": {
-            "batch_size": 4, "micro_batch_size": 1, "learning_rate": 1e-3, "beta": 0.3, "precision": "float32",
+            "batch_size": 4, "per_device_train_batch_size": 1, "learning_rate": 1e-3, "beta": 0.3,
+            "precision": "float32",
         },
         "resources": {"train": {"gpus": 2}},
         "benchmarks": {"unlearning": {}},

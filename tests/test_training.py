@@ -23,7 +23,13 @@ from radpo.training.run import train
 from radpo.training.settings import Lora, TrainingSettings
 
 SETTINGS = TrainingSettings(
-    beta=0.3, learning_rate=1e-3, batch_size=4, micro_batch_size=2, max_length=400, epochs=2, precision="float32"
+    beta=0.3,
+    learning_rate=1e-3,
+    batch_size=4,
+    per_device_train_batch_size=2,
+    max_length=400,
+    num_train_epochs=2,
+    precision="float32",
 )
 SCORES = [(9.0, 3.0), (7.0, 6.0), (10.0, 1.0), (5.0, 4.0), (8.0, 2.0), (6.0, 5.0)]
 
@@ -246,7 +252,7 @@ def test_a_prompt_that_fills_the_length_is_dropped_and_counted_where_asked(
     import torch
 
     lengths = sorted(len(ids) for ids in reference["prompt_ids"].to_pylist())
-    short = SETTINGS.model_copy(update={"max_length": lengths[8], "overlong_prompts": "drop", "epochs": 1})
+    short = SETTINGS.model_copy(update={"max_length": lengths[8], "overlong_prompts": "drop", "num_train_epochs": 1})
     kept = [len(ids) < lengths[8] for ids in reference["prompt_ids"].to_pylist()]
     assert 4 <= sum(kept) < 12
     train(model, pairs, reference, tmp_path / "all", short, seed=0, heldout=(pairs, reference))
@@ -303,7 +309,7 @@ def test_two_processes_give_the_parameters_of_one(model: Path, tmp_path: Path) -
     logs = [pd.read_parquet(tmp_path / name / "training.parquet") for name in ("one", "two")]
     grad_norms, others = (log[log["metric"] == "grad_norm"]["value"].tolist() for log in logs)
     assert grad_norms == pytest.approx(others, rel=1e-3)
-    odd = SETTINGS.model_copy(update={"batch_size": 6, "micro_batch_size": 2})
+    odd = SETTINGS.model_copy(update={"batch_size": 6, "per_device_train_batch_size": 2})
     with pytest.raises(ValueError, match="batch_size 6 is not a multiple of 4"):
         odd.accumulation(2)
 

@@ -103,7 +103,7 @@ def reduced(folder: Path, model: str | None) -> Path:
     matrix["model"] = model or matrix["model"]
     for split in ("train", "heldout"):
         matrix["data"][split] = {"path": str(QUICKSTART.parent / matrix["data"][split]["path"]), "limit": 4}
-    matrix["training"].update({"batch_size": 2, "micro_batch_size": 2, "max_length": 1024 if model else 160})
+    matrix["training"].update({"batch_size": 2, "per_device_train_batch_size": 2, "max_length": 1024 if model else 160})
     matrix["save_every"] = 1
     for name in ("alpaca-eval", "mt-bench"):
         section = matrix["benchmarks"][name]

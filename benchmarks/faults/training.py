@@ -71,8 +71,8 @@ def prepare(folder: Path) -> None:
 def command(folder: Path, out: str) -> list[str]:
     """The training run as a person would start it."""
     settings = {
-        "batch_size": 4, "micro_batch_size": 2, "max_length": 400, "precision": "float32", "learning_rate": 1e-3,
-        "beta": 0.3, "epochs": EPOCHS,
+        "batch_size": 4, "per_device_train_batch_size": 2, "max_length": 400, "precision": "float32",
+        "learning_rate": 1e-3, "beta": 0.3, "num_train_epochs": EPOCHS,
     }  # fmt: skip
     asked = [f"--set={key}={value}" for key, value in settings.items()]
     place = [str(folder / "pairs.parquet"), "--out", str(folder / out), "--model", str(folder / "model")]

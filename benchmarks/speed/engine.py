@@ -127,7 +127,7 @@ def write_matrix(folder: Path) -> Path:
         "seeds": list(range(12)),
         "variants": {"base": None, "dpo": {"training": {"beta": [0.1, 0.5]}}, "ra-dpo": None},
         "data": {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl", "limit": 2}},
-        "training": {"batch_size": 4, "micro_batch_size": 4, "max_length": 1024},
+        "training": {"batch_size": 4, "per_device_train_batch_size": 4, "max_length": 1024},
         "benchmarks": {
             "unlearning": {},
             "mt-bench": {"questions": {"path": "questions.jsonl"}, "sampling": sampling},

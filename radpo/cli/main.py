@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,6 +34,7 @@ from radpo.cli.options import (
 )
 from radpo.cli.store import store_app
 from radpo.core.errors import RadpoError
+from radpo.core.warn import RadpoWarning
 
 app = typer.Typer(
     help="Train plain and reward-augmented DPO, score the checkpoints, measure unlearning, compare.\n\n"
@@ -61,6 +63,7 @@ def main() -> None:
     """Run the command line; errors become one message and an exit status."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # silences a warning of every forked worker
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # gives memory back; see radpo.preferences.arrow
+    warnings.showwarning = _show_warning
     try:
         app()
     except RadpoError as error:
@@ -72,6 +75,21 @@ def main() -> None:
         if end.code == REGRESSION and not isinstance(end.__context__, typer.Exit):
             sys.exit(2)  # Typer ends so where a pipe is closed or a question is left unanswered, which is no verdict
         raise
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """radpo's own warnings are for the person who gave the command: a line, without a place in the code."""
+    if issubclass(category, RadpoWarning):
+        print(f"radpo: warning: {message}", file=sys.stderr)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 @app.callback(invoke_without_command=True)

@@ -10,7 +10,6 @@ import hashlib
 import importlib.util
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, distributions, entry_points
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
 
+from radpo.core import warn
 from radpo.core.errors import ConfigError
 from radpo.core.suggestions import did_you_mean
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 OWN = "radpo"
 
 
-class PluginWarning(UserWarning):
+class PluginWarning(warn.RadpoWarning):
     """An installed package's plug-in cannot be used."""
 
 
@@ -246,11 +246,6 @@ def _entries_of(distribution: Any, group: str) -> list[EntryPoint]:
         return []
 
 
-_WARNED: set[str] = set()
-
-
 def warn_once(message: str) -> None:
     """Warn about a package once in a process."""
-    if message not in _WARNED:
-        _WARNED.add(message)
-        warnings.warn(message, PluginWarning, stacklevel=3)
+    warn.warn_once(message, PluginWarning)

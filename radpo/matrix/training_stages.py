@@ -166,7 +166,7 @@ def _implicit_cost(sizes: Sizes, stage: Stage) -> Work:
 def _train_cost(sizes: Sizes, stage: Stage) -> Work:
     settings = stage.settings["training"]
     length = settings["max_length"]
-    trained = settings["epochs"] * _training_tokens(sizes, stage.inputs["pairs"], length)
+    trained = settings["num_train_epochs"] * _training_tokens(sizes, stage.inputs["pairs"], length)
     heldout = _training_tokens(sizes, stage.inputs["heldout_pairs"], length) if "heldout_pairs" in stage.inputs else 0
     again = trained if settings.get("gradient_checkpointing") else 0.0  # activations are computed a second time
     parameters = sizes.model(stage).parameters

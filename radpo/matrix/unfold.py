@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from radpo.core.suggestions import did_you_mean
 from radpo.matrix.settings import GIVEN
-from radpo.training.settings import TrainingSettings
+from radpo.training.settings import TrainingSettings, with_current_names
 from radpo.training.variants import find_variant
 
 Location = tuple[Any, ...]
@@ -52,6 +52,7 @@ def unfold(document: dict[str, Any]) -> Unfolded:
     Raises:
         VariantError: a variant extends none, or itself.
     """
+    document = _with_current_names(document)
     variants, training = document.get("variants"), document.get("training")
     if not isinstance(variants, dict) or not isinstance(training or {}, dict):
         return Unfolded(document, document, {})  # the check of the document says so
@@ -78,6 +79,24 @@ def unfold(document: dict[str, Any]) -> Unfolded:
     if common:
         result["training"] = {key: value for key, value in (training or {}).items() if key not in common}
     return Unfolded(document, result, written)
+
+
+def _with_current_names(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with training settings under their present names, the matrix's own and each variant's."""
+
+    def renamed(section: Any, location: Location) -> Any:
+        if not isinstance(section, dict) or not isinstance(section.get("training"), dict):
+            return section
+        try:
+            return {**section, "training": with_current_names(section["training"])}
+        except ValueError as error:
+            raise VariantError((*location, "training"), str(error)) from error
+
+    document = renamed(document, ())
+    if isinstance(document.get("variants"), dict):
+        variants = {name: renamed(variant, ("variants", name)) for name, variant in document["variants"].items()}
+        document = {**document, "variants": variants}
+    return document
 
 
 def _chain(name: str, variants: Mapping[str, Any]) -> tuple[str, ...]:

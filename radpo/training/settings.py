@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from radpo.core.warn import warn_once
 
 # Every loss of TRL 1.16's DPOTrainer; its documentation has each one's paper.
 Loss = Literal[
@@ -45,6 +48,32 @@ class Lora(BaseModel):
     )
 
 
+RENAMED = {
+    "warmup_share": "warmup_ratio",
+    "epochs": "num_train_epochs",
+    "micro_batch_size": "per_device_train_batch_size",
+}
+"""Settings that had a name of radpo's own, by that name, which is read with a warning until the next release."""
+
+
+def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Training settings with TRL's names in place of radpo's old ones.
+
+    Raises:
+        ValueError: a setting is given under both its names.
+    """
+    found = dict(settings)
+    for old, new in RENAMED.items():
+        if old in found:
+            if new in found:
+                raise ValueError(f"{old} is the old name of {new}, which is given, too; leave {old} out")
+            warn_once(
+                f"the training setting {old} is called {new} now, as in TRL; the old name goes with the next release"
+            )
+            found[new] = found.pop(old)
+    return found
+
+
 class TrainingSettings(BaseModel):
     """What changes a trained checkpoint, seed and data apart. Defaults are the paper's (arXiv 2410.08067)."""
 
@@ -60,10 +89,12 @@ class TrainingSettings(BaseModel):
         "(the authors' recipes have 0.3), robust and exo_pair are made for it.",
     )
     learning_rate: float = Field(5e-7, gt=0, description="Peak learning rate; cosine decay after the warm-up.")
-    warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
-    epochs: float = Field(1.0, gt=0, description="Passes over the training pairs.")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
+    num_train_epochs: float = Field(1.0, gt=0, description="Passes over the training pairs.")
     batch_size: int = Field(128, ge=1, description="Pairs an optimiser step sees, over all processes.")
-    micro_batch_size: int = Field(2, ge=1, description="Pairs in a process's memory at once; must divide batch_size.")
+    per_device_train_batch_size: int = Field(
+        2, ge=1, description="Pairs in a process's memory at once; must divide batch_size."
+    )
     max_length: int = Field(1024, ge=16, description="Tokens of prompt and response together; the rest is cut.")
     overlong_prompts: Literal["stop", "drop"] = Field(
         "stop",
@@ -86,11 +117,17 @@ class TrainingSettings(BaseModel):
     )
     lora: Lora | None = Field(None, description="Train low-rank adapters instead of all weights.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _current_names(cls, value: Any) -> Any:
+        return with_current_names(value) if isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> TrainingSettings:
-        if self.batch_size % self.micro_batch_size:
+        if self.batch_size % self.per_device_train_batch_size:
             raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+                f"batch_size {self.batch_size} is not a multiple of per_device_train_batch_size "
+                f"{self.per_device_train_batch_size}"
             )
         return self
 
@@ -108,11 +145,11 @@ class TrainingSettings(BaseModel):
         Raises:
             ValueError: the processes' micro-batches together do not divide the batch.
         """
-        together = self.micro_batch_size * processes
+        together = self.per_device_train_batch_size * processes
         if self.batch_size % together:
             raise ValueError(
-                f"batch_size {self.batch_size} is not a multiple of {together}, the micro_batch_size "
-                f"{self.micro_batch_size} of {processes} processes"
+                f"batch_size {self.batch_size} is not a multiple of {together}, the per_device_train_batch_size "
+                f"{self.per_device_train_batch_size} of {processes} processes"
             )
         return self.batch_size // together
 
