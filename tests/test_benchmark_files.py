@@ -295,3 +295,26 @@ def test_git_says_nothing_where_there_is_no_repository(tmp_path, monkeypatch, ca
     ask_git_quietly()
     assert evaluator.get_git_commit_hash() is None
     assert capfd.readouterr().err == ""
+
+
+def test_notes_on_what_is_left_out_name_the_questions_and_what_the_judge_said(tmp_path):
+    from radpo.benchmarks import arena_hard, mt_bench, mt_bench_pairs
+
+    single = [mt_bench.Judgment("q1", "", 1, 5.0, ""), mt_bench.Judgment("q7", "", 1, mt_bench.UNPARSED, "No.")]
+    assert mt_bench.scores(single).notes == (
+        "mt-bench: 1 of 2 judgments could not be parsed and are left out: q7 turn 1 (No.).",
+    )
+    fine = mt_bench_pairs.PairJudgment("q1", 1, "a", "b", "model_1", "model_1")
+    odd = mt_bench_pairs.PairJudgment("q7", 2, "a", "b", "model_1", "error", ("[[A]]", "Hm."))
+    assert mt_bench_pairs.scores([fine, odd], "a", "b").notes[0].endswith("and are left out: q7 turn 2 ([[A]]; Hm.).")
+    rows = [
+        {
+            "question_id": name,
+            "model": "m",
+            "games": [{"score": one, "judgment": "J"}, {"score": "B>A", "judgment": "K"}],
+        }
+        for name, one in (("q1", "A>B"), ("q7", None))
+    ]
+    battles = arena_hard.load_judgments([written(tmp_path / "j.jsonl", rows)], "base")
+    notes = arena_hard.scores(battles, arena_hard.score(battles, rounds=20), "m").notes
+    assert "arena-hard: 1 games of m have no verdict that counts and are left out: q7 (J; K)." in notes

@@ -110,6 +110,7 @@ def test_replies_of_no_use_end_neither_the_run_nor_one_after_it_and_are_in_its_r
             assert "3 of 60 requests have no answer" in notes
             assert "'Say 5.' (the reply has no text (finish_reason length))" in notes
             assert "HTTP 400" in notes
-            assert "q3 turn 1, q5 turn 1, q7 turn 1" in notes
+            assert "3 of 60 judgments could not be parsed and are left out: q3 turn 1 (HTTP 400" in notes
+            assert "q7 turn 1 (the reply has no text (finish_reason length))" in notes
         billed = [question_of(body) for body in server.asked if question_of(body) != "Say 3."]
         assert len(billed) == len(set(billed))

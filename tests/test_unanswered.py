@@ -105,6 +105,18 @@ def test_reasoning_that_used_its_tokens_up_is_never_read_as_the_answer_and_is_sa
     )
 
 
+def test_reasoning_that_is_only_counted_makes_a_judge_one_that_reasons(tmp_path, real_data):
+    usage = {"prompt_tokens": 9, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 5}}
+    body = {"choices": [text_choice("Not [[3]] but [[8]]")], "usage": usage}
+    with FaultServer(lambda _: Http(200, body)) as server:
+        settings = OpenAISettings(model="o", base_url=server.url, prompts=real_data / "mt_bench")
+        for _ in range(2):  # from the cache, too
+            judge = OpenAIJudge(settings, tmp_path / "c.sqlite")
+            assert judge.grade([GradeRequest(user("Q"), "A")])[0].score == 8
+            assert judge.record.reasoned == 1
+        assert len(server.asked) == 1
+
+
 def test_a_lone_surrogate_in_a_judges_reply_is_stored_and_its_verdict_counts(tmp_path):
     with FaultServer(lambda body: "cut \ud83d Rating: [[6]]") as server:
         judge = OpenAIJudge(OpenAISettings(model="j", base_url=server.url), tmp_path / "c.sqlite")

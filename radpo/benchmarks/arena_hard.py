@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,12 +97,14 @@ class Battles:
         frame: a row a game: question_id, model, game (1: the baseline is A; 2: the model is A; 0: not known), score (of
             the model: 1 won, 0.5 tie, 0 lost), weight.
         unparsed: how many games had no verdict that counts, by model.
+        unparsed_questions: the questions of those games by model, each with what the judge said.
     """
 
     frame: pd.DataFrame
     baseline: str
     version: Version
     unparsed: Mapping[str, int]
+    unparsed_questions: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ def load_judgments(paths: Sequence[Path], baseline: str | None = None, category:
         raise DataError(f"category {chosen!r} has no official baseline; say which model the others were compared with")
     games: list[dict[str, Any]] = []
     unparsed: dict[str, int] = {}
+    questions: dict[str, list[tuple[str, str]]] = {}
     for place, row in rows:
         question_id, model = row.get("uid", row.get("question_id")), row.get("model")
         if question_id is None or not isinstance(model, str):
@@ -185,11 +188,13 @@ def load_judgments(paths: Sequence[Path], baseline: str | None = None, category:
             continue
         found = list(_games(row.get("games"), version, place))
         unparsed[model] = unparsed.get(model, 0) + 2 - len(found)
+        if len(found) < 2:
+            questions.setdefault(model, []).append((str(question_id), _said(row)))
         games += [{"question_id": str(question_id), "model": model, **game} for game in found]
     if not games:
         said = with_reasons([(str(row.get("uid", row.get("question_id"))), _said(row)) for _, row in rows])
         raise DataError(f"{paths[0]}: none of {len(rows)} judgments holds a verdict; the judge said: {said}")
-    return Battles(_frame(games), wanted, version, unparsed)
+    return Battles(_frame(games), wanted, version, unparsed, questions)
 
 
 def _said(row: Mapping[str, Any]) -> str:
@@ -401,7 +406,11 @@ def scores(
         *notes,
     ]
     if of.n_unparsed:
-        said.append(f"arena-hard: {of.n_unparsed} games of {model} have no verdict that counts and are left out.")
+        named = battles.unparsed_questions.get(model, ())
+        said.append(
+            f"arena-hard: {of.n_unparsed} games of {model} have no verdict that counts and are left out"
+            f"{': ' if named else ''}{with_reasons(named)}."
+        )
     examples = tuple(_examples(games, battles.baseline, texts or {}, goal))
     figure = result(NAME, METRICS, "all", "score", of.score, error, of.n_battles)
     return Scores((figure,), examples, tuple(said))
@@ -511,7 +520,7 @@ BENCHMARK = Benchmark(
     Settings=Settings,
     metrics=METRICS,
     stages=stages,
-    functions={NAME: Function(_score, version=4, packages=("scikit-learn",))},
+    functions={NAME: Function(_score, version=5, packages=("scikit-learn",))},
     cost={NAME: _cost},
     place=10,
 )

@@ -245,11 +245,11 @@ def scores(
             results.append(_result("all", metric, of_turn))
     for category in _categories(parsed):
         results.append(_result(category, "score", [j for j in parsed if j.category == category]))
-    unparsed = [f"{j.question_id} turn {j.turn}" for j in judgments if j.score == UNPARSED]
+    unparsed = [(f"{j.question_id} turn {j.turn}", j.reason) for j in judgments if j.score == UNPARSED]
     notes: tuple[str, ...] = ()
     if unparsed:
         count = f"{len(unparsed)} of {len(judgments)} judgments"
-        notes = (f"mt-bench: {count} could not be parsed and are left out: {', '.join(unparsed[:10])}.",)
+        notes = (f"mt-bench: {count} could not be parsed and are left out: {with_reasons(unparsed)}.",)
     return Scores(tuple(results), tuple(_examples(parsed, questions, answers, goal)), notes)
 
 
@@ -362,7 +362,7 @@ BENCHMARK = Benchmark(
     Settings=Settings,
     metrics=METRICS,
     stages=stages,
-    functions={NAME: Function(_score, version=6)},
+    functions={NAME: Function(_score, version=7)},
     cost={NAME: _cost},
     place=20,
 )

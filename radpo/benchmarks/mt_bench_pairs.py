@@ -255,7 +255,7 @@ def scores(
     Raises:
         DataError: nothing was parsed.
     """
-    found = score_pairs([j for j in judgments if {model, baseline} == {j.model_1, j.model_2}], baseline)
+    score_pairs([j for j in judgments if {model, baseline} == {j.model_1, j.model_2}], baseline)
     asked = {question.question_id: question.turns for question in questions}
     examples = []
     for judgment in judgments:
@@ -283,12 +283,16 @@ def scores(
         )
     estimate = mean([e.value for e in examples], clusters=[e.example_id.rpartition("/")[0] for e in examples])
     figure = result(NAME, METRICS, "all", "win_rate_adjusted", estimate.value, estimate.stderr, estimate.n)
-    return Scores((figure,), tuple(examples), unparsed_note(found.n_unparsed))
+    return Scores((figure,), tuple(examples), _unparsed_note(judgments))
 
 
-def unparsed_note(count: int) -> tuple[str, ...]:
-    """Says how many turns are left out."""
-    return (f"{NAME}: {count} turns have a verdict that could not be parsed, and are left out.",) if count else ()
+def _unparsed_note(judgments: Sequence[PairJudgment]) -> tuple[str, ...]:
+    """Says which turns are left out, and what the judge said of them."""
+    lacking = [j for j in judgments if outcome(j) is None]
+    if not lacking:
+        return ()
+    named = with_reasons([(f"{j.question_id} turn {j.turn}", "; ".join(j.reasons)) for j in lacking])
+    return (f"{NAME}: {len(lacking)} turns have a verdict that could not be parsed, and are left out: {named}.",)
 
 
 def _score(win: int, loss: int, tie: int) -> PairScore:
@@ -338,7 +342,7 @@ BENCHMARK = Benchmark(
     Settings=Settings,
     metrics=METRICS,
     stages=stages,
-    functions={NAME: Function(_run, version=1)},
+    functions={NAME: Function(_run, version=2)},
     cost={NAME: _cost},
     place=21,
 )

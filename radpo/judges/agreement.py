@@ -13,6 +13,7 @@ from radpo.core.json_rows import read_rows
 from radpo.core.progress import Progress, no_progress
 from radpo.judges.base import CompareRequest, Judge
 from radpo.judges.quality import agreement, bias, both_orders, spearman, verdict
+from radpo.judges.record import judge_notes
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def measure(pairs: Sequence[JudgedPair], judge: Judge, progress: Progress = no_p
         "reference_length_correlation": spearman(reference, longer),
         "by_subset": by_subset,
         **({} if chat is None else {"usage": asdict(chat.usage)}),
+        "notes": list(judge_notes(judge, "judge")),
     }
 
 
