@@ -175,7 +175,7 @@ def concise(server: FaultServer) -> dict[str, Any]:
 
 def verdict(body: Any) -> str:
     """Prefers the shorter answer."""
-    a, b = re.findall(r"Assistant [AB]'s answer\]\n(.*?)(?:\n\n\[|$)", body["messages"][0]["content"], flags=re.DOTALL)
+    a, b = re.findall(r"Assistant [AB]'s answer\]\n(.*?)(?:\n\[|$)", body["messages"][0]["content"], flags=re.DOTALL)
     return "[[C]]" if len(a) == len(b) else "So: [[A]]" if len(a) < len(b) else "So: [[B]]"
 
 
@@ -199,7 +199,9 @@ def test_a_users_benchmark_is_in_schema_plan_run_report_and_gate(installed: Path
     columns = ["variant", "benchmark", "metric", "primary"]
     assert results[columns].to_numpy().tolist() == [[name, "concise", "win_rate", True] for name in ("base", "dpo")]
     assert results["value"].tolist() == [100, 100], "the other answer is longer"
-    assert "concise win rate" in (tmp_path / "run" / "report.html").read_text()
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "concise win rate" in report
+    assert "How often an answer tells more in fewer words. n = 1 questions" in report, "its own section"
     assert "concise" in json.loads(radpo("schema").stdout)["$defs"]["Benchmarks"]["properties"]
     gated = json.loads(radpo("regress", tmp_path / "run", tmp_path / "run", "--json").stdout)
     assert {(row["benchmark"], row["margin"]) for row in gated["rows"]} == {("concise", 5.0)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 
 from radpo import Benchmark, Metric
 from radpo.benchmarks import pieces
@@ -16,11 +15,16 @@ from radpo.clients.chat import ChatRequest
 from radpo.core.errors import DataError
 from radpo.core.metrics import result
 from radpo.core.results import Example, Scores
+from radpo.core.run import Run
 from radpo.engine.graph import Function, Stage, Task
+from radpo.figures.charts import intervals
+from radpo.figures.sections import ReportSection, panel, points, shown_in, sizes, table_rows
+from radpo.figures.styles import Styles
 from radpo.judges.openai import OpenAIJudge
 from radpo.judges.record import read_reply
 from radpo.judges.structure import acting_marks, frame_of
 from radpo.stats.estimates import mean
+from radpo.stats.quantities import Name
 
 NAME = "concise"
 METRICS = (Metric("win_rate", "concise win rate", unit="%", primary="all", margin=5.0, even=50.0, overview=True),)
@@ -29,10 +33,8 @@ answer loses to a right one, whatever their lengths. Reply with one line: [[A]],
 
 [The user's question]
 {question}
-
 [Assistant A's answer]
 {a}
-
 [Assistant B's answer]
 {b}"""
 VALUES = {"A": 100.0, "B": 0.0, "C": 50.0}
@@ -49,9 +51,8 @@ class Settings(Section):
 
 def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage | None:
     """Answers of checkpoint and baseline, then the verdicts; None for the baseline itself."""
-    compared = pieces.compared_answers(
-        context, checkpoint, settings.questions, settings.sampling, settings.baseline_outputs
-    )
+    answers = settings.questions, settings.sampling, settings.baseline_outputs
+    compared = pieces.compared_answers(context, checkpoint, *answers)
     if compared is None:
         return None
     judge, hints = pieces.judge_settings(context, settings.judge)
@@ -63,7 +64,7 @@ def score(task: Task) -> None:
     questions = pieces.read_questions(task)
     ours, (opponent, theirs) = pieces.read_answers(task, questions), pieces.read_baseline(task, questions)
     judge = pieces.open_judge(task)
-    assert isinstance(judge, OpenAIJudge), "see check"
+    assert isinstance(judge, OpenAIJudge), "as the check below has it"
     shown = [(q, ours[q.question_id][0], theirs[q.question_id][0]) for q in questions]
     prompts = [PROMPT.format(question=q.turns[0], a=a, b=b) for q, x, y in shown for a, b in ((x, y), (y, x))]
     asked = [ChatRequest([{"role": "user", "content": prompt}], {"temperature": 0.0}) for prompt in prompts]
@@ -72,20 +73,18 @@ def score(task: Task) -> None:
     examples = []
     for number, (question, our, their) in enumerate(shown):
         replies, (first, second) = said[2 * number : 2 * number + 2], verdicts[2 * number : 2 * number + 2]
+        marks = acting_marks((question.turns[0], our, their), frame_of(PROMPT))
         for reply in replies:
-            judge.record.add(reply, question.turns[0], acting_marks((question.turns[0], our, their), frame_of(PROMPT)))
+            judge.record.add(reply, question.turns[0], marks)
         if first and second:
             value = (VALUES[first[0]] + 100.0 - VALUES[second[0]]) / 2
             detail = json.dumps({"goal": task.stage.settings["goal"], "reasons": [reply.reason for reply in replies]})
-            name = question.question_id
-            examples.append(
-                Example(NAME, "all", name, question.turns[0], our, their, "win_rate", value, detail, opponent=opponent)
-            )
+            asked_of = (NAME, "all", question.question_id, question.turns[0])
+            examples.append(Example(*asked_of, our, their, "win_rate", value, detail, opponent=opponent))
     if not examples:
         raise DataError(f"{NAME}: none of {len(shown)} pairs has a verdict in both orders")
-    found = mean([example.value for example in examples])
+    found, lost = mean([example.value for example in examples]), len(shown) - len(examples)
     figure = result(NAME, METRICS, "all", "win_rate", found.value, found.stderr, found.n)
-    lost = len(shown) - len(examples)
     notes = (f"{NAME}: {lost} of {len(shown)} pairs lack a verdict in one order and are left out.",) if lost else ()
     pieces.write_judged(task, Scores((figure,), tuple(examples), notes), judge)
 
@@ -95,9 +94,13 @@ def cost(sizes: Sizes, stage: Stage) -> Work:
     return judged(sizes, stage, pairwise=True, swapped=len(sizes.questions(stage.settings)), judge_tokens=8)
 
 
-def check(settings: Settings, others: Mapping[str, Section]) -> str | None:
-    """What is wrong with the section; told with its place when the matrix file is read."""
-    return None if settings.judge.kind == "openai" else "judge: must be of kind openai, to take a prompt of ours"
+def sections(run: Run, styles: Styles) -> list[ReportSection]:
+    """The report's part: the win rates with their intervals, and the numbers below them."""
+    rows = points(run, [Name(NAME, "all", "win_rate")]).assign(group="all questions")
+    figure = intervals(rows, styles, axis="win rate (%)", within=(0, 100), reference=50) if len(rows) else None
+    panels = [] if figure is None else [panel("Win rate", figure)]
+    caption = f"How often an answer tells more in fewer words. n = {sizes(rows)} questions; 95% intervals."
+    return [ReportSection(NAME, "Concise", caption, panels, 1, shown_in(styles, rows), table_rows("win rate", rows))]
 
 
 BENCHMARK = Benchmark(
@@ -109,5 +112,6 @@ BENCHMARK = Benchmark(
     stages=stages,
     functions={NAME: Function(score, version=1)},
     cost={NAME: cost},
-    check=check,
+    sections=sections,
+    check=lambda settings, others: None if settings.judge.kind == "openai" else "judge: must be of kind openai",
 )
