@@ -4,6 +4,8 @@
     python tests/golden_runs.py --diff A B       # what differs between two such folders, exactly
     python tests/golden_runs.py --write          # run, and write the committed figures (tests/golden/*.json) anew
 
+Names of runs (tests/golden/NAME.yaml) at the end are those to take; all, unless given.
+
 Two checkouts are compared on one machine by dumping both. Nothing of radpo is imported here: only its command line is
 called and its run directories' files are read, so that any layout of its modules can be held against any other.
 """
@@ -21,7 +23,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,9 @@ class GoldenRun:
 
 
 RUNS = (
-    GoldenRun("methods", ("--jobs", "2"), {"base": ()}),
-    GoldenRun("scores", ("--jobs", "1"), {"base": (), "dpo": ("--against", "dpo")}),
+    GoldenRun("methods", ("--jobs", "2"), {}),
+    GoldenRun("scores", ("--jobs", "1"), {"base": ()}),
     GoldenRun("endpoint", ("--executor", "ray", "--jobs", "2"), {}),
-    GoldenRun("judged", (), {}),
 )
 
 # --- what the matrices take
@@ -213,8 +213,8 @@ def run_all(folder: Path, runs: Sequence[GoldenRun] = RUNS) -> dict[str, dict[st
         for run in runs:
             text = (GOLDEN / f"{run.name}.yaml").read_text(encoding="utf-8")
             (folder / f"{run.name}.yaml").write_text(text.replace("ENDPOINT", server.url), encoding="utf-8")
-        with ThreadPoolExecutor(len(runs)) as side_by_side:
-            list(side_by_side.map(lambda run: perform(run, folder), runs))
+        for run in runs:
+            perform(run, folder)
         requests = sorted(json.dumps(body, sort_keys=True, ensure_ascii=False) for body in server.asked)
     found = {run.name: read_run(folder / run.name) for run in runs}
     if "endpoint" in found:
@@ -450,24 +450,23 @@ def read_document(path: Path) -> dict[str, Any]:
     return found
 
 
-def dump(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place:
-        for name, documents in run_all(Path(place)).items():
-            write_document(folder / f"{name}.json", documents)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dump", type=Path, metavar="FOLDER")
     parser.add_argument("--diff", type=Path, nargs=2, metavar=("A", "B"))
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("names", nargs="*", metavar="NAME")
     arguments = parser.parse_args()
-    if arguments.dump:
-        dump(arguments.dump)
-    if arguments.write:
+    runs = [run for run in RUNS if run.name in (arguments.names or [run.name])]
+    if arguments.dump or arguments.write:
         with tempfile.TemporaryDirectory() as place:
-            for name, documents in run_all(Path(place)).items():
+            found = run_all(Path(place), runs)
+        if arguments.dump:
+            arguments.dump.mkdir(parents=True, exist_ok=True)
+        for name, documents in found.items():
+            if arguments.dump:
+                write_document(arguments.dump / f"{name}.json", documents)
+            if arguments.write:
                 write_document(GOLDEN / f"{name}.json", pinned(documents))
     if arguments.diff:
         one, other = arguments.diff
