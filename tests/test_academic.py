@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from factories import TEMPLATE, write_model
 
 from radpo.benchmarks import academic
@@ -316,3 +317,20 @@ def test_a_task_that_generates_more_than_the_context_is_refused_before_work_begi
     (tasks / "sums.yaml").write_text(TEXT_TASK.replace("max_gen_toks: 4", "max_gen_toks: 100"))
     with pytest.raises(ModelError, match=r"task sums: it generates up to 100 tokens, and the model's context of 100"):
         run(short, ["sums"], tasks)
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_a_tasks_description_is_not_lost_where_the_template_takes_no_system_message(place, tmp_path, refuses):
+    """lm-eval leaves it out where a template refuses a system message; some templates leave it out themselves."""
+    check = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" if refuses else ""
+    rendered = "{% for m in messages %}{% if m['role'] != 'system' %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endif %}"
+    prompt = "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    model = write_model(tmp_path / "model", check + rendered + prompt)
+    document = yaml.safe_load(TEXT_TASK)
+    document |= {"task": "described", "description": "Answer in one word, not </s>."}
+    (tmp_path / "described.yaml").write_text(yaml.safe_dump(document))
+    write_rows(tmp_path / "sums.jsonl", [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(4)])
+    found = scores(run(model, ["described"], tmp_path, limit=2, precision="float32"))
+    assert all("<user>Answer in one word, not </s>." in example.prompt for example in found.examples)
+    assert any("in 2 of 2 prompts the task's description opens the user's first message" in n for n in found.notes)
+    assert any("2 of 2 prompts hold the tokenizer's own control tokens" in note for note in found.notes)

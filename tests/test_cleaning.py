@@ -207,6 +207,9 @@ def test_stats_flags_false_tens_and_turns(tmp_path: Path) -> None:
     shown = json.loads(call("stats", path, "--json").stdout)
     assert shown["noted"][f"overall_score: {FALSE_TEN}"] == 1
     assert f"noted: overall_score: {FALSE_TEN}" in call("stats", path).stdout
+    unrated = write(tmp_path / "b.jsonl", [pair(score_chosen=10.0)])
+    assert "not done: false tens: not checked; the responses have no ratings" in call("stats", unrated).stdout
+    assert "false tens" not in call("stats", path).stdout.partition("not done")[2]
 
 
 def test_clean_writes_what_every_command_reads_and_counts_the_rest(tmp_path: Path) -> None:

@@ -153,7 +153,11 @@ def run(
     )
     samples = document.pop("samples")
     progress(len(tasks), len(tasks))
-    notes = (*date_notes(model_folder), *turn_end_notes(model.model.generation_config, tokenizer))
+    notes = [
+        *date_notes(model_folder),
+        *turn_end_notes(model.model.generation_config, tokenizer),
+        *model.template_notes(),
+    ]
     results = json.loads(json.dumps(document, default=handle_non_serializable))
     return AcademicRun(results, samples, model.cuts, tuple(f"academic: {note}" for note in notes))
 

@@ -134,6 +134,7 @@ def data_stats(
         rows_read=reader.rows_read,
         dropped=dict(reader.dropped),
         noted=dict(reader.noted),
+        rated="attributes_chosen" in reader.schema.names,
         heldout_dropped=0 if kept_out is None else sum(kept_out.dropped.values()),
     )
     if html is not None:

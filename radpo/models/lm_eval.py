@@ -15,8 +15,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from radpo.core.errors import ModelError
+from radpo.models.chat_template import held_control_tokens, placement_of
 from radpo.models.decoding import own_settings_aside
 from radpo.models.prompt_cuts import Asked, Cut
+from radpo.preferences.goals import join_goal_text
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +50,37 @@ class CountingHFLM(HFLM):  # type: ignore[misc]
 
     def __init__(self, **settings: Any) -> None:
         self.cuts: dict[Asked, Cut] = {}
+        self._rendered = self._joined = self._holding = 0
         super().__init__(**settings)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """As lm-eval's, but a system message (a task's description) goes where the template takes one.
+
+        lm-eval leaves it out where a template refuses it, and templates that ignore it leave it out without a word.
+        """
+        said = chat_history
+        self._rendered += 1
+        if said and said[0]["role"] == "system" and placement_of(self.tokenizer) == "user":
+            self._joined += 1
+            said = join_goal_text([dict(message) for message in said[1:]], said[0]["content"], "user")
+        self._holding += bool(held_control_tokens(self.tokenizer, (message["content"] for message in said)))
+        rendered: str = super().apply_chat_template(said, add_generation_prompt)
+        return rendered
+
+    def template_notes(self) -> list[str]:
+        """Sentences on prompts that the chat template renders otherwise than they are written."""
+        notes = []
+        if self._joined:
+            notes.append(
+                f"The chat template has no place for a system message: in {self._joined} of {self._rendered} prompts "
+                "the task's description opens the user's first message."
+            )
+        if self._holding:
+            notes.append(
+                f"{self._holding} of {self._rendered} prompts hold the tokenizer's own control tokens in their texts, "
+                "which lm-eval's prompts do not tell from those of the chat template."
+            )
+        return notes
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         for asked, context, continuation in requests:

@@ -144,10 +144,11 @@ class Profile:
         with_system: pairs whose prompt has a system message.
         leakage: None where no held-out set was given.
         overlaps: one for every evaluation set that was given.
-        source: what the set is called; here and in the next four, what the caller knows of its loading.
+        source: what the set is called; here and in the next five, what the caller knows of its loading.
         rows_read: rows of the file, usable or not.
         dropped: rows that could not be used, by reason.
         noted: what is not wrong and still to be known (turns written into a text, false tens), how often.
+        rated: whether responses have ratings by attribute, by which false tens are known.
         heldout_dropped: rows of the held-out file that could not be used, and so were compared with nothing.
         missing_sets: evaluation sets that were to be looked for, and whose files are not there.
     """
@@ -179,6 +180,7 @@ class Profile:
     rows_read: int | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     noted: Mapping[str, int] = field(default_factory=dict)
+    rated: bool = True
     heldout_dropped: int = 0
     missing_sets: tuple[str, ...] = ()
 
@@ -187,6 +189,8 @@ class Profile:
         lines = [f"rows: {count} not usable and not counted ({reason})" for reason, count in self.dropped.items()]
         if self.tokens is None:
             lines.append("tokens: not counted; name a tokenizer with --tokenizer")
+        if self.best_all.count and self.scale == (1.0, 10.0) and not self.rated:
+            lines.append("false tens: not checked; the responses have no ratings by attribute to know them by")
         if self.leakage is None:
             lines.append("leakage: not checked; give the held-out pairs with --heldout")
         if self.heldout_dropped:
