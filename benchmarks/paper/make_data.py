@@ -1,4 +1,4 @@
-"""Make the recipes' scored pairs: UltraFeedback comes in, data/train.parquet and data/heldout.parquet go out.
+"""Make the recipes' scored pairs, data/train.parquet and data/heldout.parquet, from UltraFeedback.
 
 As the authors' preprocessing has it: the best of a prompt's responses by overall score against a random other, with
 scores by attribute; prompts of TruthfulQA left out; 2,000 pairs held out. Run from the repository's root:

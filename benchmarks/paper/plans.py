@@ -1,4 +1,4 @@
-"""Plan every recipe for eight H100s: plans/NAME.txt and the table of costs in README.md go out.
+"""Plan every recipe for eight H100s: writes plans/NAME.txt and the table of costs in README.md.
 
 Run from the repository's root where neither models nor data/ are, so that all sizes are as hinted:
 

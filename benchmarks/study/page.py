@@ -1,4 +1,4 @@
-"""The study's page: the table of claims and its runs' results come in, one HTML file without a script goes out."""
+"""The study's page: the table of claims and its runs' results as one HTML file without a script."""
 
 from __future__ import annotations
 

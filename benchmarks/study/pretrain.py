@@ -1,4 +1,4 @@
-"""The testbed's model: a seed comes in, a small Llama trained from scratch on the task goes out, a Hugging Face folder.
+"""The testbed's model: a small Llama trained from scratch on the task, as a Hugging Face folder.
 
 It learns to answer with any quality, whatever score the conversation asks for: that a goal means anything is left to
 alignment. What numbers mean it learns by saying a word so many times.

@@ -1,4 +1,4 @@
-"""The testbed's task: a seed comes in; prompts, responses of every quality and their exact scores go out.
+"""The testbed's task: prompts, responses of every quality and their exact scores, from a seed.
 
 A prompt lists nine words, and a response says nine words. Its score is 1 + how many of the prompt's words are in it, a
 whole number from 1 to 10: what `radpo.judges.verifier` gives for nine `keyword` constraints. Two thirds of the words

@@ -1,4 +1,4 @@
-"""Claims: the results of a study's runs come in; an effect over seeds and a verdict for every experiment go out.
+"""Claims: an effect over seeds and a verdict for every experiment, from the results of a study's runs.
 
 What is compared and the smallest effect that matters are written down before there are numbers, and the verdict follows
 from them by one rule, so that a claim that fails is said to have failed.

@@ -1,4 +1,4 @@
-"""Academic tasks: a model folder and lm-eval task names come in, lm-eval's own figures and samples go out.
+"""Academic tasks: lm-eval's own figures and samples of a model folder.
 
 A checkpoint that carries its goal in its chat template is conditioned by that template; another goal is set in it.
 """

@@ -1,4 +1,4 @@
-"""What the analyze commands measure by themselves: files and models come in, tidy frames go out, kept in a folder."""
+"""What the analyze commands measure by themselves, kept in a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AlpacaEval 2: answers of a model and of a baseline come in, alpaca-eval's annotations and win rates go out.
+"""AlpacaEval 2: alpaca-eval's annotations and win rates of a model's answers against a baseline's.
 
 Annotations are in alpaca-eval 0.6.6's own format, and its own code computes the figures: `preference` is 1 where the
 baseline wins, 2 where the model wins, 1.5 (or 0) where neither does.

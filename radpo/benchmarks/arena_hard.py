@@ -1,4 +1,4 @@
-"""Arena-Hard-Auto: pairwise judgments in its own formats come in, win rates over the baseline with intervals go out.
+"""Arena-Hard-Auto: win rates over the baseline with intervals, from pairwise judgments in its own formats.
 
 Every model is compared with one baseline, twice, in both orders; a verdict is one of A>>B, A>B, A=B, B>A, B>>A, and a
 strong one counts three times. A Bradley-Terry model fitted to these games gives each model's chance of beating the

@@ -1,4 +1,4 @@
-"""Goal calibration: samples drawn with goals and scored come in, whether asking for more gives more goes out."""
+"""Goal calibration: whether asking for a higher score gives a higher score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Likelihood displacement: held-out changes and CHES scores come in, how often chosen responses sank goes out.
+"""Likelihood displacement: how often chosen responses fell, and how well CHES scores predict it.
 
 Razin et al. 2024 (arXiv 2410.08847): preference training may lower the chosen response along with the rejected one, the
 more so the more alike their hidden states are. Where the mass went instead, samples say (`radpo.benchmarks.reward_kl`).

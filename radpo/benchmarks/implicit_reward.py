@@ -1,4 +1,4 @@
-"""The implicit reward beta * log(pi / pi_ref): held-out log-likelihoods come in, its accuracy and calibration go out.
+"""The implicit reward beta * log(pi / pi_ref) on held-out pairs: its accuracy and calibration.
 
 Rafailov et al. 2023, eq. 5. A policy asked with a goal has the implicit reward of that goal; the subsets say which.
 """

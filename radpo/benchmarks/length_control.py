@@ -1,4 +1,4 @@
-"""Length-controlled win rates: annotations and reference files come in, alpaca-eval's own GLM figures go out.
+"""Length-controlled win rates: alpaca-eval's own GLM figures.
 
 The win rate that a logistic regression predicts were both answers equally long (Dubois et al. 2024, arXiv 2404.04475).
 The official GLM also knows how hard each of AlpacaEval's 805 instructions is, from df_gamed.csv on the Hub. Without

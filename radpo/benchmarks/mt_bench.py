@@ -1,4 +1,4 @@
-"""MT-Bench: answers to two-turn questions come in, judgments and scores from 1 to 10 go out, in FastChat's terms.
+"""MT-Bench: judgments of answers to two-turn questions, and scores from 1 to 10, in FastChat's terms.
 
 FastChat (Zheng et al. 2023, arXiv 2306.05685) grades each turn alone, the second with the conversation so far, and
 takes the mean over all judgments; a judgment that could not be parsed scores -1 and is left out.

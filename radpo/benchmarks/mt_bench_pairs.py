@@ -1,4 +1,4 @@
-"""MT-Bench's pairwise mode: FastChat's judgments of two models' answers come in, win rates go out.
+"""MT-Bench's pairwise mode: win rates from FastChat's judgments of two models' answers.
 
 Both orders of the answers are judged (Zheng et al. 2023, arXiv 2306.05685, sec. 3.4): a model wins a turn if it wins in
 both, and anything else is a tie. A turn with a verdict that could not be parsed is left out.

@@ -1,4 +1,4 @@
-"""From questions to a score in one folder: who answers, what is asked and who judges come in, figures go out.
+"""From questions to a score in one folder.
 
 The folder gets answers.jsonl, the benchmark's own judgments, results.parquet, examples.parquet, notes.json and
 scores.json. A killed run, run again, goes on from the answers and verdicts that it had.

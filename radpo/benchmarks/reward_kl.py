@@ -1,4 +1,4 @@
-"""Reward against KL: scored samples come in, how far the policy went from the reference and what it got goes out.
+"""Reward against KL: how far the policy went from the reference, and what score it got for that.
 
 Samples are drawn from the policy at temperature 1, so means over them estimate expectations under it.
 """

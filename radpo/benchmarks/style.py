@@ -1,4 +1,4 @@
-"""Length and style of answers: a variant's and the baseline's answers come in, how they are written goes out."""
+"""Length and style of answers beside the baseline's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unlearning over training: tracked log-likelihoods come in, their mean change by step and score group goes out."""
+"""Unlearning over training: the mean change of tracked log-likelihoods by step and score group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training made a policy unlearn: held-out log-likelihoods come in, changes by score come out, in nats.
+"""What training made a policy unlearn: changes of held-out log-likelihoods by score, in nats.
 
 The reward-augmented paper (arXiv 2410.08067) argues that DPO lowers rejected responses whatever their quality: the
 figure to watch is the change in log p of rejected responses that scored high.

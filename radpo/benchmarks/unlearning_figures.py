@@ -1,4 +1,4 @@
-"""Changes of log-likelihood by score: a run's log-likelihoods come in, means by score bin and their figures go out."""
+"""Changes of log-likelihood by score: means by score bin, and their figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `radpo data` commands: options come in, one room does the work, a result or one clear message goes out."""
+"""The `radpo data` commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine has for radpo: nothing comes in, a document of findings goes out."""
+"""What a machine has for radpo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `radpo eval` commands: options come in, one room scores, a result or one clear message goes out."""
+"""The `radpo eval` commands."""
 
 from __future__ import annotations
 

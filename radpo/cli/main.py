@@ -1,4 +1,4 @@
-"""The command line: options come in, one room does the work, a result or one clear message goes out. No logic here."""
+"""The command line's entry point and the commands that belong to no group. No logic here."""
 
 from __future__ import annotations
 

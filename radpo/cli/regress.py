@@ -1,4 +1,4 @@
-"""The regression gate's command: options come in, `radpo.gate` compares, an exit status goes out."""
+"""The regression gate's command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chat completions from an OpenAI-compatible endpoint: conversations come in, answers go out, each paid for once.
+"""Chat completions from an OpenAI-compatible endpoint, each paid for once.
 
 Answers are kept on disk by the content of what was asked as they come, so that an interrupted run, run again, asks only
 for what it lacks. Requests of like content are sent once, also where several processes ask them at the same time. A

@@ -1,4 +1,4 @@
-"""Answers of chat endpoints on disk, by the content of what was asked: requests' keys come in, finished answers go out.
+"""Answers of chat endpoints on disk, by the content of what was asked.
 
 One SQLite file, written one answer at a time: a killed process loses at most the answers still on their way, and
 several processes may share it. Neither keys nor headers of a request are in it.

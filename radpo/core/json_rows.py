@@ -1,4 +1,4 @@
-"""JSON files of many rows: a `.jsonl` or `.json` file comes in, gzipped or not, objects with their places go out."""
+"""JSON files of many rows (`.jsonl` or `.json`, gzipped or not): objects with their places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What computes: nothing comes in, the machine's processor, cores, memory and GPUs go out."""
+"""What computes here: CPU, cores, memory and GPUs."""
 
 from __future__ import annotations
 

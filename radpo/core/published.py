@@ -1,4 +1,4 @@
-"""Published figures to show beside a matrix's own: a CSV file comes in, checked rows go out."""
+"""Published figures to show beside a matrix's own, read from a checked CSV file."""
 
 from __future__ import annotations
 

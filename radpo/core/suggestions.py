@@ -1,4 +1,4 @@
-"""The nearest allowed word: what a person wrote and what there is come in, a hint goes out."""
+"""The nearest allowed word to what a person wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kept baselines: a run directory comes in and is kept under a name; a name or a folder comes in, a folder goes out."""
+"""Kept baselines: run directories under names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether two runs may be compared: their settings and examples come in, what differs goes out in sentences.
+"""Whether two runs may be compared, and what differs between them, in sentences.
 
 What a verdict rests on must be the same in both: data, questions, judge, sampling, the baseline of win rates. What may
 differ is what is being gated: the variants' own training.

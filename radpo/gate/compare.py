@@ -1,4 +1,4 @@
-"""The comparison: two run directories come in, a paired test of every primary metric goes out as a verdict."""
+"""The gate's comparison of two run directories: a paired test of every primary metric, and a verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decision: paired differences of every metric come in, an outcome for each goes out. Pure.
+"""The decision: an outcome for every metric from its paired differences. Pure.
 
 What is promised, for the true mean change D of a metric (above 0 is better), its margin M and the level alpha:
 

@@ -1,4 +1,4 @@
-"""Measuring a judge: pairs with reference verdicts come in, its agreement with them and its biases go out."""
+"""Measuring a judge: its agreement with reference verdicts, and its biases."""
 
 from __future__ import annotations
 

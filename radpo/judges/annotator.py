@@ -1,4 +1,4 @@
-"""alpaca-eval's annotators: pairs come in, preferences go out, the package's own code building prompts and parsing.
+"""alpaca-eval's annotators, whose prompts and parsing are the package's own code.
 
 Only the sending is replaced: the package's client neither caches what was paid for nor knows a limit. Which of the two
 outputs is shown first is the package's own seeded draw for each instruction.

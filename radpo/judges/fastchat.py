@@ -1,4 +1,4 @@
-"""FastChat's judge prompts: a file of templates comes in, conversations for a judge and parsed verdicts go out.
+"""FastChat's judge prompts: conversations for a judge, and the parsing of its verdicts.
 
 The prompts of MT-Bench (Zheng et al. 2023, arXiv 2306.05685) are read from judge_prompts.jsonl, as FastChat and its
 data folders carry it; nothing of them is rephrased here.

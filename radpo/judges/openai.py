@@ -1,4 +1,4 @@
-"""The judge behind an OpenAI-compatible endpoint: published prompts go out, grades and comparisons come back.
+"""The judge behind an OpenAI-compatible endpoint, asked with published prompts.
 
 FastChat's prompts grade; alpaca-eval's annotators, FastChat's pairwise prompts or Arena-Hard's compare.
 """

@@ -1,4 +1,4 @@
-"""How good a judge is: its comparisons come in, agreement with others and with itself, and its biases, go out."""
+"""How good a judge is: agreement with others and with itself, and its biases."""
 
 from __future__ import annotations
 

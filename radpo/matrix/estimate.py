@@ -1,4 +1,4 @@
-"""The plan's figures: a plan and a store come in; what each stage takes, and the whole, goes out."""
+"""The plan's figures: what each stage takes, and the whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a matrix file: YAML comes in, a checked `Matrix` goes out, or an error that says where and what to mend."""
+"""Reading a matrix file: a checked `Matrix`, or errors that say where, what and how to fix it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long work takes: a machine's speed and the store's records come in, seconds go out.
+"""How long work takes, by a machine's speed and the store's records.
 
 The first guess goes by the speed of a matrix product, measured here or taken from a data sheet. Where the store has
 stages of the same kind that the same machine computed, the guess is corrected by how those came out.

@@ -1,4 +1,4 @@
-"""A plan for people and for programs: an estimate comes in, lines of text or a JSON document go out."""
+"""A plan for people and for programs: lines of text, or a JSON document."""
 
 from __future__ import annotations
 

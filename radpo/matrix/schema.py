@@ -1,4 +1,4 @@
-"""The JSON schema of matrix files, for editors: nothing comes in, a JSON Schema (draft 2020-12) goes out."""
+"""The JSON schema (draft 2020-12) of matrix files, for editors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CHES scores: pairs and the model that training starts from come in, how alike their hidden states are goes out.
+"""CHES scores: how alike the hidden states of a pair's responses are in the model that training starts from.
 
 Razin et al. 2024 (arXiv 2410.08847, Definition 2): with h_k the last hidden state, after the final norm, from which the
 response's k-th token is predicted,

@@ -1,4 +1,4 @@
-"""Held-out pairs and a checkpoint come in; log p of both responses, asked with each goal, goes out.
+"""Log p of both responses of held-out pairs under a checkpoint, asked with each goal.
 
 Every checkpoint is asked in the same words: the goal is put into the messages and the template's own goal is left out,
 so that plain and conditioned checkpoints are measured on equal prompts. Pairs are taken a chunk at a time, so memory

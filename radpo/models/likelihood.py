@@ -1,4 +1,4 @@
-"""Log-likelihoods of responses: tokenised pairs come in, log p(response | prompt) in nats goes out.
+"""Log-likelihoods of responses, log p(response | prompt), in nats.
 
 Tokenisation is TRL's, to the letter, so that what is measured here is what training optimises; only control tokens in a
 text are not, which TRL takes for turns of the conversation.

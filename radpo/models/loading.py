@@ -1,4 +1,4 @@
-"""Finding models: a bundled name, GGUF file, folder or Hub id comes in, an ordinary Hugging Face folder goes out.
+"""Finding models: an ordinary Hugging Face folder for a bundled name, a GGUF file, a folder or a Hub id.
 
 A GGUF model is de-quantised once and kept in the cache (`RADPO_CACHE`, else the user's cache folder) as a Hugging Face
 folder, because transformers takes seconds for it each time and refuses to save what it loaded that way.

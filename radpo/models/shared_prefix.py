@@ -1,4 +1,4 @@
-"""Prompts with several responses each come in; rows that hold every prompt once go out, with the mask that parts them.
+"""Rows that hold every prompt once with its several responses, and the mask that separates them.
 
 A row is the prompt without its last token, then, for every response, that last token again followed by the response
 without its own last token:

@@ -1,4 +1,4 @@
-"""Whole columns checked at once: an Arrow batch comes in, its plainly good rows go out in the common form.
+"""Whole columns checked at once: the plainly good rows of an Arrow batch, in the common form.
 
 What is decided here is only that a row is good. Every other row is left to `radpo.preferences.rows.check_row`, which
 decides it and says what is wrong; the two agree on every row that this one takes.

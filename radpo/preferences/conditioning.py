@@ -1,4 +1,4 @@
-"""Goals put into whole columns of prompts: messages and goal sentences come in as Arrow arrays, prompts go out.
+"""Goals put into whole columns of prompts, as Arrow arrays.
 
 They are, row by row, what `radpo.preferences.goals.join_goal_text` gives, without a Python object for any message.
 """

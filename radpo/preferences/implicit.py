@@ -1,4 +1,4 @@
-"""Implicit rewards: log-likelihoods under a DPO policy and its reference come in, scores on the goals' scale go out."""
+"""Implicit rewards as scores on the goals' scale, from log-likelihoods under a DPO policy and its reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layouts preference sets come in: parsed rows of a known layout come in, rows of scored pairs go out.
+"""The layouts that preference sets have, and the scored pairs that their rows hold.
 
 `pairs`: a chosen and a rejected response a row, as in ultrafeedback_binarized. `completions`: all responses to one
 prompt in a row, as in UltraFeedback itself. `responses`: one response a row, those to one prompt following each other,

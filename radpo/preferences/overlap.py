@@ -1,4 +1,4 @@
-"""Decontamination: evaluation prompts come in from files, the ones that a training prompt repeats go out.
+"""Decontamination: the evaluation prompts that training prompts repeat.
 
 The criterion is that of Tülu 3 (arXiv 2411.15124, section 3.2). A word of an evaluation prompt counts as covered where
 it is part of an 8-gram that the training prompt holds too; an evaluation prompt overlaps with a training prompt that

@@ -1,4 +1,4 @@
-"""Pairing: the scored responses to one prompt come in, the pairs to make of them go out."""
+"""Pairing: which pairs to make of the scored responses to one prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pairs are used, with which scores for goals, in which order: numbers of the pairs come in, a plan goes out.
+"""Which pairs are used, with which scores for goals, in which order.
 
 A plan is made of a few numbers a pair, so that pairs too many for the memory can be planned together and then relabeled
 batch by batch.

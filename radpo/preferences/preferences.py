@@ -1,4 +1,4 @@
-"""Scored preferences: a set in any known layout and format comes in, checked pairs go out, nothing silently lost.
+"""Scored preferences: a set in any known layout and format, read and checked, nothing silently lost.
 
 A row that cannot be used is an error that says where it is and how to mend it; with `on_error="skip"` it is left out
 and counted by reason.

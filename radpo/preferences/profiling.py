@@ -1,4 +1,4 @@
-"""Profiling a preference set: batches of scored pairs come in once, a `radpo.preferences.profile.Profile` goes out.
+"""Profiling a preference set in one pass over batches of scored pairs (`radpo.preferences.profile.Profile`).
 
 Only numbers, ids and digests are kept of each pair, never its text, so memory does not grow with the texts. Nothing is
 taken for granted that a lenient loader lets through: identical pairs, empty responses and swapped scores are counted.

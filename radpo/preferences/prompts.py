@@ -1,4 +1,4 @@
-"""Prompts to sample answers for: a file of questions or of preferences comes in, checked `Prompt`s go out."""
+"""Prompts to sample answers for, from a file of questions or of preferences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions: a JSON Lines file of one- or many-turn prompts comes in, checked `Question`s go out."""
+"""Questions: a JSON Lines file of one- or many-turn prompts, read and checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Relabeling, the heart of the method: scored pairs come in, training pairs with their goals in the prompts go out."""
+"""Relabeling, the heart of the method: training pairs with goals in their prompts, from scored pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row of a preference set comes in, a checked pair or what is wrong with the row goes out."""
+"""One row of a preference set: a checked pair, or what is wrong with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where preferences come from: a file, a folder, an address or a Hub id comes in, its rows go out a chunk at a time.
+"""Where preferences come from: the rows of a file, a folder, an address or a Hub id, a chunk at a time.
 
 Tables (Parquet, `datasets`) give Arrow batches, text (JSON Lines, CSV) gives parsed rows; what cannot be parsed comes
 in its place as an error, so that the caller decides whether it ends the reading.

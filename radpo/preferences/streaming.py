@@ -1,4 +1,4 @@
-"""Relabeling batch by batch: a source of scored pairs comes in, a file of training pairs goes out.
+"""Relabeling batch by batch, from a source of scored pairs to a file of training pairs.
 
 The file holds what `radpo.preferences.relabel.relabel` gives for the same pairs and settings, however many pairs there
 are, in the form that TRL's trainers take: responses as messages.

@@ -1,4 +1,4 @@
-"""Tables come in, a file or a folder goes out, whole or not at all."""
+"""Tables written to a file or a folder, whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's sections on what alignment did beside raising scores: a run comes in, captioned figures go out.
+"""The report's sections on what alignment did beside raising scores.
 
 As in `radpo.report.sections`, a section without panels has nothing to show.
 """

@@ -1,4 +1,4 @@
-"""The report: run directories come in, one self-contained HTML file goes out that needs no network.
+"""The report of run directories, one self-contained HTML file that needs no network.
 
 Whatever a model or a data set wrote is escaped by the template, or reaches the page packed and is shown as text. The
 page's own scripts and styles are allowed by their hashes; no others are.

@@ -1,4 +1,4 @@
-"""The page about a preference set: a `Profile` comes in, one self-contained HTML file goes out that needs no network.
+"""The page about a preference set, one self-contained HTML file that needs no network.
 
 The ids that a data set gives its pairs are escaped by the template; the page's own scripts are allowed by their hashes.
 """

@@ -1,4 +1,4 @@
-"""The example browser's data: a run's examples come in, an index and blocks of texts go out, each packed by itself.
+"""The example browser's data: an index and blocks of texts, each packed by itself.
 
 The page reads the index, which has every example's scores, once it is shown; a block, the texts of some dozens of
 examples, when one of them is opened or searched. Texts that are the same stand in a block once.

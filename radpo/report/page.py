@@ -1,4 +1,4 @@
-"""One page of figures: plotly figures with headings and captions come in, one HTML file goes out that needs no network.
+"""One page of figures with headings and captions, one HTML file that needs no network.
 
 For analyses that stand alone; the comparison of a run's variants is `radpo.report.build`.
 """

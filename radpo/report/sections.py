@@ -1,4 +1,4 @@
-"""The report's sections on scores: a run comes in, figures as JSON with their captions and numbers go out.
+"""The report's sections on scores: figures with their captions and numbers.
 
 Every caption says what to see, how large the sample is, and which interval is drawn.
 """

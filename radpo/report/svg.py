@@ -1,4 +1,4 @@
-"""Charts without a script: points with intervals come in, an SVG element as text goes out.
+"""Charts without a script: points with intervals as SVG elements.
 
 For pages that are to stay small; where a reader wants to zoom and hover there is `radpo.figures.charts`.
 """

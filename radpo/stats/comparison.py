@@ -1,4 +1,4 @@
-"""Variants against each other: a run comes in, tested differences from every possible baseline go out.
+"""Variants against each other: tested differences from every possible baseline.
 
 All p-values are of the tests that belong to the printed intervals, so that the two never disagree: before Holm's
 adjustment, p is below 0.05 where the 95% interval excludes no difference.

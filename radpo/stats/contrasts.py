@@ -1,4 +1,4 @@
-"""Variants against each other: a run's log-likelihoods come in, differences-in-differences with intervals go out.
+"""Variants against each other: differences-in-differences of log-likelihoods, with intervals.
 
 The first difference is policy minus reference, the second variant minus baseline, pair by pair. What both variants did
 to a response alike, as every training does, cancels; what is left is what the method does.

@@ -1,4 +1,4 @@
-"""Statistics of per-example figures: arrays of numbers come in, estimates, intervals and p-values go out. Pure."""
+"""Estimates, intervals and p-values of per-example figures. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Permutation tests of per-example figures: arrays of numbers come in, p-values go out. Pure."""
+"""Permutation tests of per-example figures. Pure."""
 
 from __future__ import annotations
 

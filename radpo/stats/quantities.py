@@ -1,4 +1,4 @@
-"""Quantities with their intervals: a run's tables come in, values, intervals and how they are printed go out.
+"""A run's quantities with their intervals, and how they are printed.
 
 The summary, the words and the figures all take their numbers from here, so that no two of them can disagree.
 """

@@ -1,4 +1,4 @@
-"""The theory check's page: the frames of `radpo.theory.rates` come in, its figures with their captions go out."""
+"""The theory check's page: the figures of `radpo.theory.rates` with their captions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The theory check: bandits solved on growing samples come in, how fast they improve and what they unlearn comes out.
+"""The theory check: how fast bandits solved on growing samples improve, and what they unlearn.
 
 The theorem of arXiv 2410.08067 bounds the suboptimality of reward-augmented DPO by a multiple of N^(-1/2) in the number
 of preference pairs. A bound is kept by anything that falls at least as fast; the bandit says how fast it does fall.

@@ -1,4 +1,4 @@
-"""One training run outside a matrix: a pairs file comes in, a checkpoint's folder goes out."""
+"""One training run outside a matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenised pairs come in; TRL's own batch goes out, with the same pairs laid out so that a prompt is read once.
+"""TRL's own batch, with its pairs laid out so that a prompt is read once.
 
 `StepGroupedSampler` decides which pairs share a batch.
 """

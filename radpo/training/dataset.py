@@ -1,4 +1,4 @@
-"""Training pairs and their log-likelihoods under the reference come in; the trainer's data set goes out."""
+"""The trainer's data set, from training pairs and their log-likelihoods under the reference."""
 
 from __future__ import annotations
 

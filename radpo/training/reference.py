@@ -1,4 +1,4 @@
-"""Reference log-likelihoods: a model and training pairs come in, log p of both responses of each pair goes out.
+"""Reference log-likelihoods: log p of both responses of each training pair.
 
 They depend on neither seed, beta, loss nor learning rate, so they are computed once for all runs on the same pairs.
 """

@@ -1,4 +1,4 @@
-"""One training run: training pairs and their reference log-likelihoods come in, a policy's folder goes out.
+"""One training run, from training pairs and their reference log-likelihoods to a policy's folder.
 
 Interrupted at any moment, the same call on the same folder goes on from the last whole checkpoint and ends in the same
 weights.

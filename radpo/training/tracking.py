@@ -1,4 +1,4 @@
-"""Held-out log-likelihoods along training: a policy as it stands comes in, rows of a trajectory go out.
+"""Held-out log-likelihoods along training: the rows of a trajectory.
 
 The model is the one in training, in its place, so nothing is loaded a second time. Each step's rows are a file of their
 own until training is done, so that what an interruption cuts off is measured again and nothing twice.

@@ -1,4 +1,4 @@
-"""Long measurements in chunks: work comes in a chunk at a time, one Parquet file goes out, a kill costs one chunk."""
+"""Long measurements in chunks, written to one Parquet file; a kill costs one chunk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hidden states come in, log-probabilities of given next tokens go out, without the logits of all positions at once.
+"""Log-probabilities of given next tokens, without the logits of all positions at once.
 
 TRL has this for GPUs, in Triton. On processors its stand-in walks over tiles far larger than any cache, projects
 positions that predict nothing, and multiplies gradients in float32; there the function of this module takes its place.
