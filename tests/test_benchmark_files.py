@@ -318,3 +318,24 @@ def test_notes_on_what_is_left_out_name_the_questions_and_what_the_judge_said(tm
     battles = arena_hard.load_judgments([written(tmp_path / "j.jsonl", rows)], "base")
     notes = arena_hard.scores(battles, arena_hard.score(battles, rounds=20), "m").notes
     assert "arena-hard: 1 games of m have no verdict that counts and are left out: q7 (J; K)." in notes
+
+
+def test_of_two_files_rows_or_prompts_of_one_name_none_wins_silently(tmp_path, real_data):
+    from radpo.benchmarks.arena_style import load_answer_folder
+    from radpo.benchmarks.length_control import from_weights
+    from radpo.judges.fastchat import load_prompts
+
+    (tmp_path / "answers").mkdir()
+    for name, text in (("a.jsonl", "x"), ("b.jsonl.gz", "y")):
+        written(tmp_path / "answers" / name, [{"question_id": "0", "model_id": "m", "choices": [{"turns": [text]}]}])
+    with pytest.raises(DataError, match=r"b\.jsonl\.gz: another file of the folder holds answers of m, too"):
+        load_answer_folder(tmp_path / "answers")
+    prompt = {"name": "single-v1", "system_prompt": "S", "prompt_template": "T", "output_format": "[[rating]]"}
+    with pytest.raises(DataError, match="line 2: a second prompt 'single-v1'"):
+        load_prompts(written(tmp_path / "judge_prompts.jsonl", [prompt, {**prompt, "system_prompt": "other"}]))
+    weights = tmp_path / "weights.csv"
+    official = (real_data / "alpaca_eval2" / "length_controlled_v1_glm_weights.csv").read_text()
+    (row,) = (line for line in official.splitlines() if line.startswith("alpaca-7b,"))
+    weights.write_text(f"{official.rstrip()}\n{row}\n")
+    with pytest.raises(DataError, match="several weights of 'alpaca-7b'"):
+        from_weights(weights, "alpaca-7b", "gpt4_1106_preview", real_data / "alpaca_eval2" / "reconstructed")

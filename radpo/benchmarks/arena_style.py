@@ -24,12 +24,18 @@ def load_answer_folder(folder: Path) -> dict[str, ModelAnswers]:
     """Every model's answers in a model_answer folder, by model.
 
     Raises:
-        DataError: as `radpo.benchmarks.answers.load_model_answers`, or the folder holds none.
+        DataError: as `radpo.benchmarks.answers.load_model_answers`; the folder holds none, or two files of one model.
     """
     files = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
     if not files:
         raise DataError(f"{folder}: no .jsonl files of answers in the folder")
-    return {found.model: found for found in map(load_model_answers, files)}
+    answers: dict[str, ModelAnswers] = {}
+    for file in files:
+        found = load_model_answers(file)
+        if found.model in answers:
+            raise DataError(f"{file}: another file of the folder holds answers of {found.model}, too; keep one of them")
+        answers[found.model] = found
+    return answers
 
 
 def style_features(frame: pd.DataFrame, baseline: str, answers: Mapping[str, ModelAnswers]) -> tuple[Floats, str]:

@@ -142,6 +142,8 @@ def from_weights(weights: Path, model: str, baseline: str, reference_dir: Path |
     for name in (model, baseline):
         if name not in table.index:
             raise DataError(f"{weights}: no weights of {name!r} in it")
+        if (table.index == name).sum() > 1:
+            raise DataError(f"{weights}: several weights of {name!r} in it; keep one row")
     with quiet_package():
         from alpaca_eval.metrics import glm_winrate
     with quiet_package(), _local_lookup(glm_winrate, reference.path):

@@ -91,6 +91,8 @@ def load_prompts(folder: Path) -> dict[str, Prompt]:
         if not all(isinstance(field, str) for field in fields):
             raise DataError(f"{place}: a judge prompt needs name, system_prompt, prompt_template and output_format")
         name, system, template, output_format = map(str, fields)
+        if name in prompts:
+            raise DataError(f"{place}: a second prompt {name!r}; keep one of them")
         prompts[name] = Prompt(name, system, template, output_format)
     return prompts
 
