@@ -25,7 +25,7 @@ from radpo.models.context import context_tokens
 from radpo.models.decoding import Sampling
 from radpo.models.generation import answer, as_text
 from radpo.models.loading import load_model, load_tokenizer
-from radpo.models.samples import Drawing, write_samples
+from radpo.models.samples import SampleConfig, write_samples
 from radpo.preferences.questions import Question
 
 LEAKS = {
@@ -100,7 +100,7 @@ def test_sampled_entropy_and_kl_are_exact_sums_whatever_the_models_config(plain,
             weight += 0.03 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(5))
     reference.save_pretrained(tmp_path / "reference")
     AutoTokenizer.from_pretrained(plain).save_pretrained(tmp_path / "reference")
-    draws = Drawing((None,), 1500, 1, batch_size=500)
+    draws = SampleConfig((None,), 1500, 1, batch_size=500)
     out = write_samples(leaking, tmp_path / "reference", [question], tmp_path / "s.parquet", draws)
     frame = pd.read_parquet(out)
     prompt = torch.tensor([ids_of(plain, "Say a.")])
@@ -246,7 +246,11 @@ def test_where_every_prompt_fills_the_context_nothing_is_begun(short, tmp_path):
         drawn(short, Sampling(5, 0), "x" * 90, "y" * 80)
     with pytest.raises(ModelError, match=r"question 'long': its prompt of \d+ tokens and max_new_tokens 40 are more"):
         write_samples(
-            short, None, [Question("long", "", ("x" * 20,), ((),))], tmp_path / "s.parquet", Drawing((None,), 1, 40)
+            short,
+            None,
+            [Question("long", "", ("x" * 20,), ((),))],
+            tmp_path / "s.parquet",
+            SampleConfig((None,), 1, 40),
         )
 
 

@@ -21,7 +21,7 @@ from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, c
 from radpo.judges.fastchat import NEED_REFERENCE, grading, load_prompts, pairing, rating, winner
 from radpo.judges.lookup import check_settings, find_judge, split_settings
 from radpo.judges.openai import OpenAIJudge, OpenAISettings
-from radpo.judges.quality import agreement, bias, both_orders, spearman, turned_back, verdict
+from radpo.judges.quality import agreement, bias, both_orders, spearman, unswapped, verdict
 from radpo.judges.record import judge_notes
 from radpo.judges.reward_model import RewardModelJudge, RewardModelSettings
 from radpo.judges.verifier import Verifier
@@ -364,7 +364,7 @@ def test_agreement_and_kappa_equal_scikit_learns_and_scipys():
     assert agreement([None], [1.0]) is None
     assert spearman(ours, theirs) == pytest.approx(spearmanr(ours, theirs).statistic)
     assert [verdict(p) for p in (1, 1.49, 1.5, 0, 1.51, 2)] == [1, 1, 0, 0, 2, 2]
-    assert turned_back(Comparison(1.25, "x")).preference == 1.75
+    assert unswapped(Comparison(1.25, "x")).preference == 1.75
 
 
 def test_judges_are_found_by_name_and_wrong_settings_named():

@@ -16,7 +16,7 @@ from radpo.judges.samples import with_scores
 from radpo.judges.verifier import Verifier
 from radpo.models import samples as module
 from radpo.models.ches import write_ches
-from radpo.models.samples import Drawing, write_samples
+from radpo.models.samples import SampleConfig, write_samples
 from radpo.preferences.questions import Question
 
 KEYWORD = ({"kind": "min_words", "n": 1},)
@@ -46,9 +46,9 @@ def policy(tmp_path_factory: pytest.TempPathFactory, reference: Path) -> Path:
 
 
 def draw(
-    policy: Path, reference: Path | None, out: Path, drawing: Drawing, questions=QUESTIONS, **more
+    policy: Path, reference: Path | None, out: Path, config: SampleConfig, questions=QUESTIONS, **more
 ) -> pd.DataFrame:
-    return pd.read_parquet(write_samples(policy, reference, questions, out, drawing, **more))
+    return pd.read_parquet(write_samples(policy, reference, questions, out, config, **more))
 
 
 def test_what_a_model_thought_is_not_judged_and_the_notes_count_it() -> None:
@@ -77,7 +77,7 @@ def test_log_likelihoods_are_of_the_very_tokens_drawn(
         return drawn
 
     monkeypatch.setattr(module._Models, "_draw", remember)
-    frame = draw(policy, reference, tmp_path / "s.parquet", Drawing((None, 7.0), 2, 12, batch_size=3))
+    frame = draw(policy, reference, tmp_path / "s.parquet", SampleConfig((None, 7.0), 2, 12, batch_size=3))
     assert frame.prompt_id.tolist() == ["a"] * 4 + ["b"] * 4
     assert frame["sample"].tolist() == [0, 1] * 4
     for column, folder in (("logp_policy", policy), ("logp_reference", reference)):
@@ -103,7 +103,7 @@ def test_the_default_goal_is_what_the_checkpoints_template_asks_for(reference: P
     tokenizer.save_pretrained(conditioned)
 
     def texts(policy: Path, goal, name: str) -> list[str]:
-        return draw(policy, None, tmp_path / name, Drawing((goal,), 2, 6)).text.tolist()
+        return draw(policy, None, tmp_path / name, SampleConfig((goal,), 2, 6)).text.tolist()
 
     assert texts(conditioned, "default", "a") == texts(reference, 9.0, "b")
     assert texts(conditioned, None, "c") == texts(reference, "default", "d") == texts(reference, None, "e")
@@ -112,7 +112,9 @@ def test_the_default_goal_is_what_the_checkpoints_template_asks_for(reference: P
 
 def test_sampled_kl_and_entropy_are_the_exact_sums(policy: Path, reference: Path, tmp_path: Path) -> None:
     """Of one-token answers KL and entropy are sums over the vocabulary."""
-    frame = draw(policy, reference, tmp_path / "s.parquet", Drawing((None,), 1500, 1, batch_size=500), QUESTIONS[:1])
+    frame = draw(
+        policy, reference, tmp_path / "s.parquet", SampleConfig((None,), 1500, 1, batch_size=500), QUESTIONS[:1]
+    )
     tokenizer = AutoTokenizer.from_pretrained(policy)
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Say a."}], add_generation_prompt=True, return_dict=False
@@ -132,16 +134,16 @@ def test_sampled_kl_and_entropy_are_the_exact_sums(policy: Path, reference: Path
 
 
 def test_a_policy_is_no_distance_from_itself(reference: Path, tmp_path: Path) -> None:
-    frame = draw(reference, reference, tmp_path / "s.parquet", Drawing((None,), 2, 6))
+    frame = draw(reference, reference, tmp_path / "s.parquet", SampleConfig((None,), 2, 6))
     assert (frame.logp_policy == frame.logp_reference).all()
-    alone = draw(reference, None, tmp_path / "t.parquet", Drawing((None,), 2, 6))
+    alone = draw(reference, None, tmp_path / "t.parquet", SampleConfig((None,), 2, 6))
     assert alone.logp_reference.isna().all()
     assert alone.text.tolist() == frame.text.tolist(), "the same seed draws the same answers"
 
 
 def test_interrupted_sampling_goes_on_with_the_same_answers(reference: Path, tmp_path: Path) -> None:
-    drawing = Drawing((None,), 3, 5, batch_size=2)
-    whole = draw(reference, None, tmp_path / "whole.parquet", drawing)
+    config = SampleConfig((None,), 3, 5, batch_size=2)
+    whole = draw(reference, None, tmp_path / "whole.parquet", config)
 
     def stop(done: int, total: int) -> None:
         assert total == 6
@@ -149,12 +151,12 @@ def test_interrupted_sampling_goes_on_with_the_same_answers(reference: Path, tmp
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        draw(reference, None, tmp_path / "s.parquet", drawing, progress=stop)
-    pd.testing.assert_frame_equal(draw(reference, None, tmp_path / "s.parquet", drawing), whole)
+        draw(reference, None, tmp_path / "s.parquet", config, progress=stop)
+    pd.testing.assert_frame_equal(draw(reference, None, tmp_path / "s.parquet", config), whole)
 
 
 def test_the_judge_scores_each_answer_by_its_own_question(reference: Path, tmp_path: Path) -> None:
-    frame = draw(reference, None, tmp_path / "s.parquet", Drawing((None,), 1, 4))
+    frame = draw(reference, None, tmp_path / "s.parquet", SampleConfig((None,), 1, 4))
     frame["text"] = ["...", "one word"]
     graded = with_scores(frame, QUESTIONS, Verifier(), lambda done, total: None)
     assert graded.score.tolist() == [1.0, 10.0]

@@ -21,7 +21,7 @@ from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import TokenLogProbs
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
 from radpo.models.loading import load_tokenizer
-from radpo.models.shared_prefix import attention_mask, model_inputs, shared_rows, why_not
+from radpo.models.shared_prefix import attention_mask, model_inputs, shared_prefix_unsupported_reason, shared_rows
 from radpo.training.collator import SharedPrefixCollator, StepGroupedSampler
 from radpo.training.settings import Loss, TrainingSettings, loss_arguments
 from radpo.training.trainer import SharedPrefixDPOTrainer
@@ -271,10 +271,10 @@ def test_a_model_that_cannot_take_the_mask_is_trained_trls_way_and_says_so(
 
 def test_a_mask_left_unheeded_is_found_out() -> None:
     model = transformers.AutoModelForCausalLM.from_config(ARCHITECTURES["llama"])
-    assert why_not(model) is None
+    assert shared_prefix_unsupported_reason(model) is None
     forward = model.model.forward
     model.model.forward = lambda *args, attention_mask=None, **kwargs: forward(*args, **kwargs)
-    assert why_not(model) == "its attention does not heed the mask"
+    assert shared_prefix_unsupported_reason(model) == "its attention does not heed the mask"
 
 
 def test_keeping_the_end_is_left_to_trl(tokenizer: Any) -> None:

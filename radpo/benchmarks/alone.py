@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from radpo.core.errors import DataError
 from radpo.core.progress import Progress
-from radpo.models.samples import Drawing
+from radpo.models.samples import SampleConfig
 from radpo.preferences.goals import Scale
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def sample_and_score(
     questions: Path,
     policy: str,
     reference: str | None,
-    drawing: Drawing,
+    drawing: SampleConfig,
     folder: Path,
     *,
     progress: tuple[Progress, Progress],

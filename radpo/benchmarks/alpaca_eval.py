@@ -30,7 +30,7 @@ from radpo.core.results import Example, Result, Scores
 from radpo.core.texts import with_reasons
 from radpo.engine.graph import Function, Stage, Task
 from radpo.judges.base import CompareRequest, ComparingJudge, Comparison, Judge, compare
-from radpo.judges.quality import BIAS_METRICS, Bias, bias, turned_back
+from radpo.judges.quality import BIAS_METRICS, Bias, bias, unswapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,7 +193,7 @@ def judge_bias(judge: Judge, pairs: Sequence[CompareRequest], annotations: pd.Da
     if not chosen or not isinstance(judge, ComparingJudge):
         return whole
     asked = [pairs[place] for place in chosen]
-    swapped = [turned_back(found) for found in compare(judge, [pair.swapped() for pair in asked])]
+    swapped = [unswapped(found) for found in compare(judge, [pair.swapped() for pair in asked])]
     of = bias(asked, [given[place] for place in chosen], swapped)
     return replace(
         whole, swap_agreement=of.swap_agreement, first_shown_rate=of.first_shown_rate, n_swapped=of.n_swapped

@@ -27,7 +27,7 @@ from radpo.core.results import Example, Scores
 from radpo.core.texts import with_reasons
 from radpo.engine.graph import Function, Stage, Task
 from radpo.judges.base import CompareRequest, Comparison, Judge, compare
-from radpo.judges.quality import BIAS_METRICS, Bias, turned_back, verdict
+from radpo.judges.quality import BIAS_METRICS, Bias, unswapped, verdict
 from radpo.stats.estimates import mean
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def judge_pairs(
         pairs.append(CompareRequest(turn_prompt(question, one, turn), one[turn], two[turn], reference))
     turned = [_with_first_answers(pair.swapped()) for pair in pairs]
     found = compare(judge, [*pairs, *turned], progress)
-    given, swapped = found[: len(pairs)], [turned_back(comparison) for comparison in found[len(pairs) :]]
+    given, swapped = found[: len(pairs)], [unswapped(comparison) for comparison in found[len(pairs) :]]
     return [
         PairJudgment(question.question_id, turn + 1, *names, _winner(a), _winner(b), (a.reason, b.reason))
         for (question, turn), a, b in zip(places, given, swapped, strict=True)

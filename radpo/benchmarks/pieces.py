@@ -472,11 +472,11 @@ def _single_turn_questions(task: Task) -> list[Question]:
 def _samples(task: Task) -> None:
     """Answers drawn at temperature 1 with their log-likelihoods (`samples.parquet`)."""
     from radpo.models.loading import resolve_model
-    from radpo.models.samples import Drawing, write_samples
+    from radpo.models.samples import SampleConfig, write_samples
 
     settings = task.stage.settings
     reference = settings["reference"]
-    drawing = Drawing(
+    drawing = SampleConfig(
         goals=tuple(settings["goals"]),
         per_prompt=settings["per_prompt"],
         max_new_tokens=settings["max_new_tokens"],

@@ -18,7 +18,7 @@ from pydantic import (
 from radpo.core.errors import ConfigError
 from radpo.core.plugins import choice_schema, load_plugins
 from radpo.judges.base import JudgeKind
-from radpo.judges.lookup import GROUP, SettingsApart, check_settings, split_settings
+from radpo.judges.lookup import GROUP, SplitSettings, check_settings, split_settings
 from radpo.models.precision import Precision
 
 
@@ -108,6 +108,6 @@ class JudgeSettings(BaseModel):
         known = load_plugins(GROUP, JudgeKind)
         return choice_schema(handler, {name: known[name].settings for name in known}, default="verifier")
 
-    def parts(self) -> SettingsApart:
-        """The kind's settings apart: what can change a verdict, what cannot, and the files and models that can."""
+    def parts(self) -> SplitSettings:
+        """The kind's settings split: what can change a verdict, what cannot, and the files and models that can."""
         return split_settings(self.kind, check_settings(self.kind, self.model_extra or {}))

@@ -190,9 +190,9 @@ def analyze_reward_kl(
     from radpo.benchmarks.alone import kept_in, sample_and_score
     from radpo.benchmarks.reward_kl import summarise
     from radpo.core.console import progress_bar
-    from radpo.models.samples import Drawing
+    from radpo.models.samples import SampleConfig
 
-    drawing = Drawing(("default" if goal is None else goal,), per_prompt, max_new_tokens, seed, batch_size, scale)
+    drawing = SampleConfig(("default" if goal is None else goal,), per_prompt, max_new_tokens, seed, batch_size, scale)
     quiet_libraries()
     with kept_in(out) as folder, progress_bar("samples") as first, progress_bar("scores") as second:
         samples = sample_and_score(questions, policy, reference, drawing, folder, progress=(first, second))
@@ -226,10 +226,10 @@ def analyze_calibration(
     from radpo.benchmarks.alone import kept_in, sample_and_score
     from radpo.benchmarks.calibration import summarise, usual_goals
     from radpo.core.console import progress_bar
-    from radpo.models.samples import Drawing
+    from radpo.models.samples import SampleConfig
 
     asked = (None, *(goals or usual_goals(scale)))
-    drawing = Drawing(asked, per_prompt, max_new_tokens, seed, batch_size, scale)
+    drawing = SampleConfig(asked, per_prompt, max_new_tokens, seed, batch_size, scale)
     quiet_libraries()
     with kept_in(out) as folder, progress_bar("samples") as first, progress_bar("scores") as second:
         samples = sample_and_score(questions, policy, None, drawing, folder, progress=(first, second))

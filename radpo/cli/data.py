@@ -46,7 +46,7 @@ def data_validate(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Check scored pairs; exit status 0 if they are usable, 2 with file, line, column and mend if not."""
+    """Check scored pairs; exit status 0 if they are usable, 2 with file, line, column and fix if not."""
     from radpo.core.console import progress_bar
     from radpo.preferences.preferences import PreferenceReader
     from radpo.preferences.sources import shown

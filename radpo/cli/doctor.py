@@ -16,7 +16,7 @@ OPTIONAL = ("vllm", "ray")
 
 
 def examine() -> dict[str, Any]:
-    """Versions, processor, arithmetic, GPU and the bundled model; each finding in words a bug report can quote."""
+    """Versions, CPU, arithmetic, GPU and the bundled model; each finding in words a bug report can quote."""
     import torch
 
     from radpo.core.cache import cache_folder

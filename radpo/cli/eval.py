@@ -64,7 +64,7 @@ Temperature = Annotated[
     float | None, typer.Option(min=0.0, help="The benchmark's own unless given.", rich_help_panel=ANSWERS)
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Prompts answered at once.", rich_help_panel=ANSWERS)]
-AnswerSeed = Annotated[int, typer.Option("--seed", help="What chance begins with.", rich_help_panel=ANSWERS)]
+AnswerSeed = Annotated[int, typer.Option("--seed", help="Random seed.", rich_help_panel=ANSWERS)]
 Judge = Annotated[
     str, typer.Option(help="openai, reward-model, verifier, or an installed judge.", rich_help_panel=JUDGING)
 ]

@@ -71,7 +71,7 @@ def main() -> None:
         sys.exit(error.exit_status)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print("radpo: interrupted; the same command goes on from here", file=sys.stderr)
+            print("radpo: interrupted; the same command resumes from here", file=sys.stderr)
         if end.code == REGRESSION and not isinstance(end.__context__, typer.Exit):
             sys.exit(2)  # Typer ends so where a pipe is closed or a question is left unanswered, which is no verdict
         raise
@@ -144,7 +144,7 @@ def train(
     seed: Seed = 0,
     save_every: Annotated[int, typer.Option(min=1, help="Optimiser steps between resumable checkpoints.")] = 50,
 ) -> None:
-    """Train one checkpoint on scored pairs. Interrupted, the same command goes on from its last checkpoint.
+    """Train one checkpoint on scored pairs. Interrupted, the same command resumes from its last checkpoint.
 
     On several GPUs: accelerate launch --config_file benchmarks/accelerate/data_parallel.yaml -m radpo train …;
     batch_size is what all of them see together in an optimiser step.
@@ -178,7 +178,7 @@ def train(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Say what this machine has: versions, processor, bfloat16, GPU, the bundled model, the store."""
+    """Say what this machine has: versions, CPU, bfloat16, GPU, the bundled model, the store."""
     from radpo.cli.doctor import examine
 
     show(examine(), as_json)

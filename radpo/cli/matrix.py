@@ -47,7 +47,7 @@ def run(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, as `radpo plan`.")] = False,
 ) -> None:
-    """Run a matrix to its report. Interrupted, the same command goes on; unchanged, it does nothing.
+    """Run a matrix to its report. Interrupted, the same command resumes; unchanged, it does nothing.
 
     Finished stages are kept in the store, shared by all matrices that need them; two runs on one store at the same time
     compute each stage once. With --jobs N the cores are divided among N stages at once.

@@ -35,7 +35,7 @@ def data_sample(
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts answered at once.")] = 64,
     seed: Seed = 0,
 ) -> None:
-    """Draw several answers to every prompt. Interrupted, the same command goes on where it stopped."""
+    """Draw several answers to every prompt. Interrupted, the same command resumes where it stopped."""
     from radpo.core.console import progress_bar
     from radpo.models.context import Room, context_of
     from radpo.models.decoding import Sampling
@@ -89,7 +89,7 @@ def data_score(
     ] = [],  # noqa: B006 - Typer wants a list, and nothing changes it
     chunk: Annotated[int, typer.Option(min=1, help="Samples scored between two savings.")] = 64,
 ) -> None:
-    """Have a judge or a reward model score every sample. Interrupted, the same command goes on where it stopped."""
+    """Have a judge or a reward model score every sample. Interrupted, the same command resumes where it stopped."""
     from radpo.core.console import progress_bar
     from radpo.judges.lookup import check_settings, find_judge, split_settings
     from radpo.judges.record import judge_notes

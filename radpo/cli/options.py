@@ -61,7 +61,7 @@ FalseTens = Annotated[
 ]
 Model = Annotated[str, typer.Option(help="A bundled model, a folder, a .gguf file, or a Hub id.")]
 Out = Annotated[Path, typer.Option(help="Where the result goes.")]
-Seed = Annotated[int, typer.Option(help="What chance begins with.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 
 def reading(

@@ -59,7 +59,7 @@ class Budget:
                 if limits.max_requests is not None and usage.sent >= limits.max_requests:
                     raise SpendingLimitError(
                         f"the limit of {limits.max_requests} requests is reached; answers so far are kept, and the "
-                        "same command with a higher max_requests goes on from here"
+                        "same command with a higher max_requests resumes from here"
                     )
                 spent = usage.cost + usage.unclear_cost
                 if limits.max_cost is None or spent + self._reserved + highest_cost <= limits.max_cost:
@@ -68,7 +68,7 @@ class Budget:
                     raise SpendingLimitError(
                         f"${spent:.4f} of at most ${limits.max_cost:g} are spent, and the next request could cost "
                         f"${highest_cost:.4f}; answers so far are kept, and the same command with a higher max_cost "
-                        "goes on from here"
+                        "resumes from here"
                     )
                 await self._settled.wait()
             self._reserved += highest_cost

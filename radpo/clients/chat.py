@@ -125,7 +125,7 @@ class Chat:
             raise ServiceError(
                 f"{self.endpoint.base_url}: {len(reasons)} of {total} requests have no answer, more than "
                 f"max_unanswered ({share:.0%}) allows; the first: {reasons[0]}. Answers so far are kept; "
-                "fix the cause, or raise max_unanswered, and the same command goes on from here"
+                "fix the cause, or raise max_unanswered, and the same command resumes from here"
             )
 
     def _as_sent(self, request: ChatRequest) -> ChatRequest:
@@ -325,7 +325,7 @@ class _Fetch:
             self._failed_in_a_row += 1
             if failure.outage or self._failed_in_a_row >= FIRST_FEW:
                 raise ServiceError(
-                    f"{self._endpoint.base_url}: {why}; answers so far are kept, and the same command goes on from here"
+                    f"{self._endpoint.base_url}: {why}; answers so far are kept, and the same command resumes from here"
                 ) from None
             return ChatReply(None, {}, why)
         self._failed_in_a_row = 0

@@ -22,7 +22,7 @@ class ConfigError(RadpoError):
 
 
 class DataError(RadpoError):
-    """A data file is wrong: the message names file, line, column and mend."""
+    """A data file is wrong: the message names file, line, column and fix."""
 
 
 class ModelError(RadpoError):

@@ -72,7 +72,7 @@ def kept_between_tries(task: Task, name: str) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Function:
-    """What a stage can run. `resumable`: it goes on from what an interrupted try left in its folder."""
+    """What a stage can run. `resumable`: it resumes from what an interrupted try left in its folder."""
 
     run: Callable[[Task], None]
     version: int

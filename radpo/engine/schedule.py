@@ -206,7 +206,7 @@ class _Schedule:
         self.observer.ends(self.done[stage.key])
 
     def _ask_after_the_busy(self) -> None:
-        """Stages that another run let go of, done or not, are to be had again: the next attempt sees which."""
+        """Stages that another run let go of, done or not, are available again: the next attempt sees which."""
         if self.busy and time.monotonic() - self.asked > BUSY_SECONDS:
             self.asked = time.monotonic()
             self.busy = {key: stage for key, stage in self.busy.items() if self.store.is_busy(key)}

@@ -50,7 +50,7 @@ def judge_code(kind: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class SettingsApart:
+class SplitSettings:
     """A judge's settings: plain values that can change a verdict, values that cannot, files and models that can.
 
     `code` identifies the judge's own code, where that is not radpo's and so has no version that radpo raises.
@@ -63,14 +63,14 @@ class SettingsApart:
     code: str | None = None
 
 
-def split_settings(kind: str, settings: BaseModel) -> SettingsApart:
-    """A judge's settings apart, for a key that counts files and models by content."""
+def split_settings(kind: str, settings: BaseModel) -> SplitSettings:
+    """A judge's settings split for a key that counts files and models by content."""
     of = find_judge_kind(kind)
     values = settings.model_dump(mode="python")
     files = {name: value for name, value in values.items() if isinstance(value, Path)}
     models = {name: str(values[name]) for name in of.models}
     plain = {name: value for name, value in values.items() if name not in files and name not in models}
-    return SettingsApart(
+    return SplitSettings(
         counted={name: value for name, value in plain.items() if name not in of.hints},
         hints={name: value for name, value in plain.items() if name in of.hints},
         files=files,

@@ -81,13 +81,13 @@ def verdict(preference: float) -> int:
 def both_orders(
     judge: Judge, requests: Sequence[CompareRequest], progress: Progress = no_progress
 ) -> tuple[list[Comparison], list[Comparison]]:
-    """Every pair compared as given and with the responses swapped; the swapped verdicts are turned back."""
+    """Every pair compared as given and with the responses swapped; the swapped verdicts are unswapped."""
     asked = [*requests, *(request.swapped() for request in requests)]
     found = compare(judge, asked, progress)
-    return found[: len(requests)], [turned_back(comparison) for comparison in found[len(requests) :]]
+    return found[: len(requests)], [unswapped(comparison) for comparison in found[len(requests) :]]
 
 
-def turned_back(comparison: Comparison) -> Comparison:
+def unswapped(comparison: Comparison) -> Comparison:
     """A verdict on swapped responses as one on the responses in their first order."""
     preference = None if comparison.preference is None else 3 - comparison.preference
     grades = None if comparison.grades is None else (comparison.grades[1], comparison.grades[0])
@@ -101,7 +101,7 @@ def bias(
 
     Args:
         given: the judge's word on every request.
-        swapped: the same with the responses shown in the other order, turned back; None where that was not asked.
+        swapped: the same with the responses shown in the other order, unswapped; None where that was not asked.
     """
     pairs = list(zip(requests, given, swapped or given, strict=True))
     whole = [

@@ -87,7 +87,7 @@ def expand(matrix: Matrix, *, planning: bool = False, precision: Settled | None 
 
     Raises:
         ConfigError: a variant's method does not exist, or no cell is left.
-        ModelError: a model is not to be had.
+        ModelError: a model is unavailable.
     """
     functions = {**training_stages.FUNCTIONS, **stage_functions()}
     for function in matrix.resources:

@@ -28,7 +28,7 @@ class Machine:
         float32: floating-point operations a second of a matrix product in float32; `bfloat16` likewise.
         bandwidth: bytes a second from memory.
         layer_seconds: what a layer of a model takes in one step of writing however small the batch is.
-        threads: processor threads that a stage has; None where a GPU computes.
+        threads: CPU threads that a stage has; None where a GPU computes.
         this: whether it is the machine that the plan is made on, so that the store's records speak of it.
         gpus: how many GPUs compute, each one stage at a time; the speeds are of one.
         memory: bytes of a GPU's memory, None where no GPU computes.
@@ -64,7 +64,7 @@ START_SECONDS = {"train": 6.0}
 MODEL_START_SECONDS, OTHER_START_SECONDS = 3.0, 0.3
 DISK_BYTES_A_SECOND = 1e9
 
-# A processor of no particular kind: good enough to tell long stages from short ones without a measurement.
+# A CPU of no particular kind: good enough to tell long stages from short ones without a measurement.
 NOMINAL = Machine("nominal", 1e11, 2e11, 1e10, CPU_LAYER_SECONDS)
 
 
@@ -135,7 +135,7 @@ def read_work(document: Mapping[str, Any]) -> Work:
 
 
 def _what_computes(machine: Mapping[str, Any], threads: int | None) -> tuple[Any, ...]:
-    """Where a GPU computes, the processor's threads do not matter."""
+    """Where a GPU computes, the CPU's threads do not matter."""
     has_gpu = machine.get("gpu", "none") != "none"
     return (machine.get("gpu"),) if has_gpu else (machine.get("processor"), machine.get("cores"), threads)
 

@@ -163,7 +163,7 @@ def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
     What it does where its model's context ends, and what of the model's own generation config it applies, is its own.
 
     A goal other than the checkpoint's own goes as `chat_template_kwargs`, which vLLM's and transformers' servers take.
-    What is answered is in the chat's cache, which an interrupted call goes on from. A conversation that the endpoint
+    What is answered is in the chat's cache, from which an interrupted call resumes. A conversation that the endpoint
     refuses or answers without a text is unanswered, within the endpoint's limit.
     """
 

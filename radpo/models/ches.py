@@ -42,7 +42,7 @@ def write_ches(
 ) -> Path:
     """CHES scores of scored pairs, asked without a goal, to a Parquet file: pair_id, prompt_id, ches, ches_normalised.
 
-    Interrupted, the same call goes on where it stopped.
+    Interrupted, the same call resumes where it stopped.
 
     Args:
         pairs: scored preferences as a stream of batches; `total` of them.

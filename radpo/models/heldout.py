@@ -82,7 +82,7 @@ def write_heldout(
     made_by: str = "",
     progress: Progress = no_progress,
 ) -> Path:
-    """`heldout_log_likelihoods` to a Parquet file, chunk by chunk. Interrupted, the same call goes on where it stopped.
+    """`heldout_log_likelihoods` to a Parquet file, chunk by chunk. Interrupted, the same call resumes where it stopped.
 
     A file that the same call made is left as it is.
 

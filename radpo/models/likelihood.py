@@ -16,7 +16,7 @@ from radpo.models.chat_template import render_tokens
 from radpo.models.context import context_of
 from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import check_head, target_log_probs
-from radpo.models.shared_prefix import IGNORED, shared_rows, why_not
+from radpo.models.shared_prefix import IGNORED, shared_prefix_unsupported_reason, shared_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -140,7 +140,7 @@ def _shares(model: PreTrainedModel) -> bool:
     """Whether a model can read several responses in one row; tried out once for every model, as its head is."""
     if model not in _TRIED:
         check_head(model)
-        _TRIED[model] = why_not(model) is None
+        _TRIED[model] = shared_prefix_unsupported_reason(model) is None
     return _TRIED[model]
 
 

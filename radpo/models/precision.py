@@ -87,7 +87,7 @@ def arithmetic() -> Arithmetic:
 
 
 def bf16_supported() -> bool:
-    """Whether the processor that models run on computes in bfloat16 itself (emulated, it is slower than float32)."""
+    """Whether the CPU that models run on computes in bfloat16 itself (emulated, it is slower than float32)."""
     import torch
 
     if torch.cuda.is_available():

@@ -32,7 +32,7 @@ COLUMNS = ("prompt_id", "goal", "sample", "text", "tokens", "ended", "logp_polic
 
 
 @dataclass(frozen=True)
-class Drawing:
+class SampleConfig:
     """What to draw.
 
     Args:
@@ -57,14 +57,14 @@ def write_samples(
     reference_folder: Path | None,
     questions: Sequence[Question],
     out: Path,
-    drawing: Drawing,
+    config: SampleConfig,
     *,
     made_by: str = "",
     progress: Progress = no_progress,
 ) -> Path:
     """Draw answers to every question's first turn from the policy, and score them under policy and reference.
 
-    Interrupted, the same call goes on where it stopped.
+    Interrupted, the same call resumes where it stopped.
 
     Args:
         reference_folder: None where only the answers are wanted; logp_reference is null then.
@@ -75,13 +75,13 @@ def write_samples(
     Raises:
         ModelError: a prompt and max_new_tokens together are more than a model's context.
     """
-    jobs = [(question, goal) for question in questions for goal in drawing.goals for _ in range(drawing.per_prompt)]
+    jobs = [(question, goal) for question in questions for goal in config.goals for _ in range(config.per_prompt)]
     done = 0
 
     def chunks() -> Iterator[list[_Job]]:
-        numbered = [(q, g, number % drawing.per_prompt) for number, (q, g) in enumerate(jobs)]
-        for start in range(0, len(numbered), drawing.batch_size):
-            yield numbered[start : start + drawing.batch_size]
+        numbered = [(q, g, number % config.per_prompt) for number, (q, g) in enumerate(jobs)]
+        for start in range(0, len(numbered), config.batch_size):
+            yield numbered[start : start + config.batch_size]
 
     def finished(chunk: list[_Job]) -> None:
         nonlocal done
@@ -92,12 +92,12 @@ def write_samples(
 
     def rows(number: int, chunk: list[_Job]) -> list[dict[str, Any]]:
         if not loaded:
-            loaded.append(_Models(policy_folder, reference_folder, drawing.scale))
-            loaded[0].check_room(questions, drawing)
-        return loaded[0].rows(chunk, drawing.max_new_tokens, seed=drawing.seed * 1_000_003 + number)
+            loaded.append(_Models(policy_folder, reference_folder, config.scale))
+            loaded[0].check_room(questions, config)
+        return loaded[0].rows(chunk, config.max_new_tokens, seed=config.seed * 1_000_003 + number)
 
-    identity = json.dumps([made_by, drawing.goals, drawing.per_prompt, drawing.max_new_tokens, drawing.seed,
-                           drawing.batch_size, drawing.scale])  # fmt: skip
+    identity = json.dumps([made_by, config.goals, config.per_prompt, config.max_new_tokens, config.seed,
+                           config.batch_size, config.scale])  # fmt: skip
     write_chunks(out, _schema(), identity, chunks(), rows, finished)
     return out
 
@@ -116,16 +116,16 @@ class _Models:
         self._policy = load_model(policy_folder)
         self._reference = None if reference_folder is None else load_model(reference_folder)
 
-    def check_room(self, questions: Sequence[Question], drawing: Drawing) -> None:
+    def check_room(self, questions: Sequence[Question], config: SampleConfig) -> None:
         """Refuse samples that would be cut by the context: their lengths and log-likelihoods would be of the cut."""
-        asked = {q.question_id: max(len(self._prompt(q, goal)) for goal in drawing.goals) for q in questions}
+        asked = {q.question_id: max(len(self._prompt(q, goal)) for goal in config.goals) for q in questions}
         longest = max(asked, key=lambda name: asked[name])
         for model in (self._policy, self._reference):
             tokens = None if model is None else context_of(model, self._tokenizer).tokens
-            if tokens is not None and asked[longest] + drawing.max_new_tokens > tokens:
+            if tokens is not None and asked[longest] + config.max_new_tokens > tokens:
                 raise ModelError(
                     f"question {longest!r}: its prompt of {asked[longest]} tokens and max_new_tokens "
-                    f"{drawing.max_new_tokens} are more than the model's context of {tokens} tokens; "
+                    f"{config.max_new_tokens} are more than the model's context of {tokens} tokens; "
                     "lower max_new_tokens, or leave the question out"
                 )
 

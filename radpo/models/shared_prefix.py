@@ -143,7 +143,7 @@ def _as_taken(visible: torch.Tensor, config: Any, dtype: torch.dtype) -> torch.T
     raise NotImplementedError(f"{config._attn_implementation} attention")
 
 
-def why_not(model: Any) -> str | None:
+def shared_prefix_unsupported_reason(model: Any) -> str | None:
     """Why a model cannot read several responses in one row; None where it can, which is tried out.
 
     A prompt with two responses is scored twice, as one row and as two sequences, and the two must agree where a row

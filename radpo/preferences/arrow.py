@@ -1,4 +1,4 @@
-"""Arrow columns put together and picked from, with memory from the system's own allocator.
+"""Arrow columns put together and taken from, with memory from the system's own allocator.
 
 Arrow's default allocator keeps what was freed, and asks for huge pages, which cost more to get than columns of text
 cost to copy: measured over tables of training pairs, it takes thrice the system time, and more memory at the peak.
@@ -20,6 +20,6 @@ def concatenated(arrays: Sequence[pa.Array]) -> pa.Array:
     return pa.concat_arrays(arrays, memory_pool=pa.system_memory_pool())
 
 
-def picked(array: pa.Array, places: npt.NDArray[Any]) -> pa.Array:
+def taken(array: pa.Array, places: npt.NDArray[Any]) -> pa.Array:
     """The values at some places, in their order."""
     return pc.take(array, pa.array(np.ascontiguousarray(places)), memory_pool=pa.system_memory_pool())

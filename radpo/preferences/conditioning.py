@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from radpo.preferences.arrow import concatenated, picked
+from radpo.preferences.arrow import concatenated, taken
 from radpo.preferences.goals import Placement
 
 Places = npt.NDArray[np.int64]
@@ -55,11 +55,11 @@ def condition_prompts(prompts: pa.ListArray, texts: list[pa.Array], placement: P
     )
     sentences = concatenated(texts)
     opening = pc.binary_join_element_wise(
-        picked(sentences, sentence[opened]), picked(contents, joined[row][opened]), "\n\n"
+        taken(sentences, sentence[opened]), taken(contents, joined[row][opened]), "\n\n"
     )
     all_roles = concatenated([roles, pa.array(["system"], pa.string())])
     all_contents = concatenated([contents, sentences, opening])
-    columns = [picked(all_roles, new_role), picked(all_contents, source)]
+    columns = [taken(all_roles, new_role), taken(all_contents, source)]
     made = pa.StructArray.from_arrays(columns, names=["role", "content"])
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), made)
 

@@ -151,8 +151,8 @@ def _pairs(
     name = str(row["id"]) if row.get("id") is not None else str(number)
     pairs = pair_up(responses, rule, random.Random(f"{seed}:{name}"))
     if not pairs:
-        mend = "at least two responses with different texts (and, but for best-other, different scores) make a pair"
-        raise BadRowError("responses", NOTHING_TO_PAIR, mend)
+        fix = "at least two responses with different texts (and, but for best-other, different scores) make a pair"
+        raise BadRowError("responses", NOTHING_TO_PAIR, fix)
     several = rule in ("adjacent", "all")
     return [
         {

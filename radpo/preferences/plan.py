@@ -142,8 +142,8 @@ def measure(batch: pa.RecordBatch, settings: Relabeling) -> Measured:
         differ = np.logical_or.reduce(both & (goals[:, 0] != goals[:, 1]), axis=-1)
     elif settings.kind == "ira":
         if lacking := set(LOG_LIKELIHOODS) - set(batch.schema.names):
-            mend = "log-likelihoods in nats, summed over the response's tokens"
-            raise DataError(f"kind ira: the pairs lack {', '.join(sorted(lacking))}: {mend}")
+            fix = "log-likelihoods in nats, summed over the response's tokens"
+            raise DataError(f"kind ira: the pairs lack {', '.join(sorted(lacking))}: {fix}")
         policy, reference = (
             _numbers(batch, [f"{who}_logp_{side}" for side in SIDES]) for who in ("policy", "reference")
         )

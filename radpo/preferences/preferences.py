@@ -1,6 +1,6 @@
 """Scored preferences: a set in any known layout and format, read and checked, nothing silently lost.
 
-A row that cannot be used is an error that says where it is and how to mend it; with `on_error="skip"` it is left out
+A row that cannot be used is an error that says where it is and how to fix it; with `on_error="skip"` it is left out
 and counted by reason.
 """
 
@@ -147,7 +147,7 @@ class PreferenceReader:
         """Record batches of one `schema`, at least one of them.
 
         Raises:
-            DataError: the source cannot be read, or a row is bad; the message names source, row, column and mend.
+            DataError: the source cannot be read, or a row is bad; the message names source, row, column and fix.
             ServiceError: an address or the Hub cannot be read.
         """
         import pyarrow as pa
@@ -290,8 +290,8 @@ class PreferenceReader:
     def _is_first(self, number: int, name: str) -> bool:
         """Whether an id was not met before."""
         if name in self._seen:
-            mend = f"{name[:80]!r} was used before; give every pair its own"
-            self._refuse(number, BadRowError("id", "duplicate id", mend))
+            fix = f"{name[:80]!r} was used before; give every pair its own"
+            self._refuse(number, BadRowError("id", "duplicate id", fix))
             return False
         self._seen.add(name)
         return True
@@ -304,7 +304,7 @@ class PreferenceReader:
         if self.reading.on_error == "raise" and problem.reason != NOTHING_TO_PAIR:
             unit = "line" if ".jsonl" in Path(str(self.source)).suffixes else "row"
             place = f"{shown(self.source)}, {unit} {number}, column {problem.column}"
-            raise DataError(f"{place}: {problem.reason}; {problem.mend}") from None
+            raise DataError(f"{place}: {problem.reason}; {problem.fix}") from None
         self.dropped[f"{problem.column}: {problem.reason}"] += 1
 
     def _wanted(self, names: Sequence[str]) -> list[str]:
@@ -350,7 +350,7 @@ class _Table:
         try:
             row: dict[str, Any] = self.batch.slice(place, 1).to_pylist()[0]
         except ValueError:
-            return BadRowError("(whole row)", "not UTF-8", "the text is not valid Unicode; mend or remove the row")
+            return BadRowError("(whole row)", "not UTF-8", "the text is not valid Unicode; fix or remove the row")
         return row
 
 
@@ -374,7 +374,7 @@ def load_preferences(
     """A whole source's checked pairs in memory; `PreferenceReader` takes them batch by batch.
 
     Raises:
-        DataError: the source cannot be read, or a row is bad; the message names source, row, column and mend.
+        DataError: the source cannot be read, or a row is bad; the message names source, row, column and fix.
         ServiceError: an address or the Hub cannot be read.
     """
     import pyarrow as pa

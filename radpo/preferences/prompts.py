@@ -48,7 +48,7 @@ def load_prompts(source: str | Path) -> list[Prompt]:
                     raise BadRowError("id", "duplicate id", f"{prompt.prompt_id[:80]!r} was used before")
             except BadRowError as problem:
                 place = f"{shown(source)}, row {number}, column {problem.column}"
-                raise DataError(f"{place}: {problem.reason}; {problem.mend}") from None
+                raise DataError(f"{place}: {problem.reason}; {problem.fix}") from None
             seen.add(prompt.prompt_id)
             prompts.append(prompt)
     if not prompts:

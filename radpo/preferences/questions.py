@@ -30,7 +30,7 @@ def load_questions(path: Path) -> list[Question]:
     """Read questions: question_id, category, turns (texts), and maybe constraints (a list for every turn).
 
     Raises:
-        DataError: the file cannot be read or a row is malformed; the message names file, line, field and mend.
+        DataError: the file cannot be read or a row is malformed; the message names file, line, field and fix.
     """
     try:
         lines = path.read_text(encoding=ENCODING).split("\n")

@@ -194,7 +194,7 @@ def _conditioned(columns: dict[str, Any], scores: Floats, settings: Relabeling) 
     import numpy as np
     import pyarrow as pa
 
-    from radpo.preferences.arrow import concatenated, picked
+    from radpo.preferences.arrow import concatenated, taken
     from radpo.preferences.conditioning import condition_prompts
 
     rows = len(scores)
@@ -208,16 +208,16 @@ def _conditioned(columns: dict[str, Any], scores: Floats, settings: Relabeling) 
     else:
         texts, which = _goal_texts(scores, goal_wording(settings.scale, settings.template or GOAL_TEXT))
     made = goals | {"side": pa.array(np.tile(np.array(SIDES, object), rows), pa.string())}
-    made["source_id"] = picked(columns["source_id"], np.arange(rows).repeat(2))
-    asked = [picked(texts, side) for side in which.T]
+    made["source_id"] = taken(columns["source_id"], np.arange(rows).repeat(2))
+    asked = [taken(texts, side) for side in which.T]
     made["prompt"] = condition_prompts(columns["prompt"], asked, settings.placement)
     # In the second pair the responses change places, and all that belongs to them.
     there = np.arange(2 * rows).reshape(2, rows).T
     for name in ("", "score_", "attributes_", "implicit_reward_"):
         if f"{name}chosen" in columns:
             both = concatenated([columns[f"{name}{side}"] for side in SIDES])
-            made[f"{name}chosen"] = picked(both, there.ravel())
-            made[f"{name}rejected"] = picked(both, there[:, ::-1].ravel())
+            made[f"{name}chosen"] = taken(both, there.ravel())
+            made[f"{name}rejected"] = taken(both, there[:, ::-1].ravel())
     return made, int((which[:, 0] == which[:, 1]).sum())
 
 

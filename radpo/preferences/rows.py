@@ -25,11 +25,11 @@ _control = re.compile(CONTROL)
 
 
 class BadRowError(Exception):
-    """Why a row cannot be used: the column, a reason to count it under, and the mend."""
+    """Why a row cannot be used: the column, a reason to count it under, and the fix."""
 
-    def __init__(self, column: str, reason: str, mend: str) -> None:
-        super().__init__(column, reason, mend)
-        self.column, self.reason, self.mend = column, reason, mend
+    def __init__(self, column: str, reason: str, fix: str) -> None:
+        super().__init__(column, reason, fix)
+        self.column, self.reason, self.fix = column, reason, fix
 
 
 FalseTens = Literal["keep", "drop", "repair"]
@@ -98,8 +98,8 @@ def check_row(row: Mapping[str, Any], number: int, rules: Rules) -> dict[str, An
                 values[who] = _number(row, who + side)
     if sides["chosen"]["score_"] < sides["rejected"]["score_"] and not rules.lenient:
         if not rules.swap:
-            mend = "swap the two responses with their scores (--swap does so for all such pairs)"
-            raise BadRowError("score_chosen", "chosen scored below rejected", mend)
+            fix = "swap the two responses with their scores (--swap does so for all such pairs)"
+            raise BadRowError("score_chosen", "chosen scored below rejected", fix)
         sides = {"chosen": sides["rejected"], "rejected": sides["chosen"]}
     name = row.get("id", row.get("source_index"))
     checked: dict[str, Any] = {"id": str(number) if name is None else text(str(name), "id", rules), "prompt": prompt}
@@ -111,8 +111,8 @@ def present(row: Mapping[str, Any], column: str) -> Any:
     value = row.get(column)
     if value is None:
         has = ", ".join(repr(str(name)[:40]) for name in list(row)[:20]) or "none"
-        mend = f"the row needs a value for {column}; its columns are {has} (--columns {column}=NAME gives one the name)"
-        raise BadRowError(column, "missing", mend)
+        fix = f"the row needs a value for {column}; its columns are {has} (--columns {column}=NAME gives one the name)"
+        raise BadRowError(column, "missing", fix)
     return value
 
 
@@ -120,8 +120,8 @@ def score(row: Mapping[str, Any], column: str, scale: tuple[float, float]) -> fl
     """A score on the scale."""
     value = _number(row, column)
     if not scale[0] <= value <= scale[1]:
-        mend = f"{value:g} is not on the scale {scale[0]:g}-{scale[1]:g}; rescale, or state the scale (--scale)"
-        raise BadRowError(column, "outside the scale", mend)
+        fix = f"{value:g} is not on the scale {scale[0]:g}-{scale[1]:g}; rescale, or state the scale (--scale)"
+        raise BadRowError(column, "outside the scale", fix)
     return value
 
 
@@ -148,8 +148,8 @@ def attribute_scores(value: Any, column: str, rules: Rules) -> dict[str, float |
         raise BadRowError(column, f"wrong type {type(value).__name__}", "give an object of numbers by attribute")
     for name in value:
         if name not in rules.attributes:
-            mend = f"{str(name)[:40]!r} is not among the first row's: {', '.join(rules.attributes)}"
-            raise BadRowError(column, "another attribute", mend)
+            fix = f"{str(name)[:40]!r} is not among the first row's: {', '.join(rules.attributes)}"
+            raise BadRowError(column, "another attribute", fix)
     return {name: None if value.get(name) is None else _number(value, name, column) for name in rules.attributes}
 
 
@@ -158,23 +158,23 @@ def text(value: str, column: str, rules: Rules) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise BadRowError(column, "a lone surrogate", "the text is not valid Unicode; mend or remove it") from None
+        raise BadRowError(column, "a lone surrogate", "the text is not valid Unicode; fix or remove it") from None
     if not rules.lenient and (found := _control.search(value)):
-        mend = f"character {found.start() + 1} is U+{ord(found[0]):04X}; mend or remove it"
-        raise BadRowError(column, "a control character", mend)
+        fix = f"character {found.start() + 1} is U+{ord(found[0]):04X}; fix or remove it"
+        raise BadRowError(column, "a control character", fix)
     return value
 
 
 def messages(value: list[Any], column: str, rules: Rules) -> list[dict[str, str]]:
     """Role/content messages with nothing else in them."""
-    mend = 'messages are objects with text "role" and "content"'
+    fix = 'messages are objects with text "role" and "content"'
     if not value:
-        raise BadRowError(column, "no messages", mend)
+        raise BadRowError(column, "no messages", fix)
     checked = []
     for message in value:
         role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
         if not isinstance(role, str) or not isinstance(content, str):
-            raise BadRowError(column, "a message without role or content", mend)
+            raise BadRowError(column, "a message without role or content", fix)
         checked.append({"role": text(role, column, rules), "content": text(content, column, rules)})
     return checked
 

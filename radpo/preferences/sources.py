@@ -138,14 +138,14 @@ def _json_rows(name: str, progress: Progress) -> Iterator[list[Numbered]]:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | BadRowError:
-    mend = "every line must be one JSON object in UTF-8"
+    fix = "every line must be one JSON object in UTF-8"
     try:
         row = json.loads(line.decode("utf-8-sig"))  # some editors begin a file with a byte order mark
     except json.JSONDecodeError as error:
-        return BadRowError("(whole line)", "not JSON", f"{mend} ({error.msg} at character {error.pos + 1})")
+        return BadRowError("(whole line)", "not JSON", f"{fix} ({error.msg} at character {error.pos + 1})")
     except (ValueError, RecursionError):  # not UTF-8, a number of thousands of digits, or thousands of brackets
-        return BadRowError("(whole line)", "not JSON", mend)
-    return row if isinstance(row, dict) else BadRowError("(whole line)", "not a JSON object", mend)
+        return BadRowError("(whole line)", "not JSON", fix)
+    return row if isinstance(row, dict) else BadRowError("(whole line)", "not a JSON object", fix)
 
 
 def _csv_rows(name: str, progress: Progress) -> Iterator[list[Numbered]]:
@@ -178,8 +178,8 @@ def _csv_rows(name: str, progress: Progress) -> Iterator[list[Numbered]]:
 
 def _csv_row(header: list[str], fields: list[str]) -> dict[str, Any] | BadRowError:
     if len(fields) != len(header):
-        mend = f"it has {len(fields)} fields, the first line has {len(header)}; quote fields that hold commas or lines"
-        return BadRowError("(whole row)", "wrong number of fields", mend)
+        fix = f"it has {len(fields)} fields, the first line has {len(header)}; quote fields that hold commas or lines"
+        return BadRowError("(whole row)", "wrong number of fields", fix)
     return {name: field or None for name, field in zip(header, fields, strict=True)}
 
 

@@ -40,7 +40,7 @@ def stream_pairs(source: str | Path, reading: Reading | None = None, limit: int 
     """Read a source once, to check and to count it, for reading it again.
 
     Raises:
-        DataError: the source cannot be read, or a row is bad; the message names source, row, column and mend.
+        DataError: the source cannot be read, or a row is bad; the message names source, row, column and fix.
     """
     reader = PreferenceReader(source, reading)
     digest, total = hashlib.sha256(), 0

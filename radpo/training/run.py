@@ -1,6 +1,6 @@
 """One training run, from training pairs and their reference log-likelihoods to a policy's folder.
 
-Interrupted at any moment, the same call on the same folder goes on from the last whole checkpoint and ends in the same
+Interrupted at any moment, the same call on the same folder resumes from the last whole checkpoint and ends in the same
 weights.
 """
 
@@ -90,7 +90,7 @@ def train(
     report_to: tuple[str, ...] = (),
     progress: Progress = no_progress,
 ) -> None:
-    """Train a policy on preference pairs, or go on where an interrupted run in the same folder stopped.
+    """Train a policy on preference pairs, or resume where an interrupted run in the same folder stopped.
 
     Started by `accelerate launch`, the processes share each optimiser step's batch, and the first one writes.
 

@@ -20,7 +20,7 @@ from radpo.core.errors import RadpoError
 from radpo.models.dropout import disable_dropout
 from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import processor_head
-from radpo.models.shared_prefix import IGNORED, SharedRows, why_not
+from radpo.models.shared_prefix import IGNORED, SharedRows, shared_prefix_unsupported_reason
 from radpo.training.collator import SharedPrefixCollator, StepGroupedSampler, take_rows
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             elif getattr(getattr(self.model, "active_peft_config", None), "is_prompt_learning", False):
                 reason = "the adapter puts tokens of its own before the prompt"
             else:
-                reason = why_not(model)
+                reason = shared_prefix_unsupported_reason(model)
             if reason is not None:
                 self._fall_back(reason)
         return self.unshared is None

@@ -1,7 +1,7 @@
-"""Shared rows on a processor: no padding is read, and no response's scores against another one are computed at all.
+"""Shared rows on a CPU: no padding is read, and no response's scores against another one are computed at all.
 
 Rows are put behind one another, so that every layer's products are over tokens that count. A mask alone has the
-processor compute every score and throw away those that are masked, which for a pair is more than half of a row's. Here
+CPU compute every score and throw away those that are masked, which for a pair is more than half of a row's. Here
 prompt and first response attend causally as the one sequence that they are, and every further response to the prompt
 and itself; the sums are the same.
 """

@@ -23,7 +23,7 @@ def write_chunks(
     rows: Callable[[int, Chunk], list[dict[str, Any]]],
     finished: Callable[[Chunk], None],
 ) -> int:
-    """Write the rows of every chunk to one file; memory holds one chunk. The same call goes on where it was stopped.
+    """Write the rows of every chunk to one file; memory holds one chunk. The same call resumes where it was stopped.
 
     Finished chunks are kept in a folder beside the file until the file is whole. A whole file of the same identity is
     left as it is.

@@ -1,6 +1,6 @@
 """Log-probabilities of given next tokens, without the logits of all positions at once.
 
-TRL has this for GPUs, in Triton. On processors its stand-in walks over tiles far larger than any cache, projects
+TRL has this for GPUs, in Triton. On CPUs its stand-in walks over tiles far larger than any cache, projects
 positions that predict nothing, and multiplies gradients in float32; there the function of this module takes its place.
 """
 
@@ -161,7 +161,7 @@ def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
 
 @contextmanager
 def processor_head(device: torch.device) -> Iterator[None]:
-    """On a processor, have TRL's language-model head use this module, at the positions that predict something only.
+    """On a CPU, have TRL's language-model head use this module, at the positions that predict something only.
 
     TRL 1.16 leaves out the others only where Triton runs; elsewhere it projects every position, prompts and padding
     too, for the sake of compilers that need fixed shapes, and masks the rest afterwards.
