@@ -336,7 +336,7 @@ def test_questions_that_the_model_under_test_cannot_answer_are_left_out_counted_
 
     with FaultServer(answer) as server:
         found = mt_bench(
-            Answering(endpoint=Endpoint(model="s", base_url=server.url, max_unanswered=0.2)),
+            Answering(endpoint=Endpoint(model="s", base_url=server.url, max_unanswered=0.25)),
             OpenAIJudge(OpenAISettings(model="j", base_url=server.url), tmp_path / "c.sqlite"),
             tmp_path / "out", questions=questions_file(tmp_path, 8),
         )  # fmt: skip
@@ -350,6 +350,29 @@ def test_questions_that_the_model_under_test_cannot_answer_are_left_out_counted_
     assert "q4 (the reply has no text (finish_reason length))" in note
     rows = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert [row["question_id"] for row in rows if "unanswered" in row] == ["q2", "q4"]
+
+
+def test_the_limit_of_questions_without_an_answer_is_that_of_all_questions_and_not_of_a_group(tmp_path):
+    """Two of forty may lack an answer where they are two of the five that are sampled at a temperature of their own."""
+    from radpo.models.answers import answer_questions, unanswered_questions
+    from radpo.models.backends import with_endpoint
+    from radpo.models.decoding import Sampling
+    from radpo.preferences.questions import load_questions
+
+    questions = load_questions(questions_file(tmp_path, 40))
+
+    def sampling_of(question, turn):
+        return Sampling(8, 1.0 if question.question_id in {"q1", "q2", "q3", "q4", "q5"} else 0.0)
+
+    refused = {"Say 1", "Say 2"}
+    with FaultServer(lambda body: UNUSABLE["refused"] if last(body) in refused else "A") as server:
+        path = answer_questions(questions, lambda: with_endpoint(chat(server, tmp_path)), sampling_of, tmp_path / "two")
+        assert set(unanswered_questions(path)) == {"q1", "q2"}
+        refused.add("Say 9")
+        with pytest.raises(ServiceError, match="3 of 40 requests have no answer"):
+            answer_questions(
+                questions, lambda: with_endpoint(chat(server, tmp_path / "c")), sampling_of, tmp_path / "three"
+            )
 
 
 def test_another_model_under_the_same_name_does_not_get_the_first_ones_answers(tmp_path):

@@ -257,7 +257,7 @@ class _Fetch:
 
             async def work() -> None:
                 while self._stop is None and (waiting or elsewhere):
-                    if not self._chat.useful and self._under_way + self._useless >= FIRST_FEW:
+                    if not self._chat.useful and 0 < self._under_way >= FIRST_FEW - self._useless:
                         await self._sleep(PAUSE)  # until one of the first few is of use, no more than those are sent
                         continue
                     shared = not waiting

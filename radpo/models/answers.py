@@ -15,7 +15,7 @@ from radpo.core.files import append_journal, open_journal, read_journal, replace
 from radpo.core.progress import Progress, no_progress
 from radpo.core.reasoning import Reply, reasoning_notes, split_reasoning
 from radpo.core.texts import with_reasons
-from radpo.models.backends import notes_of, unanswered_of
+from radpo.models.backends import check_unanswered, notes_of, unanswered_of
 from radpo.models.decoding import Sampling
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def answer_questions(
                 before += len(places)
                 for index, why in unanswered_of(backend).items():
                     unanswered.setdefault(questions[places[index]].question_id, why)
+                check_unanswered(backend, list(unanswered.values()), len(questions))
                 for place, text in zip(places, answers, strict=True):
                     reply = Reply(None, text) if keep_reasoning else split_reasoning(text)
                     replies[place].append(reply)

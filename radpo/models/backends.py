@@ -60,6 +60,7 @@ class _Noted:
     call: Backend
     notes: Callable[[], list[str]]
     unanswered: Mapping[int, str] = field(default_factory=dict)
+    check_unanswered: Callable[[Sequence[str], int], None] | None = None
 
     def __call__(
         self,
@@ -82,6 +83,17 @@ def unanswered_of(backend: Backend) -> Mapping[int, str]:
     """Which conversations of the last call have no answer, by place, and why; their answers are empty texts."""
     found: Mapping[int, str] = getattr(backend, "unanswered", {})
     return found
+
+
+def check_unanswered(backend: Backend, reasons: Sequence[str], total: int) -> None:
+    """Bear some questions without an answer, and no more of them than the backend's settings say.
+
+    Raises:
+        ServiceError: there are more.
+    """
+    check: Callable[[Sequence[str], int], None] | None = getattr(backend, "check_unanswered", None)
+    if check is not None:
+        check(reasons, total)
 
 
 def with_transformers(
@@ -164,7 +176,7 @@ def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
 
     A goal other than the checkpoint's own goes as `chat_template_kwargs`, which vLLM's and transformers' servers take.
     What is answered is in the chat's cache, from which an interrupted call resumes. A conversation that the endpoint
-    refuses or answers without a text is unanswered, within the endpoint's limit.
+    refuses or answers without a text is unanswered (`unanswered_of`).
     """
 
     def backend(
@@ -192,7 +204,6 @@ def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
         unanswered.update(
             {place: storable(reply.error or "no answer") for place, reply in given.items() if reply.text is None}
         )
-        chat.check_unanswered(list(unanswered.values()), len(conversations))
         for reply in given.values():
             omitted.update(reply.omitted)
         answers = dict(done) | {place: storable(reply.text or "").strip() for place, reply in given.items()}
@@ -215,4 +226,4 @@ def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
             )
         return found
 
-    return _Noted(backend, notes, unanswered)
+    return _Noted(backend, notes, unanswered, chat.check_unanswered)
