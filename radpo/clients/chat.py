@@ -47,7 +47,7 @@ FIRST_FEW = 5
 """Where so many requests come to nothing and none before them came to anything, no more are sent."""
 PAUSE = 0.02
 POLL = 0.1
-"""Seconds between looks at what another process is asking."""
+"""Seconds between checks of what another process is asking."""
 
 Unusable = Callable[[ChatReply], str | None]
 """Why a reply is of no use to who asked; None where it is."""
@@ -424,15 +424,17 @@ class _Fetch:
             raise _TryAgainError(f"cannot be reached: {error}", outage=True) from None
         except aiohttp.ClientError as error:
             raise _TryAgainError(f"the connection broke: {error}", unclear=True) from None
-        said = self._redact.excerpt(content)
+        excerpt = self._redact.excerpt(content)
         if status in RETRIED and b"insufficient_quota" not in content:
             pause = _asked_pause(headers.get("Retry-After"))
-            raise _TryAgainError(f"HTTP {status}: {said}", pause=pause, outage=status == HTTPStatus.TOO_MANY_REQUESTS)
+            raise _TryAgainError(
+                f"HTTP {status}: {excerpt}", pause=pause, outage=status == HTTPStatus.TOO_MANY_REQUESTS
+            )
         if status in REFUSED:
             return _Refusal(status, content)
         if status != HTTPStatus.OK:
             hint = f"; is {self._endpoint.api_key_env} set to the right key?" if status in (401, 403) else ""
-            raise ServiceError(f"{self._endpoint.base_url}: HTTP {status}: {said}{hint}")
+            raise ServiceError(f"{self._endpoint.base_url}: HTTP {status}: {excerpt}{hint}")
         if len(content) > LONGEST_ANSWER:
             raise ServiceError(f"{self._endpoint.base_url}: an answer of more than {LONGEST_ANSWER} bytes")
         try:

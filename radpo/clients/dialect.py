@@ -77,7 +77,7 @@ def _error(body: bytes) -> tuple[str, str | None]:
     error = document.get("error", document) if isinstance(document, dict) else None
     fields = error if isinstance(error, dict) else {}
     parameter = fields.get("param")
-    said = fields.get("message")
-    text = said if isinstance(said, str) else body[:4096].decode("utf-8", "replace")
+    message = fields.get("message")
+    text = message if isinstance(message, str) else body[:4096].decode("utf-8", "replace")
     code = fields.get("code")
     return f"{text} {code if isinstance(code, str) else ''}", parameter if isinstance(parameter, str) else None

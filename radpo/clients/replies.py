@@ -70,8 +70,8 @@ def read_body(document: Any, omitted: tuple[str, ...] = ()) -> tuple[ChatReply |
     fields = document if isinstance(document, dict) else {}
     choices, usage = fields.get("choices"), fields.get("usage")
     counts = usage if isinstance(usage, dict) else {}
-    asked, said = counts.get("prompt_tokens"), counts.get("completion_tokens")
-    tokens = (asked, said) if type(asked) is int and type(said) is int else None
+    prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
+    tokens = (prompt, completion) if type(prompt) is int and type(completion) is int else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):

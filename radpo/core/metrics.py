@@ -1,4 +1,4 @@
-"""What a metric is, said once: its unit, bounds, direction, label and default margin.
+"""What a metric is, described once: its unit, bounds, direction, label and default margin.
 
 Every benchmark describes its metrics with `Metric`; a run's manifest carries the descriptions, so that a run can be
 read where the benchmark's package is not installed.

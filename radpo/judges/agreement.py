@@ -74,15 +74,17 @@ def measure(pairs: Sequence[JudgedPair], judge: Judge, progress: Progress = no_p
     requests = [pair.request for pair in pairs]
     given, swapped = both_orders(judge, requests, progress)
     reference = [pair.preference for pair in pairs]
-    said = [comparison.preference for comparison in given]
-    whole = agreement(said, reference)
+    preferences = [comparison.preference for comparison in given]
+    whole = agreement(preferences, reference)
     if whole is None:
         raise DataError(
             f"judge {judge.name}: not one of {len(pairs)} pairs has a verdict of it: {given[0].reason[:200]}"
         )
     subsets = sorted({pair.subset for pair in pairs} - {""})
     by_subset: Mapping[str, Any] = {
-        name: asdict(found) for name in subsets if (found := agreement(*_of_subset(pairs, said, name))) is not None
+        name: asdict(found)
+        for name in subsets
+        if (found := agreement(*_of_subset(pairs, preferences, name))) is not None
     }
     longer = [len(request.second) - len(request.first) for request in requests]
     chat = getattr(judge, "chat", None)
@@ -98,10 +100,10 @@ def measure(pairs: Sequence[JudgedPair], judge: Judge, progress: Progress = no_p
 
 
 def _of_subset(
-    pairs: Sequence[JudgedPair], said: Sequence[float | None], name: str
+    pairs: Sequence[JudgedPair], preferences: Sequence[float | None], name: str
 ) -> tuple[list[float | None], list[float | None]]:
     chosen = [place for place, pair in enumerate(pairs) if pair.subset == name]
-    return [said[place] for place in chosen], [pairs[place].preference for place in chosen]
+    return [preferences[place] for place in chosen], [pairs[place].preference for place in chosen]
 
 
 def _majority(preferences: Sequence[float]) -> float:

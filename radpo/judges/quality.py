@@ -115,12 +115,12 @@ def bias(
         first_rate = shown_first / decided if decided else None
     longer = [len(r.second) - len(r.first) for r, _, _ in whole]
     preferences = [(a + b) / 2 for _, a, b in whole]
-    told = [(d > 0) == (p > 1.5) for d, p in zip(longer, preferences, strict=True) if d != 0 and p != 1.5]
+    longer_won = [(d > 0) == (p > 1.5) for d, p in zip(longer, preferences, strict=True) if d != 0 and p != 1.5]
     return Bias(
         swap_agreement=agreement,
         first_shown_rate=first_rate,
         length_correlation=spearman(preferences, longer),
-        longer_rate=sum(told) / len(told) if told else None,
+        longer_rate=sum(longer_won) / len(longer_won) if longer_won else None,
         n=len(whole),
         n_missing=len(pairs) - len(whole),
         n_swapped=0 if swapped is None else len(whole),

@@ -38,6 +38,6 @@ def matrix_schema() -> dict[str, Any]:
 
 def _one_or_several(setting: dict[str, Any]) -> dict[str, Any]:
     """A setting's schema, where a list of values makes a variant of each."""
-    said = {key: value for key, value in setting.items() if key in ("default", "description")}
-    one = {key: value for key, value in setting.items() if key not in (*said, "title")}
-    return {"anyOf": [one, {"type": "array", "minItems": 1, "items": one}], **said}
+    described = {key: value for key, value in setting.items() if key in ("default", "description")}
+    one = {key: value for key, value in setting.items() if key not in (*described, "title")}
+    return {"anyOf": [one, {"type": "array", "minItems": 1, "items": one}], **described}

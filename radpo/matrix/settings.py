@@ -152,7 +152,7 @@ class Cells(Section):
         return (
             _fits(self.model, model)
             and _fits(self.variant, variant)
-            and (self.seed is None or seed in _several(self.seed))
+            and (self.seed is None or seed in _as_tuple(self.seed))
             and (benchmark is None or _fits(self.benchmark, benchmark))
         )
 
@@ -269,11 +269,11 @@ class Matrix(Section):
         named = tuple(self.benchmarks.named())
         there = {"model": self.all_models or ("none",), "variant": tuple(self.variants), "benchmark": named}
         for part, names in there.items():
-            for pattern in _several(getattr(cells, part)):
+            for pattern in _as_tuple(getattr(cells, part)):
                 if not any(fnmatchcase(name, pattern) for name in names):
                     hint = did_you_mean(pattern, names)
                     raise ValueError(f"{key}.{part}: {pattern!r} fits none of {', '.join(names)}{hint}")
-        for seed in () if cells.seed is None else _several(cells.seed):
+        for seed in () if cells.seed is None else _as_tuple(cells.seed):
             if seed not in self.seeds:
                 raise ValueError(f"{key}.seed: {seed} is none of the seeds {', '.join(map(str, self.seeds))}")
 
@@ -315,9 +315,9 @@ def matrix_type() -> type[Matrix]:
     return create_model("Matrix", __base__=Matrix, __doc__=Matrix.__doc__, benchmarks=(sections, ...))
 
 
-def _several(value: Any) -> tuple[Any, ...]:
+def _as_tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
 def _fits(patterns: str | tuple[str, ...], name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in _several(patterns))
+    return any(fnmatchcase(name, pattern) for pattern in _as_tuple(patterns))

@@ -218,9 +218,9 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd | None:
         {"role": "user", "content": further},
     ]
     after = ""
-    for said in (messages[:2], messages):  # some write an answer's end only before what follows it
+    for shown in (messages[:2], messages):  # some write an answer's end only before what follows it
         try:
-            rendered = str(tokenizer.apply_chat_template(said, tokenize=False))
+            rendered = str(tokenizer.apply_chat_template(shown, tokenize=False))
         except (TemplateError, TypeError):  # made for one turn
             continue
         after = after or rendered.partition(answer)[2].partition(further)[0].rstrip()

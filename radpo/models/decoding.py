@@ -168,10 +168,10 @@ def vllm_parameters(
     Raises:
         ConfigError: the model's own settings are asked for, and one of them is unknown to vLLM.
     """
-    told: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    parameters: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
     if sampling.use_model_config:
-        told = _as_vllm_has_it(model_settings(own))
-    return told | {
+        parameters = _as_vllm_has_it(model_settings(own))
+    return parameters | {
         "max_tokens": max_new_tokens,
         "seed": sampling.seed,
         "stop": [*sampling.stop, *end_texts(own, tokenizer)],
@@ -182,16 +182,16 @@ def vllm_parameters(
 def _as_vllm_has_it(settings: Mapping[str, Any]) -> dict[str, Any]:
     sampled = bool(settings.get("do_sample"))
     left = {name: value for name, value in settings.items() if name != "do_sample" and value != _NEUTRAL.get(name)}
-    told = {name: left.pop(name) for name in _VLLM if name in left}
-    told["temperature"] = told.get("temperature", 1.0) if sampled else 0.0
+    parameters = {name: left.pop(name) for name in _VLLM if name in left}
+    parameters["temperature"] = parameters.get("temperature", 1.0) if sampled else 0.0
     if "min_new_tokens" in left:
-        told["min_tokens"] = left.pop("min_new_tokens")
+        parameters["min_tokens"] = left.pop("min_new_tokens")
     if left:
         raise ConfigError(
             f"use_model_config: vLLM has nothing for {', '.join(sorted(left))} of the model's generation config; "
             "use the backend transformers, or leave use_model_config out"
         )
-    return told
+    return parameters
 
 
 _NEUTRAL: Mapping[str, Any] = {
@@ -203,5 +203,5 @@ _NEUTRAL: Mapping[str, Any] = {
 
 def model_settings_note(own: GenerationConfig) -> str:
     """What a record says of answers that were drawn with the model's own settings."""
-    told = ", ".join(f"{name} {value}" for name, value in sorted(model_settings(own).items()))
-    return f"Answers were drawn as the model's own generation config says: {told or 'it says nothing, so greedily'}."
+    listed = ", ".join(f"{name} {value}" for name, value in sorted(model_settings(own).items()))
+    return f"Answers were drawn as the model's own generation config says: {listed or 'it says nothing, so greedily'}."

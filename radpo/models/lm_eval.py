@@ -30,12 +30,12 @@ def ask_git_quietly() -> None:
 
     def commit() -> str | None:
         try:
-            said = subprocess.run(
+            done = subprocess.run(
                 ["git", "describe", "--always"], capture_output=True, text=True, check=True, timeout=10
             )
         except (OSError, subprocess.SubprocessError):
             return get_commit_from_path(Path.cwd())  # type: ignore[no-any-return]
-        return said.stdout.strip()
+        return done.stdout.strip()
 
     evaluator.get_git_commit_hash = commit
 
@@ -58,13 +58,15 @@ class CountingHFLM(HFLM):  # type: ignore[misc]
 
         lm-eval leaves it out where a template refuses it, and templates that ignore it leave it out without a word.
         """
-        said = chat_history
+        conversation = chat_history
         self._rendered += 1
-        if said and said[0]["role"] == "system" and placement_of(self.tokenizer) == "user":
+        if conversation and conversation[0]["role"] == "system" and placement_of(self.tokenizer) == "user":
             self._joined += 1
-            said = join_goal_text([dict(message) for message in said[1:]], said[0]["content"], "user")
-        self._holding += bool(held_control_tokens(self.tokenizer, (message["content"] for message in said)))
-        rendered: str = super().apply_chat_template(said, add_generation_prompt)
+            conversation = join_goal_text(
+                [dict(message) for message in conversation[1:]], conversation[0]["content"], "user"
+            )
+        self._holding += bool(held_control_tokens(self.tokenizer, (message["content"] for message in conversation)))
+        rendered: str = super().apply_chat_template(conversation, add_generation_prompt)
         return rendered
 
     def template_notes(self) -> list[str]:

@@ -69,11 +69,11 @@ def arithmetic() -> Arithmetic:
     """
     from filelock import FileLock
 
-    told = os.environ.get(VARIABLE)
-    if told:
-        if told not in ("float32", "bfloat16"):
-            raise ConfigError(f"{VARIABLE}={told}: give float32 or bfloat16, or leave it unset")
-        return Arithmetic("float32" if told == "float32" else "bfloat16", f"{VARIABLE} says so")
+    requested = os.environ.get(VARIABLE)
+    if requested:
+        if requested not in ("float32", "bfloat16"):
+            raise ConfigError(f"{VARIABLE}={requested}: give float32 or bfloat16, or leave it unset")
+        return Arithmetic("float32" if requested == "float32" else "bfloat16", f"{VARIABLE} says so")
     file, machine = cache_folder() / FILE, _machine()
     if found := _kept(file, machine):
         return found

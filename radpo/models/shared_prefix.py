@@ -159,12 +159,12 @@ def shared_prefix_unsupported_reason(model: Any) -> str | None:
     ids = torch.arange(12) % min(config.vocab_size, 97)
     prompt, chosen, rejected = ids[:6].tolist(), ids[5:10].tolist(), ids[2:6].tolist()
     rows = shared_rows([prompt], [[chosen, rejected]]).to(device)
-    alone = [torch.tensor([prompt + answer], device=device) for answer in (chosen, rejected)]
+    single = [torch.tensor([prompt + answer], device=device) for answer in (chosen, rejected)]
     training = bare.training
     bare.eval()
     try:
         with torch.no_grad():
-            apart = [_log_probs(model(input_ids=row, use_cache=False).logits)[:, 5:-1] for row in alone]
+            separate = [_log_probs(model(input_ids=row, use_cache=False).logits)[:, 5:-1] for row in single]
             together, leaking = (
                 _log_probs(model(**inputs, use_cache=False).logits)[:, 5:]
                 for inputs in (model_inputs(rows, config, bare.dtype), {"input_ids": rows.input_ids})
@@ -173,7 +173,7 @@ def shared_prefix_unsupported_reason(model: Any) -> str | None:
         return f"its attention does not take the mask ({(str(error).splitlines() or [type(error).__name__])[0][:200]})"
     finally:
         bare.train(training)
-    truth = torch.cat(apart, dim=1)
+    truth = torch.cat(separate, dim=1)
     wrong, apart_at_all = (together - truth).abs().mean(), (leaking - truth).abs().mean()
     # In float32 the first is 1e-6 of the second, in bfloat16 some hundredths; a mask left unheeded makes them equal.
     return None if wrong <= 0.1 * apart_at_all else "its attention does not heed the mask"

@@ -205,9 +205,9 @@ def _pieces(batches: Iterable[pa.RecordBatch | pa.Table]) -> Iterator[pa.RecordB
 def _digest(prompt: Iterable[Mapping[str, str]]) -> bytes:
     """16 bytes that are equal where prompts are, but for case and white space; two others share them by no chance."""
     # Normalised text holds no line end, so that none can be mistaken for the next message.
-    spoken = (" ".join(message["content"].casefold().split()) for message in prompt)
-    said = "\n".join(f"{message['role']}\n{text}" for message, text in zip(prompt, spoken, strict=True))
-    return hashlib.blake2b(said.encode(), digest_size=16).digest()
+    contents = (" ".join(message["content"].casefold().split()) for message in prompt)
+    joined = "\n".join(f"{message['role']}\n{text}" for message, text in zip(prompt, contents, strict=True))
+    return hashlib.blake2b(joined.encode(), digest_size=16).digest()
 
 
 def _share(count: int, n: int) -> Share:

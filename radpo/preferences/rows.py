@@ -57,7 +57,7 @@ class Rules:
         attributes: the attributes that a row may be scored on.
         log_likelihoods: whether every row has the columns of `LOG_LIKELIHOODS`.
         false_tens: see `FalseTens`.
-        note: told, column and what, of everything that is not wrong and still to be known.
+        note: called with the column and what, of everything that is not wrong and still to be known.
     """
 
     scale: tuple[float, float] = (1.0, 10.0)
@@ -83,8 +83,8 @@ def check_row(row: Mapping[str, Any], number: int, rules: Rules) -> dict[str, An
     prompt = _prompt(row, chosen_context, rejected_context, rules)
     if chosen == rejected and not rules.lenient:
         raise BadRowError("rejected", "identical responses", "a pair of equal responses prefers nothing; remove it")
-    said = [("prompt", message["content"]) for message in prompt]
-    for column, words in (*said, ("chosen", chosen), ("rejected", rejected)):
+    contents = [("prompt", message["content"]) for message in prompt]
+    for column, words in (*contents, ("chosen", chosen), ("rejected", rejected)):
         if seems_to_hold_turns(words):
             rules.note(f"{column}: {TURNS_SUSPECTED}")
     sides: dict[str, dict[str, Any]] = {"chosen": {"": chosen}, "rejected": {"": rejected}}

@@ -110,9 +110,9 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, Callable[[], int], int]]:
 
 def _unreachable(name: str, error: Exception) -> DataError | ServiceError:
     """What to say of a source that cannot be opened."""
-    said = (str(error).splitlines() or [""])[0] or type(error).__name__
+    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
     if not is_address(name) or isinstance(error, ImportError | ValueError):
-        return DataError(f"{shown(name)}: cannot be opened ({said})")
+        return DataError(f"{shown(name)}: cannot be opened ({reason})")
     return ServiceError(f"{shown(name)}: cannot be read ({type(error).__name__})")
 
 
@@ -124,16 +124,16 @@ def shown(source: str | Path) -> str:
 def _json_rows(name: str, progress: Progress) -> Iterator[list[Numbered]]:
     rows: list[Numbered] = []
     size = 0
-    with _opened(name) as (stream, told, total):
+    with _opened(name) as (stream, position, total):
         for number, line in enumerate(stream, start=1):
             if not line.isspace():
                 rows.append((number, _parsed(line)))
                 size += len(line)
             if len(rows) == CHUNK_ROWS or size > CHUNK_BYTES:
-                progress(told(), total)
+                progress(position(), total)
                 yield rows
                 rows, size = [], 0
-        progress(told(), total)
+        progress(position(), total)
         yield rows
 
 
@@ -151,7 +151,7 @@ def _parsed(line: bytes) -> dict[str, Any] | BadRowError:
 def _csv_rows(name: str, progress: Progress) -> Iterator[list[Numbered]]:
     rows: list[Numbered] = []
     size = 0
-    with _opened(name) as (stream, told, total):
+    with _opened(name) as (stream, position, total):
         # What is not UTF-8 becomes lone surrogates, which the row's check names with the row's place.
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         csv.field_size_limit(1 << 30)
@@ -167,12 +167,12 @@ def _csv_rows(name: str, progress: Progress) -> Iterator[list[Numbered]]:
                     rows.append((number, _csv_row(header, fields)))
                     size += sum(map(len, fields))
                 if len(rows) == CHUNK_ROWS or size > CHUNK_BYTES:
-                    progress(told(), total)
+                    progress(position(), total)
                     yield rows
                     rows, size = [], 0
         except csv.Error as error:
             raise DataError(f"{shown(name)}, line {reader.line_num}: not CSV ({error})") from error
-        progress(told(), total)
+        progress(position(), total)
         yield rows
 
 
@@ -203,8 +203,8 @@ def _parquet_batches(
                     done += batch.num_rows
                     progress(done, total)
         except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{shown(name)}: cannot be read as Parquet ({said})") from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(f"{shown(name)}: cannot be read as Parquet ({reason})") from error
 
 
 def _rows_of(rows: int, size: int) -> int:
@@ -220,8 +220,8 @@ def _folder_batches(
     try:
         dataset = load_from_disk(str(path))
     except Exception as error:  # a damaged folder fails in Arrow, JSON, or the library's own code
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: not a folder that `datasets` saved ({said})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: not a folder that `datasets` saved ({reason})") from error
     if isinstance(dataset, DatasetDict):
         splits = ", ".join(str(path / split) for split in dataset)
         raise DataError(f"{path}: holds several splits; name one of {splits}")
@@ -272,7 +272,7 @@ def _hub_batches(
 
 def _not_loaded(name: str, error: Exception) -> DataError | ServiceError:
     """What to say of a data set that `datasets` cannot load."""
-    said = (str(error).splitlines() or [""])[0] or type(error).__name__
+    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-        return ServiceError(f"{name}: the Hub cannot be reached ({said})")
-    return DataError(f"{name}: cannot be loaded ({said})")
+        return ServiceError(f"{name}: the Hub cannot be reached ({reason})")
+    return DataError(f"{name}: cannot be loaded ({reason})")

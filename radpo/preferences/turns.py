@@ -51,7 +51,7 @@ def split_turns(text: str) -> Messages | None:
         parts = list(zip(rest[::2], rest[1::2], strict=True))
     if len(parts) > 1 and parts[-1][0] == "Assistant" and not parts[-1][1].strip():
         parts.pop()
-    messages = [{"role": _ROLES[who], "content": said.strip()} for who, said in parts]
+    messages = [{"role": _ROLES[who], "content": text.strip()} for who, text in parts]
     alternate = all(message["role"] == ("user", "assistant")[place % 2] for place, message in enumerate(messages))
     return messages if alternate and all(message["content"] for message in messages) else None
 
