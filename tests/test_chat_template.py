@@ -139,6 +139,18 @@ def test_roles_that_a_template_refuses_are_named_with_the_pair_and_the_fix(tmp_p
         tokenize_pair(tokenizer, messages, "Yes", "No", name="pair 'p7'")
 
 
+def test_pairs_that_a_template_refuses_are_counted_before_the_model_is_loaded(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", GEMMA)
+    (folder / "model.safetensors").unlink()
+    scored = scored_pairs([(9.0, 3.0), (8.0, 2.0), (7.0, 1.0)]).to_pylist()
+    for row in scored[1:]:
+        row["prompt"] = [{"role": "system", "content": "Be brief."}, *row["prompt"]]
+    pairs = pa.Table.from_pylist(scored, schema=scored_pairs([(1, 2)]).schema)
+    told = r"^pair 'p1': has a system message.*\(and so with 2 of 3 pairs\)$"
+    with pytest.raises(ModelError, match=told):
+        reference_log_likelihoods(folder, pairs, max_length=300, precision="float32")
+
+
 def test_a_dated_template_prints_one_date_on_any_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_model(tmp_path / "m", DATED)
     messages = [{"role": "user", "content": "Hello"}]

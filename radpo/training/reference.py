@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from radpo.core.errors import ModelError
 from radpo.core.progress import Progress, no_progress
 from radpo.models.context import context_of
 from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
@@ -42,8 +43,9 @@ def reference_log_likelihoods(
     import pyarrow as pa
     import torch
 
-    model, tokenizer = load_model(model_folder), load_tokenizer(model_folder, with_goal=False)
-    tokenized = tokenize_pairs(tokenizer, pairs)
+    tokenizer = load_tokenizer(model_folder, with_goal=False)
+    tokenized = tokenize_pairs(tokenizer, pairs)  # before the model is loaded: what is refused is known at once
+    model = load_model(model_folder)
     autocast = torch_dtype(precision) is torch.bfloat16
     items = list(responses(tokenized, context_of(model, tokenizer).limit(max_length)))
     scored = log_likelihoods(model, items, autocast=autocast, progress=progress)
@@ -107,9 +109,21 @@ def _with_token_ids(logps: pa.Table, tokenized: list[TokenizedPair]) -> pa.Table
 
 
 def tokenize_pairs(tokenizer: PreTrainedTokenizerBase, pairs: pa.Table) -> list[TokenizedPair]:
-    """Every pair of a relabeled table in tokens."""
-    return [
-        tokenize_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"], name=f"pair {row['id']!r}")
-        for batch in pairs.select(["id", "prompt", "chosen", "rejected"]).to_batches(max_chunksize=1000)
-        for row in batch.to_pylist()
-    ]
+    """Every pair of a relabeled table in tokens.
+
+    Raises:
+        ModelError: the chat template refuses some; the message names the first and says how many there are.
+    """
+    tokenized, refused = [], []
+    for batch in pairs.select(["id", "prompt", "chosen", "rejected"]).to_batches(max_chunksize=1000):
+        for row in batch.to_pylist():
+            name = f"pair {row['id']!r}"
+            try:
+                tokenized.append(tokenize_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"], name=name))
+            except ModelError as error:
+                refused.append(error)
+    if len(refused) > 1:
+        raise ModelError(f"{refused[0]} (and so with {len(refused)} of {pairs.num_rows} pairs)") from refused[0]
+    if refused:
+        raise refused[0]
+    return tokenized
