@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from radpo.engine.store import Store
     from radpo.matrix.estimate import Estimate
+    from radpo.matrix.expand import Plan
     from radpo.matrix.run import Finished
+    from radpo.matrix.settings import Matrix
 
 
 def run(
@@ -46,23 +50,44 @@ def run(
         ConfigError: the matrix file, an option or a plug-in is wrong.
         StageError: a stage failed.
     """
-    from radpo.engine.executors import choose_executor
-    from radpo.matrix.estimate import estimate
-    from radpo.matrix.expand import expand
     from radpo.matrix.loading import load_matrix
-    from radpo.matrix.machines import NOMINAL
     from radpo.matrix.one_cell import narrowed
-    from radpo.matrix.run import occasion_of, run_matrix
-    from radpo.matrix.view import MatrixView
-    from radpo.report.build import build_report
 
     loaded = load_matrix(Path(matrix))
     folder, kept = places(loaded.name, out, store)
-    occasion = occasion_of(loaded, folder, begin=True)
-    plan_ = expand(loaded if variant is None else narrowed(loaded, variant, seed), occasion=occasion)
-    make_pool = choose_executor(loaded.executor, executor, executor_options or {})
+    asked = _expanded(loaded if variant is None else narrowed(loaded, variant, seed), folder)
+    return _execute(asked, folder, kept, executor, executor_options or {}, jobs, keep_going)
+
+
+def _expanded(matrix: Matrix, folder: Path) -> Plan:
+    """What a run of a checked matrix in a run directory is made of."""
+    from radpo.matrix.expand import expand
+    from radpo.matrix.run import occasion_of
+
+    return expand(matrix, occasion=occasion_of(matrix, folder, begin=True))
+
+
+def _execute(
+    plan_: Plan,
+    folder: Path,
+    kept: Store,
+    executor: str | None = None,
+    executor_options: Mapping[str, Any] | None = None,
+    jobs: int | None = None,
+    keep_going: bool = False,
+) -> Finished:
+    """Compute a plan's stages and write its run directory."""
+    from radpo.engine.executors import choose_executor
+    from radpo.matrix.estimate import estimate
+    from radpo.matrix.machines import NOMINAL
+    from radpo.matrix.run import run_matrix
+    from radpo.matrix.view import MatrixView
+    from radpo.report.build import build_report
+
+    matrix = plan_.matrix
+    make_pool = choose_executor(matrix.executor, executor, executor_options or {})
     missing = [stage for stage in plan_.stages if not kept.has(stage)]
-    expected = estimate(missing, kept, NOMINAL, jobs or 1, loaded.size_hints)
+    expected = estimate(missing, kept, NOMINAL, jobs or 1, matrix.size_hints)
     with MatrixView(len(plan_.stages), expected.seconds_by_key()) as view:
         return run_matrix(
             plan_,
@@ -75,6 +100,79 @@ def run(
             weights=expected.seconds_by_key(),
             notes=expected.notes_by_key(),
         )
+
+
+def evaluate(
+    benchmark: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    variant: Mapping[str, Any],
+    name: str | None = None,
+    model: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    store: str | None = None,
+) -> dict[str, Any]:
+    """One benchmark's figures of one variant, by a matrix of one cell. Interrupted, the same call resumes.
+
+    Args:
+        settings: of the benchmark, as its section of a matrix file has them; paths begin at the working folder.
+        variant: what is scored, as a matrix file describes it: {"checkpoint": FOLDER}, {"endpoint": {"model": ...}}
+            or {"answers": FILE}, maybe with a goal.
+        name: what to call it; after what it is unless given.
+        model: what it was trained from, where the benchmark measures against that.
+        data, training: as a matrix file has them, such as the held-out pairs to measure on, and in which precision.
+        out: the run directory, as `run` makes it; also gets scores.json, what is returned, and the files that the
+            benchmark names. Nothing is kept unless given.
+        store: as `run` takes it.
+
+    Returns:
+        The figures under the benchmark's own names, with notes, and of judged ones the judge's bias and its usage.
+
+    Raises:
+        ConfigError: a setting is wrong, or the benchmark has nothing to score.
+        StageError: a stage failed.
+    """
+    from radpo.benchmarks.registry import benchmarks
+    from radpo.core.errors import ConfigError
+    from radpo.core.files import replace_json
+    from radpo.core.results import read_figures
+    from radpo.matrix.one_cell import one_cell
+    from radpo.matrix.run import leave_files
+
+    matrix = one_cell(
+        {benchmark: settings or {}}, variant, name=name, seed=seed, model=model, data=data, training=training
+    )
+    with _kept_in(out) as folder:
+        _, kept = places(matrix.name, folder, store)
+        plan_ = _expanded(matrix, folder)
+        stage = plan_.cells[0].benchmarks.get(benchmark)
+        if stage is None:
+            raise ConfigError(f"{benchmark}: there is nothing to compare with; give baseline_outputs, other answers")
+        _execute(plan_, folder, kept)
+        document = read_figures(kept.open(stage))
+        if benchmarks()[benchmark].takes_answers and "answers" not in variant:
+            goal = variant.get("goal", "default")
+            document["goal"] = None if goal == "none" else goal
+        found = {}
+        for file, place in benchmarks()[benchmark].files.items():
+            source, _, inner = place.rpartition("/")
+            found[file] = kept.open(stage.inputs[source] if source else stage) / inner
+        leave_files(found, folder)
+        replace_json(folder / "scores.json", document)
+    return document
+
+
+@contextmanager
+def _kept_in(out: str | Path | None) -> Iterator[Path]:
+    """The run directory; one that vanishes, its store with it, where nobody wants it kept."""
+    if out is not None:
+        yield Path(out)
+        return
+    with TemporaryDirectory(prefix="radpo-") as temporary:
+        yield Path(temporary) / "run"
 
 
 @dataclass(frozen=True)

@@ -210,6 +210,36 @@ def test_a_users_benchmark_is_in_schema_plan_run_report_and_gate(installed: Path
     assert "concise win rate" in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_a_users_benchmark_has_a_command_that_teaches_and_runs(installed: Path, tmp_path: Path) -> None:
+    paths = {**os.environ, "PYTHONPATH": str(installed), "RADPO_CACHE": str(tmp_path / "cache"), "COLUMNS": "200"}
+
+    def radpo(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "radpo", *words], capture_output=True, text=True, check=False, env=paths
+        )
+
+    assert "concise" in radpo("eval", "--help").stdout
+    taught = radpo("eval", "concise", "--help").stdout
+    assert {"--questions", "--baseline-outputs", "--judge", "--endpoint", "--max-new-tokens"} <= set(taught.split())
+    assert "Answers are drawn at this temperature" in taught
+    write_matrix(tmp_path, {})
+    answers = {"instruction": "Say five.", "output": "5", "generator": "short"}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(answers) + "\n")
+    words = ["eval", "concise", "--questions", str(tmp_path / "questions.jsonl"), "--out", str(tmp_path / "alone")]
+    words += ["--answers", str(tmp_path / "mine.jsonl"), "--judge-set", "model=judge", "--json"]
+    lacking = radpo(*words, "--judge-set", "base_url=http://127.0.0.1:9/v1")
+    assert lacking.returncode == 2
+    assert "give baseline_outputs" in lacking.stderr
+    words += ["--baseline-outputs", str(tmp_path / "outputs.jsonl")]
+    with FaultServer(verdict) as server:
+        done = radpo(*words, "--judge-set", f"base_url={server.url}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["all/win_rate"]["value"] == 100.0
+    assert (tmp_path / "alone" / "report.html").is_file()
+    wrong = radpo(*words, "--temperature", "-1")
+    assert wrong.stderr.startswith("radpo: --temperature: -1.0: Input should be greater"), wrong.stderr
+
+
 def test_without_the_package_its_benchmark_is_one_clear_message(tmp_path: Path) -> None:
     with FaultServer(verdict) as server:
         matrix = write_matrix(tmp_path, {"dpo": None}, benchmarks={"unlearning": {}, "concise": concise(server)})

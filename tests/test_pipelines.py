@@ -14,13 +14,11 @@ from factories import scored_pairs, write_model
 from fault_server import FaultServer
 from typer.testing import CliRunner
 
-from radpo.benchmarks.pipeline import Answering, alpaca_eval, arena_hard, mt_bench
+from radpo.api import evaluate
 from radpo.cli.main import app
-from radpo.clients.endpoint import Endpoint
 from radpo.core.errors import ConfigError, DataError, RadpoError
 from radpo.judges.agreement import load_verdicts, measure
 from radpo.judges.lookup import find_judge
-from radpo.judges.verifier import Verifier
 from radpo.matrix.loading import load_matrix
 
 ARENA_CONFIG = """
@@ -78,17 +76,22 @@ def lines(path: Path) -> list[dict]:
 
 
 def judge(server, **settings):
-    return find_judge("openai", {"model": "judge", "base_url": server.url, **settings})
+    return {"kind": "openai", "model": "judge", "base_url": server.url, **settings}
 
 
-def answering(server, **more) -> Answering:
-    return Answering(endpoint=Endpoint(model="student", base_url=server.url), **more)
+def opened(server):
+    return find_judge("openai", {"model": "judge", "base_url": server.url})
+
+
+def student(server, **more):
+    return {"endpoint": {"model": "student", "base_url": server.url, **more}}
 
 
 def test_alpaca_eval_from_question_to_score_and_again_for_nothing(real_data, tmp_path, server):
     baseline = real_data / "alpaca_eval2" / "instructions_and_baseline.jsonl.gz"
-    common = {"baseline_outputs": baseline, "limit": 25, "swap_check": 5}
-    found = alpaca_eval(answering(server), judge(server), tmp_path / "out", **common)
+    settings = {"baseline_outputs": baseline, "questions": {"limit": 25}, "swap_check": 5, "judge": judge(server)}
+    asked = {"variant": student(server), "out": tmp_path / "out"}
+    found = evaluate("alpaca-eval", settings, **asked)
     annotations = json.loads((tmp_path / "out" / "annotations.json").read_text())
     assert {row["generator_1"] for row in annotations} == {"gpt4_1106_preview"}
     assert {row["generator_2"] for row in annotations} == {"student"}
@@ -103,26 +106,30 @@ def test_alpaca_eval_from_question_to_score_and_again_for_nothing(real_data, tmp
     assert json.loads((tmp_path / "out" / "scores.json").read_text()) == found
     assert set(server.delivered.values()) == {1}
     before = len(server.asked)
-    again = alpaca_eval(answering(server), judge(server), tmp_path / "out", **common)
+    again = evaluate("alpaca-eval", settings, **asked)
     assert len(server.asked) == before
     assert again["win_rate"] == found["win_rate"]
-    with pytest.raises(DataError, match="give another --out"):
-        alpaca_eval(answering(server, seed=1), judge(server), tmp_path / "out", **common)
+    # With other settings the run directory shows other answers, and never these.
+    longer = {**settings, "sampling": {"max_new_tokens": 7}}
+    evaluate("alpaca-eval", longer, **asked)
+    assert [body["max_tokens"] for body in server.asked[before:] if body["model"] == "student"].count(7) >= 25
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_mt_bench_from_question_to_score_with_fastchats_prompts_and_temperatures(real_data, tmp_path, server):
     folder = real_data / "mt_bench"
-    found = mt_bench(
-        answering(server, temperatures={"writing": 0.7}, max_new_tokens=1024), judge(server, prompts=folder),
-        tmp_path / "out", questions=folder / "question.jsonl", references=folder / "reference_answer", limit=45,
-    )  # fmt: skip
+    settings = {
+        "questions": {"path": folder / "question.jsonl", "limit": 45}, "references": folder / "reference_answer",
+        "judge": judge(server, prompts=str(folder)),
+    }  # fmt: skip
+    found = evaluate("mt-bench", settings, variant=student(server), out=tmp_path / "out")
     assert found["n_unparsed"] == 0
     assert 1 <= found["score"] <= 10
     assert {"first_turn", "second_turn", "by_category"} <= found.keys()
     assert found["judge"]["n"] == 90
     assert -1 <= found["judge"]["length_correlation"] <= 1
     asked = [body for body in server.asked if body["model"] == "student"]
-    assert {body["temperature"] for body in asked} == {0.7, 0.0}
+    assert {body["temperature"] for body in asked} == {0.7, 0.0}, "FastChat's, by category"
     judged = [body["messages"][1]["content"] for body in server.asked if body["model"] == "judge"]
     assert any("[The Start of Reference Answer]" in text for text in judged)
     from radpo.benchmarks.mt_bench import load_judgments, score
@@ -135,11 +142,12 @@ def test_mt_bench_from_question_to_score_with_fastchats_prompts_and_temperatures
 
 def test_mt_bench_pairwise_judges_both_orders(real_data, tmp_path, server):
     folder = real_data / "mt_bench"
-    found = mt_bench(
-        Answering(file=folder / "model_answer" / "claude-3-opus-20240229.jsonl.gz"),
-        judge(server, prompts=folder, annotator="fastchat"), tmp_path / "out",
-        questions=folder / "question.jsonl", baseline_outputs=folder / "model_answer" / "llama-13b.jsonl.gz", limit=12,
-    )  # fmt: skip
+    settings = {
+        "questions": {"path": folder / "question.jsonl", "limit": 12}, "judge": judge(server, prompts=str(folder)),
+        "baseline_outputs": folder / "model_answer" / "llama-13b.jsonl.gz",
+    }  # fmt: skip
+    claude = {"answers": folder / "model_answer" / "claude-3-opus-20240229.jsonl.gz"}
+    found = evaluate("mt-bench-pairwise", settings, variant=claude, out=tmp_path / "out")
     (name,) = found["models"]
     of = found["models"][name]
     assert name == "claude-3-opus-20240229"
@@ -150,22 +158,21 @@ def test_mt_bench_pairwise_judges_both_orders(real_data, tmp_path, server):
 
     written = load_pair_judgments(tmp_path / "out" / "judgments.jsonl")
     assert score_pairs(written, "llama-13b").models[name].win == of["win"]
-    with pytest.raises(DataError, match="use --name"):
-        mt_bench(
-            Answering(file=folder / "model_answer" / "llama-13b.jsonl.gz"), judge(server), tmp_path / "two",
-            questions=folder / "question.jsonl", baseline_outputs=folder / "model_answer" / "llama-13b.jsonl.gz",
-        )  # fmt: skip
+    with pytest.raises(RadpoError, match="use --name"):
+        evaluate("mt-bench-pairwise", settings, variant={"answers": settings["baseline_outputs"]}, out=tmp_path / "two")
 
 
 def test_arena_hard_from_question_to_score_asks_on_where_no_label_came(real_data, tmp_path, server):
     folder = real_data / "arena_hard_v0.1"
     config = tmp_path / "judge_config.yaml"
     config.write_text(ARENA_CONFIG)
-    found = arena_hard(
-        Answering(file=folder / "model_answer" / "gpt-4-0613.jsonl.gz"), judge(server, arena_config=config),
-        tmp_path / "out", questions=folder / "question.jsonl",
-        baseline_outputs=folder / "model_answer" / "gpt-4-0314.jsonl.gz", limit=30, rounds=50,
-    )  # fmt: skip
+    settings = {
+        "questions": {"path": folder / "question.jsonl", "limit": 30}, "resamples": 50,
+        "judge": judge(server, arena_config=str(config)),
+        "baseline_outputs": folder / "model_answer" / "gpt-4-0314.jsonl.gz",
+    }  # fmt: skip
+    answers = {"answers": folder / "model_answer" / "gpt-4-0613.jsonl.gz"}
+    found = evaluate("arena-hard", settings, variant=answers, out=tmp_path / "out")
     assert (found["model"], found["baseline"], found["n_unparsed"]) == ("gpt-4-0613", "gpt-4-0314", 0)
     assert found["ci_low"] <= found["score"] <= found["ci_high"]
     assert found["judge"]["swap_agreement"] > 0.9  # ties in length apart, this judge sees no order
@@ -222,7 +229,7 @@ def test_judge_quality_from_alpaca_eval_and_reward_bench_files(tmp_path, server)
     pairs.write_text(json.dumps([*rows, *rows[:3], {**rows[0], "preference": 1}]))  # the majority of rows[0] stays 2
     loaded = load_verdicts(pairs)
     assert len(loaded) == 10
-    found = measure(loaded, judge(server))
+    found = measure(loaded, opened(server))
     assert (found["agreement"], found["kappa"], found["swap_agreement"], found["n"]) == (1.0, 1.0, 1.0, 10)
     assert found["first_shown_rate"] == 0.5
     assert found["reference_length_correlation"] > 0.8
@@ -234,7 +241,7 @@ def test_judge_quality_from_alpaca_eval_and_reward_bench_files(tmp_path, server)
             if n != 4
         )
     )
-    measured = measure(load_verdicts(bench), judge(server))
+    measured = measure(load_verdicts(bench), opened(server))
     assert measured["agreement"] == pytest.approx(4 / 7)
     assert measured["by_subset"]["chat"]["n"] == 7
     bench.write_text('{"prompt": "Q", "chosen": "x"}\n')
@@ -242,9 +249,11 @@ def test_judge_quality_from_alpaca_eval_and_reward_bench_files(tmp_path, server)
         load_verdicts(bench)
 
 
-def test_exactly_one_source_of_answers_is_taken(tmp_path):
-    with pytest.raises(ConfigError, match="one of --model, --endpoint and --answers"):
-        arena_hard(Answering(), Verifier(), tmp_path / "o", questions=_questions(tmp_path), baseline_outputs=tmp_path)
+@pytest.mark.parametrize("words", [[], ["--model", "m", "--answers", "a.jsonl"]])
+def test_exactly_one_source_of_answers_is_taken(tmp_path, words):
+    asked = ["eval", "arena-hard", "--out", str(tmp_path / "o"), "--questions", str(_questions(tmp_path)), *words]
+    with pytest.raises(ConfigError, match="one of --model, --endpoint, --answers"):
+        app(asked, standalone_mode=False)
 
 
 def _questions(folder: Path) -> Path:

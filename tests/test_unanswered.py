@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fault_server import FaultServer, Http, text_choice
 
-from radpo.benchmarks.pipeline import Answering, alpaca_eval, mt_bench
+from radpo.api import evaluate
 from radpo.clients import reply_cache
 from radpo.clients.chat import FIRST_FEW, Chat, ChatRequest
 from radpo.clients.dialect import Dialect
@@ -40,6 +41,15 @@ UNUSABLE = {
         200, b'{"choices": [{"finish_reason": "stop", "message": {"content": ' + b"[" * 900 + b"]" * 900 + b"}}]}"
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RADPO_CACHE", str(tmp_path / "cache"))
+
+
+def judged_by(server: FaultServer, **settings) -> dict[str, Any]:
+    return {"kind": "openai", "model": "j", "base_url": server.url, **settings}
 
 
 def user(text: str) -> list[dict[str, str]]:
@@ -335,10 +345,9 @@ def test_questions_that_the_model_under_test_cannot_answer_are_left_out_counted_
         )
 
     with FaultServer(answer) as server:
-        found = mt_bench(
-            Answering(endpoint=Endpoint(model="s", base_url=server.url, max_unanswered=0.25)),
-            OpenAIJudge(OpenAISettings(model="j", base_url=server.url), tmp_path / "c.sqlite"),
-            tmp_path / "out", questions=questions_file(tmp_path, 8),
+        found = evaluate(
+            "mt-bench", {"questions": {"path": questions_file(tmp_path, 8)}, "judge": judged_by(server)},
+            variant={"endpoint": {"model": "s", "base_url": server.url, "max_unanswered": 0.25}}, out=tmp_path / "out",
         )  # fmt: skip
         assert not [
             body for body in server.asked if body["model"] == "s" and "Say 2" in str(body) and last(body) == "And?"
@@ -382,10 +391,11 @@ def test_another_model_under_the_same_name_does_not_get_the_first_ones_answers(t
         return "[[7]]" if body["model"] == "j" else serving["text"]
 
     def run(out: str, **settings):
-        return mt_bench(
-            Answering(endpoint=Endpoint(model="s", base_url=server.url, **settings)),
-            OpenAIJudge(OpenAISettings(model="j", base_url=server.url), tmp_path / "c.sqlite"),
-            tmp_path / out, questions=questions_file(tmp_path, 3),
+        return evaluate(
+            "mt-bench", {"questions": {"path": questions_file(tmp_path, 3)}, "judge": judged_by(server)},
+            variant={"endpoint": {"model": "s", "base_url": server.url, **settings}}, out=tmp_path / out,
+            # With a store of its own each; in one store they would share what a version says is the same.
+            store=None if not settings else str(tmp_path / f"store-{out}"),
         )  # fmt: skip
 
     def answers(out: str) -> set[str]:
@@ -551,10 +561,10 @@ def test_alpaca_eval_leaves_out_what_the_judge_did_not_answer_and_names_it(tmp_p
     (tmp_path / "base.json").write_text(json.dumps(rows))
     (tmp_path / "ours.json").write_text(json.dumps([{**row, "output": "x", "generator": "h"} for row in rows]))
     with FaultServer(answer) as server:
-        settings = OpenAISettings(model="j", base_url=server.url, annotator="alpaca_eval_gpt4")
-        found = alpaca_eval(
-            Answering(file=tmp_path / "ours.json"), OpenAIJudge(settings, tmp_path / "c.sqlite"), tmp_path / "out",
-            baseline_outputs=tmp_path / "base.json", swap_check=0,
+        settings = {"judge": judged_by(server, annotator="alpaca_eval_gpt4"), "swap_check": 0}
+        found = evaluate(
+            "alpaca-eval", {**settings, "baseline_outputs": tmp_path / "base.json"},
+            variant={"answers": tmp_path / "ours.json"}, out=tmp_path / "out",
         )  # fmt: skip
     assert found["n_total"] == 5
     (note,) = (note for note in found["notes"] if "no verdict" in note)

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from radpo.benchmarks import pieces
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
-from radpo.benchmarks.settings import MatrixPath, Section
+from radpo.benchmarks.settings import MatrixPath, Option, Section
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import Work, of_model
 from radpo.core.errors import ConfigError, DataError, ModelError
@@ -59,10 +59,14 @@ NAMED = {"paper": PAPER}
 class Settings(Section):
     """lm-eval tasks by name, the folder `include` searched first."""
 
-    tasks: tuple[str, ...] = Field(min_length=1)
-    include: MatrixPath | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
-    batch_size: int = Field(16, ge=1)
+    tasks: Annotated[tuple[str, ...], Option("task")] = Field(
+        min_length=1,
+        description="An lm-eval task, group or tag; NAME:N with N few-shot examples; or `paper`: the paper's six ("
+        "GSM8K 5-shot, GPQA 0, MuSR 0, TruthfulQA 0, BBH 3, ARC-Challenge 25).",
+    )
+    include: MatrixPath | None = Field(None, description="A folder of task YAML files, searched first.")
+    limit: Annotated[int, Field(ge=1)] | None = Field(None, description="Documents of each task; all unless given.")
+    batch_size: int = Field(16, ge=1, description="Prompts at once.")
 
 
 @dataclass(frozen=True)
@@ -411,12 +415,14 @@ def _output(sample: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
 
 def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage:
     """One stage: lm-eval with the checkpoint."""
-    asked = {
+    asked: dict[str, Any] = {
         "tasks": list(settings.tasks),
         "include": None if settings.include is None else context.file(settings.include),
         "limit": settings.limit,
         "batch_size": settings.batch_size,
     }
+    if checkpoint.asked != "default":
+        asked["goal"] = checkpoint.asked
     return context.about(checkpoint, NAME, checkpoint.label, asked)
 
 
@@ -428,6 +434,7 @@ def _score(task: Task) -> None:
         pieces.policy_folder(task),
         settings["tasks"],
         None if include is None else pieces.path_of(include),
+        goal=settings.get("goal", "default"),
         limit=settings["limit"],
         batch_size=settings["batch_size"],
         # In bfloat16 the log-likelihoods of short choices fall on a coarse grid and tie.
@@ -509,4 +516,5 @@ BENCHMARK = Benchmark(
     functions={NAME: Function(_score, version=4, packages=(*pieces.NUMERICS, "lm-eval"))},
     cost={NAME: _cost},
     place=30,
+    files={"lm_eval.json": "lm_eval.json"},
 )

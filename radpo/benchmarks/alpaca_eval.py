@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,19 @@ from pydantic import Field
 
 from radpo.benchmarks import pieces
 from radpo.benchmarks.answers import Answers, check_answers, check_names
-from radpo.benchmarks.length_control import LengthControlled, hub_baseline, length_controlled, lengths, minimal
+from radpo.benchmarks.length_control import (
+    LengthControlled,
+    from_weights,
+    hub_baseline,
+    length_controlled,
+    lengths,
+    minimal,
+)
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
-from radpo.benchmarks.settings import DataFile, JudgeSettings, MatrixPath, SamplingSettings, Section
+from radpo.benchmarks.settings import DataFile, ExistingModel, JudgeSettings, MatrixPath, SamplingSettings, Section
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import JUDGE_TOKENS, Work, judged
-from radpo.core.errors import DataError
+from radpo.core.errors import ConfigError, DataError
 from radpo.core.json_rows import read_rows
 from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
@@ -74,12 +81,53 @@ class Settings(Section):
     the length-controlled win rate's reference files, which are else looked for on the Hub too.
     """
 
-    questions: DataFile | None = None
+    questions: DataFile | None = Field(None, description="The questions, in the benchmark's own format or radpo's.")
     judge: JudgeSettings = JudgeSettings()
     sampling: Sampling = Sampling()
-    baseline_outputs: MatrixPath | None = None
-    reference: MatrixPath | None = None
+    baseline_outputs: MatrixPath | None = Field(None, description="The baseline's answers, in alpaca-eval's format.")
+    reference: MatrixPath | None = Field(
+        None,
+        description="A folder with df_gamed.csv (or an estimate, df_gamed_reconstructed.csv), for the "
+        "length-controlled rate; else it is looked for in the Hub's cache and on the Hub.",
+    )
     swap_check: int = Field(50, ge=0, description="Comparisons judged again in the other order, for position bias.")
+
+
+class Existing(ExistingModel):
+    """Judgments that there are: --annotations scores them; --weights with --generator gives the length-controlled rate
+    that published GLM weights stand for.
+    """
+
+    sources = ("annotations", "weights")
+    annotations: Path | None = Field(None, description="Annotations in alpaca-eval's format (.json, .jsonl, .gz).")
+    weights: Path | None = Field(None, description="A table of published GLM weights.")
+    generator: str | None = Field(None, description="Whose weights: the model's name in the table.")
+    baseline: str = Field("gpt4_1106_preview", description="The baseline's name in the table.")
+    reference: Path | None = None
+
+
+def score_existing(existing: Existing) -> dict[str, Any]:
+    """AlpacaEval's figures of annotations, or the length-controlled rate of published weights.
+
+    Raises:
+        ConfigError: the table of weights is given, and not whose are to be taken.
+        DataError: a file is malformed.
+    """
+    if existing.annotations is not None:
+        return asdict(win_rate(load_annotations(existing.annotations), existing.reference))
+    if existing.generator is None:
+        raise ConfigError("--weights: say whose with --generator NAME, as the table calls the model")
+    assert existing.weights is not None
+    found = from_weights(existing.weights, existing.generator, existing.baseline, existing.reference)
+    return {"length_controlled_winrate": found.winrate, "notes": [found.note] if found.note else []}
+
+
+def alone(settings: dict[str, Any]) -> dict[str, Any]:
+    """A run by itself is compared with `baseline_outputs`, gpt4_1106_preview's from the Hub unless given, and asks that
+    file's questions unless others are given.
+    """
+    baseline = settings.get("baseline_outputs") or hub_baseline()
+    return {**settings, "baseline_outputs": baseline, "questions": {"path": baseline, **settings.get("questions", {})}}
 
 
 @dataclass(frozen=True)
@@ -391,6 +439,7 @@ def _score(task: Task) -> None:
     reference = settings["reference"]
     folder = None if reference is None else pieces.path_of(reference)
     found = scores(annotations, goal=settings["goal"], reference_dir=folder)
+    found = replace(found, figures=asdict(win_rate(annotations, folder)))
     pieces.write_judged(task, found, judge, judge_bias(judge, pairs, annotations, settings["swap_check"]))
 
 
@@ -409,7 +458,11 @@ BENCHMARK = Benchmark(
     Settings=Settings,
     metrics=METRICS,
     stages=stages,
-    functions={NAME: Function(_score, version=6, packages=("alpaca-eval",))},
+    functions={NAME: Function(_score, version=7, packages=("alpaca-eval",))},
     cost={NAME: _cost},
     place=0,
+    files={"answers.jsonl": "answers/answers.jsonl", "annotations.json": "annotations.json"},
+    alone=alone,
+    Existing=Existing,
+    score_existing=score_existing,
 )

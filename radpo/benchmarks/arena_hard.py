@@ -9,16 +9,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from radpo.benchmarks import pieces
 from radpo.benchmarks.answers import Answers, check_answers, check_names
+from radpo.benchmarks.arena_style import load_answer_folder, style_features
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
-from radpo.benchmarks.settings import DataFile, JudgeSettings, MatrixPath, SamplingSettings, Section
+from radpo.benchmarks.settings import (
+    DataFile,
+    ExistingModel,
+    JudgeSettings,
+    MatrixPath,
+    Option,
+    SamplingSettings,
+    Section,
+)
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import Work, judged
 from radpo.core.errors import ConfigError, DataError
@@ -82,11 +91,50 @@ class Sampling(SamplingSettings):
 class Settings(Section):
     """Arena-Hard's questions, compared in both orders with the matrix's baseline, or with `baseline_outputs`."""
 
-    questions: DataFile
+    questions: DataFile = Field(description="arena-hard-auto's question.jsonl, or radpo's.")
     judge: JudgeSettings = JudgeSettings()
     sampling: Sampling = Sampling()
-    baseline_outputs: MatrixPath | None = None
-    resamples: int = Field(1000, ge=10, description="Bootstrap resamples.")
+    baseline_outputs: MatrixPath | None = Field(
+        None, description="The baseline's answers, as arena-hard-auto has them."
+    )
+    resamples: Annotated[int, Option("rounds")] = Field(1000, ge=10, description="Bootstrap resamples.")
+
+
+class Existing(ExistingModel):
+    """Judgments that there are: --battles or --judgments. Bradley-Terry by logistic regression, verdicts of >> counting
+    three times, the interval 95% for v0.1 and 90% for v2.0, as the two releases have it.
+    """
+
+    sources = ("battles", "judgments")
+    battles: Path | None = Field(None, description="A file of battles (v0.1's, .jsonl or .gz).")
+    judgments: tuple[Path, ...] | None = Field(
+        None, description="Judgments of v0.1 or v2.0: a file a model, or a folder of them; repeatable."
+    )
+    only: str | None = Field(None, description="The one model to show; all of the files' unless given.")
+    baseline: str | None = Field(
+        None, description="The model the others were compared with; the release's own unless given."
+    )
+    category: str | None = Field(None, description="v2.0: the category, such as hard_prompt.")
+    style_answers: Path | None = Field(
+        None, description="Control for style: the folder of all models' answers (model_answer), to measure it on."
+    )
+    rounds: int = Field(1000, ge=10, description="Bootstrap resamples.")
+
+
+def score_existing(existing: Existing) -> dict[str, Any]:
+    """Arena-Hard's figures of battles or judgments, under style control where the models' answers are given.
+
+    Raises:
+        DataError: a file is malformed, or the baseline is not clear.
+    """
+    if existing.battles is not None:
+        games = load_battles(existing.battles, existing.baseline)
+    else:
+        games = load_judgments(list(existing.judgments or ()), existing.baseline, existing.category)
+    style = None
+    if existing.style_answers is not None:
+        style = style_features(games.frame, games.baseline, load_answer_folder(existing.style_answers))
+    return leaderboard(games, only=existing.only, rounds=existing.rounds, style=style)
 
 
 @dataclass(frozen=True)
@@ -503,7 +551,9 @@ def _score(task: Task) -> None:
     texts = {
         q.question_id: (q.turns[0], outputs[q.question_id][0], baseline_outputs[q.question_id][0]) for q in questions
     }
-    found = scores(battles, score(battles, rounds=settings["resamples"]), model, texts=texts, goal=settings["goal"])
+    figures = score(battles, rounds=settings["resamples"])
+    found = scores(battles, figures, model, texts=texts, goal=settings["goal"])
+    found = replace(found, figures={"model": model, **asdict(figures[model]), "baseline": name})
     pieces.write_judged(task, found, judge, swayed)
 
 
@@ -523,4 +573,7 @@ BENCHMARK = Benchmark(
     functions={NAME: Function(_score, version=5, packages=("scikit-learn",))},
     cost={NAME: _cost},
     place=10,
+    files={"answers.jsonl": "answers/answers.jsonl", "judgments.jsonl": "judgments.jsonl"},
+    Existing=Existing,
+    score_existing=score_existing,
 )

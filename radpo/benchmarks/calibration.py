@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from radpo.benchmarks import pieces
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.settings import Option
 from radpo.core.errors import DataError
 from radpo.core.metrics import Metric
 from radpo.core.results import Scores
@@ -46,7 +47,7 @@ METRICS = (
 class Settings(pieces.SampledSettings):
     """Samples asked for each goal, scored: does asking for more give more?"""
 
-    goals: tuple[float, ...] | None = Field(
+    goals: Annotated[tuple[float, ...], Option("goal")] | None = Field(
         None, min_length=2, description="Scores to ask for; the scale's whole scores and one two above it unless given."
     )
     best_seen: float | None = Field(None, description="The best score in the training data; the scale's end if unset.")
@@ -232,4 +233,6 @@ BENCHMARK = Benchmark(
     cost={NAME: pieces.scored_samples_cost},
     sections=sections,
     place=80,
+    command="analyze",
+    files={"samples.parquet": "samples/samples.parquet"},
 )

@@ -136,7 +136,9 @@ def _score(task: Task) -> None:
     import pandas as pd
 
     ches = pd.read_parquet(task.inputs["ches"] / "ches.parquet")
-    write_scores(summarise(pieces.read_likelihoods(task), ches), task.out)
+    joined = pieces.read_likelihoods(task)
+    joined.to_parquet(task.out / "likelihoods.parquet", index=False)
+    write_scores(summarise(joined, ches), task.out)
 
 
 def sections(run: Run, styles: Styles) -> list[ReportSection]:
@@ -171,9 +173,11 @@ BENCHMARK = Benchmark(
     stages=stages,
     functions={
         "ches": Function(_ches, version=2, packages=pieces.NUMERICS, resumable=True),
-        NAME: Function(_score, version=2, packages=("scipy",)),
+        NAME: Function(_score, version=3, packages=("scipy",)),
     },
     cost={"ches": _ches_cost, NAME: figures_only},
     sections=sections,
     place=50,
+    command="analyze",
+    files={"ches.parquet": "ches/ches.parquet", "likelihoods.parquet": "likelihoods.parquet"},
 )

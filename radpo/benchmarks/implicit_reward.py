@@ -5,20 +5,21 @@ Rafailov et al. 2023, eq. 5. A policy asked with a goal has the implicit reward 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from radpo.benchmarks import pieces
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
-from radpo.benchmarks.settings import Section
+from radpo.benchmarks.settings import ExistingModel, Section
 from radpo.benchmarks.work import figures_only
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.metrics import Metric
 from radpo.core.results import Scores, write_scores
-from radpo.core.run import Run
+from radpo.core.run import Run, load_run
 from radpo.engine.graph import Function, Stage, Task
 from radpo.figures.charts import by_group
 from radpo.figures.sections import ReportSection, panel, points, shown_in, span_of, table_rows
@@ -52,6 +53,45 @@ class Settings(Section):
     beta: float | None = Field(
         None, gt=0, description="Of checkpoints that are scored as they are; what the matrix trains has its own."
     )
+
+
+class Existing(ExistingModel):
+    """Of a run directory: every variant's figures, and beside the variant of --against (dpo, say) the difference in
+    accuracy, how often both prefer the same response, and the correlation of margins.
+    """
+
+    run_dir: Path
+    against: str | None = Field(None, description="The variant to compare with.")
+    seed: int = 0
+
+
+def score_existing(existing: Existing) -> pd.DataFrame:
+    """The implicit rewards of a run's variants as a tidy frame.
+
+    Raises:
+        DataError: the run has no held-out log-likelihoods, or there is no such variant.
+    """
+    import pandas as pd
+
+    run = load_run(existing.run_dir)
+    if run.likelihoods is None:
+        raise DataError(
+            f"{existing.run_dir} has no likelihoods.parquet: its matrix did not ask for the unlearning benchmark"
+        )
+    rows: list[dict[Hashable, object]] = []
+    for (variant, number), part in run.likelihoods.groupby(["variant", "seed"], sort=False):
+        if part["logp_policy"].equals(part["logp_reference"]):
+            continue  # the reference itself, whose implicit reward is 0 throughout
+        scores = summarise(part, beta=run.manifest["variants"][variant]["training"]["beta"], seed=existing.seed)
+        rows += [
+            {"variant": variant, "seed": number, "subset": r.subset, "metric": r.metric, "value": r.value,
+             "stderr": r.stderr, "n": r.n}
+            for r in scores.results
+        ]  # fmt: skip
+    if existing.against is not None:
+        compared = agreement(run.likelihoods, existing.against, seed=existing.seed).rename(columns={"goal": "subset"})
+        rows += compared.drop(columns=["low", "high"]).to_dict("records")
+    return pd.DataFrame(rows)
 
 
 def summarise(frame: pd.DataFrame, *, beta: float, resamples: int = 1_000, seed: int = 0) -> Scores:
@@ -263,4 +303,7 @@ BENCHMARK = Benchmark(
     cost={NAME: figures_only},
     sections=sections,
     place=60,
+    command="analyze",
+    Existing=Existing,
+    score_existing=score_existing,
 )

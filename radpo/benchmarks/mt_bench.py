@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from pydantic import Field
 from radpo.benchmarks import pieces
 from radpo.benchmarks.answers import Answers, check_answers, load_model_answers
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
-from radpo.benchmarks.settings import DataFile, JudgeSettings, MatrixPath, SamplingSettings, Section
+from radpo.benchmarks.settings import DataFile, ExistingModel, JudgeSettings, MatrixPath, SamplingSettings, Section
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import Work, judged
 from radpo.core.errors import DataError
@@ -69,10 +69,27 @@ class Sampling(SamplingSettings):
 class Settings(Section):
     """Two-turn questions in categories, graded 1-10 by the judge, beside reference answers where there are any."""
 
-    questions: DataFile
+    questions: DataFile = Field(
+        description="FastChat's question.jsonl, which also holds the categories, or radpo's.",
+    )
     judge: JudgeSettings = JudgeSettings()
     sampling: Sampling = Sampling()
-    references: MatrixPath | None = None
+    references: MatrixPath | None = Field(None, description="FastChat's reference_answer/gpt-4.jsonl.")
+
+
+class Existing(ExistingModel):
+    """Judgments that there are: --judgments scores them, single or pairwise; those that could not be parsed are left
+    out and counted.
+    """
+
+    sources = ("judgments",)
+    judgments: Path | None = Field(
+        None, description="Judgments in FastChat's format (.jsonl, .gz), single or pairwise."
+    )
+    questions: Path | None = None
+    baseline: str | None = Field(
+        None, description="Pairwise judgments: count only pairs with this model, which has no row itself."
+    )
 
 
 @dataclass(frozen=True)
@@ -325,11 +342,45 @@ def _examples(
         )
 
 
+def is_pairwise(path: Path) -> bool:
+    """Whether a file of FastChat's judgments is of its pairwise mode.
+
+    Raises:
+        DataError: the file cannot be read or is empty.
+    """
+    for _, row in read_rows(path):
+        return "g1_winner" in row
+    raise DataError(f"{path}: no judgments in it")
+
+
+def score_existing(existing: Existing) -> dict[str, Any]:
+    """MT-Bench's figures of FastChat's judgments, single or pairwise.
+
+    Raises:
+        DataError: the file is malformed, or no judgment in it was parsed.
+    """
+    from radpo.benchmarks.registry import benchmarks
+
+    assert existing.judgments is not None
+    if is_pairwise(existing.judgments):
+        other = benchmarks()["mt-bench-pairwise"]
+        assert other.Existing is not None
+        assert other.score_existing is not None
+        document: dict[str, Any] = dict(
+            other.score_existing(
+                other.Existing.model_validate({"judgments": existing.judgments, "baseline": existing.baseline})
+            )
+        )
+        return document
+    return asdict(score(load_judgments(existing.judgments, existing.questions)))
+
+
 def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage:
     """Answers to both turns, then the judge's grades."""
     judge, hints = pieces.judge_settings(context, settings.judge)
     references = None if settings.references is None else context.file(settings.references)
-    asked = {**context.questions(settings.questions), **judge, "references": references, "goal": checkpoint.goal}
+    whose = {"variant": checkpoint.variant, "goal": checkpoint.goal}
+    asked = {**context.questions(settings.questions), **judge, "references": references, **whose}
     sampling = settings.sampling
     answers = pieces.answers(context, checkpoint, settings.questions, sampling, **sampling.by_category())
     return context.stage(NAME, checkpoint.label, asked, {"answers": answers}, hints)
@@ -348,6 +399,8 @@ def _score(task: Task) -> None:
     judge = pieces.open_judge(task)
     judgments = grade(questions, answers, judge, references=read_references(task), progress=task.progress)
     found = scores(judgments, questions=questions, answers=answers, goal=task.stage.settings["goal"])
+    write_judgments(judgments, task.out / "judgments.jsonl", task.stage.settings["variant"], judge.name)
+    found = replace(found, figures=asdict(score(judgments)))
     pieces.write_judged(task, found, judge, judge_bias(judgments, answers))
 
 
@@ -365,4 +418,8 @@ BENCHMARK = Benchmark(
     functions={NAME: Function(_score, version=7)},
     cost={NAME: _cost},
     place=20,
+    files={"answers.jsonl": "answers/answers.jsonl", "judgments.jsonl": "judgments.jsonl"},
+    elsewhere={"baseline_outputs": "mt-bench-pairwise"},
+    Existing=Existing,
+    score_existing=score_existing,
 )

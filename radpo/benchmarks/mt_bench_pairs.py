@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
 
 from radpo.benchmarks import mt_bench, pieces
 from radpo.benchmarks.answers import Answers, check_answers
 from radpo.benchmarks.mt_bench import reference_of, turn_prompt
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
-from radpo.benchmarks.settings import MatrixPath
+from radpo.benchmarks.settings import ExistingModel, MatrixPath
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import Work, judged
 from radpo.core.errors import DataError
@@ -44,7 +46,39 @@ METRICS = (
 class Settings(mt_bench.Settings):
     """MT-Bench's questions, both turns compared in both orders with the matrix's baseline or `baseline_outputs`."""
 
-    baseline_outputs: MatrixPath | None = None
+    baseline_outputs: MatrixPath | None = Field(
+        None, description="Pairwise mode: another model's answers to compare with, in both orders."
+    )
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _fastchats_prompt(cls, judge: Any) -> Any:
+        """An endpoint judges with FastChat's prompt, unless another annotator is named."""
+        if (
+            isinstance(judge, dict)
+            and judge.get("kind") == "openai"
+            and not {"annotator", "arena_config"} & judge.keys()
+        ):
+            return {**judge, "annotator": "fastchat"}
+        return judge
+
+
+class Existing(ExistingModel):
+    """Judgments that there are."""
+
+    sources = ("judgments",)
+    judgments: Path | None = Field(None, description="Pairwise judgments in FastChat's format (.jsonl, .gz).")
+    baseline: str | None = Field(None, description="Count only pairs with this model, which has no row itself.")
+
+
+def score_existing(existing: Existing) -> dict[str, Any]:
+    """FastChat's table of its pairwise judgments.
+
+    Raises:
+        DataError: the file is malformed, or no judgment in it was parsed.
+    """
+    assert existing.judgments is not None
+    return asdict(score_pairs(load_pair_judgments(existing.judgments), existing.baseline))
 
 
 WINNERS = ("model_1", "model_2", "tie", "error")
@@ -83,17 +117,6 @@ class PairScores:
     swap_agreement: float | None
     n: int
     n_unparsed: int
-
-
-def is_pairwise(path: Path) -> bool:
-    """Whether a file of FastChat's judgments is of its pairwise mode.
-
-    Raises:
-        DataError: the file cannot be read or is empty.
-    """
-    for _, row in read_rows(path):
-        return "g1_winner" in row
-    raise DataError(f"{path}: no judgments in it")
 
 
 def load_pair_judgments(path: Path) -> list[PairJudgment]:
@@ -326,7 +349,8 @@ def _run(task: Task) -> None:
     write_pair_judgments(judgments, task.out / "judgments.jsonl", judge.name)
     goal = task.stage.settings["goal"]
     found = scores(judgments, model, name, questions=questions, answers=answers, goal=goal)
-    pieces.write_judged(task, found, judge, bias_of(score_pairs(judgments, name)))
+    figures = score_pairs(judgments, name)
+    pieces.write_judged(task, replace(found, figures=asdict(figures)), judge, bias_of(figures))
 
 
 def _cost(sizes: Sizes, stage: Stage) -> Work:
@@ -345,4 +369,7 @@ BENCHMARK = Benchmark(
     functions={NAME: Function(_run, version=2)},
     cost={NAME: _cost},
     place=21,
+    files={"answers.jsonl": "answers/answers.jsonl", "judgments.jsonl": "judgments.jsonl"},
+    Existing=Existing,
+    score_existing=score_existing,
 )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field
 
+from radpo.benchmarks.answers import check_names, load_model_answers
 from radpo.benchmarks.protocol import Checkpoint, Context, Cost
 from radpo.benchmarks.settings import DataFile, JudgeSettings, SamplingSettings, Section
 from radpo.benchmarks.sizes import Sizes
@@ -107,6 +108,8 @@ def compared_answers(
     settings = {**context.questions(questions), "variant": checkpoint.variant, "goal": checkpoint.goal}
     inputs = {"answers": answers(context, checkpoint, questions, sampling, **more)}
     if baseline_outputs is not None:
+        if baseline_outputs.is_file():  # else it is yet to come
+            check_names(checkpoint.variant, load_model_answers(baseline_outputs).model, str(baseline_outputs))
         given = {"baseline_outputs": context.file(baseline_outputs), "keep_reasoning": sampling.keep_reasoning}
         return {**settings, **given}, inputs
     if checkpoint.variant == context.baseline:
@@ -305,17 +308,30 @@ def write_judged(task: Task, scores: Scores, judge: Judge, bias: Bias | None = N
 
     benchmark = scores.results[0].benchmark
     notes = [*scores.notes, *judge_notes(judge, benchmark), *fault_notes(scores.examples)]
-    for name, whose in (("answers", ""), ("baseline_answers", "the baseline: ")):
-        if name in task.inputs:
-            notes += [f"{benchmark}: {whose}{note}" for note in answer_notes(task.inputs[name])]
+    of_answers = [
+        f"{whose}{note}"
+        for name, whose in (("answers", ""), ("baseline_answers", "the baseline: "))
+        if name in task.inputs
+        for note in answer_notes(task.inputs[name])
+    ]
     if "baseline_outputs" in task.stage.settings:
         _, _, cut = _read_given(task, "baseline_outputs", read_questions(task))
-        notes += [f"{benchmark}: the baseline: {note}" for note in cut]
-    results = scores.results if bias is None else (*scores.results, *bias.results(benchmark))
-    write_scores(replace(scores, results=results, notes=tuple(notes)), task.out)
+        of_answers += [f"the baseline: {note}" for note in cut]
     chat = getattr(judge, "chat", None)
-    if chat is not None:
-        write_json(task.out / "judge_usage.json", asdict(chat.usage))
+    usage = None if chat is None else asdict(chat.usage)
+    figures = None
+    if scores.figures is not None:
+        said = {
+            "name": judge.name,
+            **({} if bias is None else asdict(bias)),
+            **({} if usage is None else {"usage": usage}),
+        }
+        figures = {**scores.figures, "judge": said, "notes": [*notes, *of_answers]}
+    results = scores.results if bias is None else (*scores.results, *bias.results(benchmark))
+    notes += [f"{benchmark}: {note}" for note in of_answers]
+    write_scores(replace(scores, results=results, notes=tuple(notes), figures=figures), task.out)
+    if usage is not None:
+        write_json(task.out / "judge_usage.json", usage)
 
 
 # Scored pairs
@@ -413,9 +429,9 @@ class SampledSettings(Section):
 
     questions: DataFile
     judge: JudgeSettings = JudgeSettings()
-    per_prompt: int = Field(1, ge=1)
-    max_new_tokens: int = Field(512, ge=1)
-    batch_size: int = Field(32, ge=1)
+    per_prompt: int = Field(1, ge=1, description="Samples of each prompt and goal.")
+    max_new_tokens: int = Field(512, ge=1, description="Tokens after which a sample is cut.")
+    batch_size: int = Field(32, ge=1, description="Samples drawn at once.")
 
 
 def samples(

@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from radpo.benchmarks.settings import DataFile, Section
+from radpo.benchmarks.settings import DataFile, ExistingModel, SamplingSettings, Section
 from radpo.benchmarks.work import Work
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
 from radpo.core.errors import ConfigError
@@ -25,6 +25,8 @@ from radpo.models.precision import Settled, settle, settled
 from radpo.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from radpo.benchmarks.sizes import Sizes
     from radpo.core.run import Run
     from radpo.figures.sections import ReportSection
@@ -265,6 +267,14 @@ class Benchmark:
         check: what is wrong with its settings beside the matrix's other benchmarks' (by name); None if nothing is.
         tables: the files of its stage's folder that the run directory gathers, by the table's name.
         place: where it is listed, rising.
+        command: what runs it alone, `radpo eval NAME` (it scores answers) or `radpo analyze NAME` (it measures what
+            training did).
+        files: what a run of it alone leaves in its folder: the file's name, and where it is found, a name in the
+            stage's own folder or INPUT/NAME in that of one of its inputs.
+        alone: completes the settings of a run of it alone, as written, where a matrix would have its own baseline.
+        elsewhere: options of its command that another benchmark takes, by that one's name: it then runs in its place.
+        Existing: judgments that there are, which `score_existing` scores without a model.
+        score_existing: a document of figures under the benchmark's own names, or a tidy frame.
     """
 
     name: str
@@ -279,6 +289,18 @@ class Benchmark:
     check: Callable[[Any, Mapping[str, Section]], str | None] | None = None
     tables: Mapping[str, str] = field(default_factory=dict)
     place: int = 1000
+    command: Literal["eval", "analyze"] = "eval"
+    files: Mapping[str, str] = field(default_factory=dict)
+    alone: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    Existing: type[ExistingModel] | None = None
+    score_existing: Callable[[Any], Mapping[str, Any] | pd.DataFrame] | None = None
+
+    @property
+    def takes_answers(self) -> bool:
+        """Whether it scores answers, whoever gave them: its settings say how they are sampled."""
+        kinds = (field.annotation for field in self.Settings.model_fields.values())
+        return any(isinstance(kind, type) and issubclass(kind, SamplingSettings) for kind in kinds)
 
 
 def _content_hash(path: Path) -> str:

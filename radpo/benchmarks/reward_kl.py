@@ -239,4 +239,6 @@ BENCHMARK = Benchmark(
     cost={NAME: pieces.scored_samples_cost},
     sections=sections,
     place=70,
+    command="analyze",
+    files={"samples.parquet": "samples/samples.parquet"},
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +27,23 @@ class Section(BaseModel):
     """A mapping of a matrix file: its keys are the model's fields, and there are no others."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Option:
+    """In a field's annotation: what the field is called on the command line, where that is not its own name."""
+
+    name: str
+
+
+class ExistingModel(BaseModel):
+    """Judgments that there are, as a benchmark scores them without a model: a file, and what it is to know of it.
+
+    `sources` are the fields of which one is given; every field is an option of the benchmark's command.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sources: ClassVar[tuple[str, ...]] = ()
 
 
 def beside_the_matrix(path: Path, info: ValidationInfo) -> Path:
@@ -55,12 +73,12 @@ class DataFile(Section):
 class SamplingSettings(Section):
     """How answers are drawn: greedily at temperature 0, by transformers in this process or by vLLM."""
 
-    max_new_tokens: int = Field(512, ge=1)
-    temperature: float = Field(0.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    stop: tuple[str, ...] = ()
-    batch_size: int = Field(32, ge=1)
-    backend: Literal["transformers", "vllm"] = "transformers"
+    max_new_tokens: int = Field(512, ge=1, description="Tokens of an answer at most.")
+    temperature: float = Field(0.0, ge=0, description="Answers are drawn at this temperature; 0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: the share of probability to draw from.")
+    stop: tuple[str, ...] = Field((), description="Texts at which an answer ends.")
+    batch_size: int = Field(32, ge=1, description="Prompts answered at once.")
+    backend: Literal["transformers", "vllm"] = Field("transformers", description="What computes the answers.")
     precision: Precision = Field("auto", description="Arithmetic of the answering model.")
     use_model_config: bool = Field(
         False,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
-from radpo.benchmarks.settings import Section
+from radpo.benchmarks.settings import ExistingModel, Section
 from radpo.benchmarks.work import figures_only
 from radpo.core.errors import DataError
 from radpo.core.metrics import Metric
 from radpo.core.results import Scores, write_scores
-from radpo.core.run import Run
+from radpo.core.run import Run, load_run
 from radpo.engine.graph import Function, Stage, Task
 from radpo.figures.charts import by_group
 from radpo.figures.sections import ReportSection, panel, points, shown_in, span_of, table_rows
@@ -40,6 +41,43 @@ class Settings(Section):
     of: str | None = Field(
         None, description="The benchmark whose answers; unless given, the first of the matrix that compares answers."
     )
+
+
+class Existing(ExistingModel):
+    """Of a run directory: the answers that its first benchmark compared, and win rate by length."""
+
+    run_dir: Path
+
+
+def score_existing(existing: Existing) -> pd.DataFrame:
+    """The style of a run's answers by variant and seed, as a tidy frame.
+
+    Raises:
+        DataError: no benchmark of the run compares answers.
+    """
+    import pandas as pd
+
+    from radpo.benchmarks.registry import benchmarks
+
+    run = load_run(existing.run_dir)
+    there = set(run.examples["benchmark"])
+    comparing = {name: _compared(one.metrics) for name, one in benchmarks().items() if name in there}
+    source, compared = next(((name, one) for name, one in comparing.items() if one is not None), ("", None))
+    rows = []
+    for (variant, number), part in run.examples.groupby(["variant", "seed"], sort=False):
+        if compared is None:
+            break
+        own = part[(part["benchmark"] == source) & (part["metric"] == compared.example_metric)]
+        answers = from_examples(own, compared.example_scale)
+        if len(answers):
+            rows += [
+                {"variant": variant, "seed": number, "subset": r.subset, "metric": r.metric, "value": r.value,
+                 "stderr": r.stderr, "n": r.n}
+                for r in summarise(answers).results
+            ]  # fmt: skip
+    if not rows:
+        raise DataError(f"{existing.run_dir} has no answers to look at: no benchmark of its matrix compares answers")
+    return pd.DataFrame(rows)
 
 
 LENGTH_BINS = (0.0, 0.5, 0.8, 1.25, 2.0, float("inf"))
@@ -247,4 +285,7 @@ BENCHMARK = Benchmark(
     sections=sections,
     check=check,
     place=90,
+    command="analyze",
+    Existing=Existing,
+    score_existing=score_existing,
 )

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from radpo.benchmarks import pieces
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.benchmarks.settings import Section
@@ -44,9 +46,13 @@ METRICS = (
 
 
 class Settings(Section):
-    """Log-likelihoods of held-out responses before and after."""
+    """Log-likelihoods of held-out responses before and after, by score and by the goal asked for.
 
-    high_score: float = 5.0
+    The figure to watch is none/delta_logp_rejected_high: below 0, training made the model unlearn good answers that
+    came second. Standard errors are clustered by prompt.
+    """
+
+    high_score: float = Field(5.0, description="Responses from this score on count as high-scored.")
 
 
 COLUMNS = ("pair_id", "response", "goal", "score", "tokens", "logp_policy", "logp_reference")
@@ -304,4 +310,5 @@ BENCHMARK = Benchmark(
     cost={NAME: _cost},
     tables={"likelihoods": "likelihoods.parquet"},
     place=40,
+    command="analyze",
 )

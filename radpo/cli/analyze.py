@@ -1,14 +1,14 @@
-"""The `radpo analyze` commands."""
+"""The `radpo analyze` commands: one for every benchmark that measures training, and those on tables and runs."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from radpo.cli.options import Json, PairsFile, Scale, Seed, figures, load_pairs, quiet_libraries, show, show_table
+from radpo.cli.benchmark import AnalyzeGroup
+from radpo.cli.options import Json, PairsFile, Scale, Seed, load_pairs, show, show_table
 from radpo.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -16,56 +16,12 @@ if TYPE_CHECKING:
 
     from radpo.core.run import Run
 
-Policy = Annotated[str, typer.Option(help="The trained checkpoint: a folder, a Hub id, or a bundled model.")]
-Reference = Annotated[str, typer.Option(help="The model it was trained from.")]
 HighScore = Annotated[float, typer.Option(help="Responses from this score on count as high-scored.")]
-MaxLength = Annotated[int, typer.Option(min=16, help="Tokens of prompt and response; what is longer is cut.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, as `radpo run` makes.")]
 Against = Annotated[str | None, typer.Option(help="The variant to compare with; the run's baseline unless given.")]
 Table = Annotated[Path | None, typer.Option(help="Write the table here, too: .parquet, .csv or .json.")]
-KeepIn = Annotated[
-    Path | None, typer.Option(help="A folder to keep what is measured; interrupted, the same command goes on there.")
-]
-QuestionsFile = Annotated[
-    Path, typer.Argument(metavar="PROMPTS.jsonl", help="question_id, category, turns, constraints.")
-]
-PerPrompt = Annotated[int, typer.Option(min=1, help="Samples of each prompt and goal.")]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Tokens after which a sample is cut.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Samples drawn at once.")]
 
-analyze_app = typer.Typer(help="Ask what training did to a checkpoint.", no_args_is_help=True)
-
-
-@analyze_app.command("unlearning")
-def analyze_unlearning(
-    pairs: PairsFile,
-    policy: Policy,
-    reference: Reference,
-    high_score: HighScore = 5.0,
-    scale: Scale = (1.0, 10.0),
-    max_length: MaxLength = 1024,
-    out: KeepIn = None,
-    as_json: Json = False,
-) -> None:
-    """How log p of held-out responses changed from reference to policy, by score and by the goal asked for.
-
-    The figure to watch is none/delta_logp_rejected_high: below 0, training made the model unlearn good answers that
-    came second. Per token, by score, with length as a covariate, and the implicit reward's gap against the gap in
-    score are there too; standard errors are clustered by prompt.
-    """
-    from radpo.benchmarks.alone import kept_in, measure_pairs
-    from radpo.benchmarks.unlearning import summarise
-    from radpo.core.console import progress_bar
-    from radpo.preferences.preferences import Reading
-    from radpo.preferences.streamed import stream_pairs
-
-    streamed = stream_pairs(pairs, Reading(scale))
-    quiet_libraries()
-    with kept_in(out) as folder, progress_bar("reference") as first, progress_bar("policy") as second:
-        frame = measure_pairs(
-            streamed, policy, reference, folder, scale=scale, max_length=max_length, progress=(first, second)
-        )
-    show(figures(summarise(frame, high_score=high_score, per_pair=False)), as_json)
+analyze_app = typer.Typer(cls=AnalyzeGroup, help="Ask what training did to a checkpoint.", no_args_is_help=True)
 
 
 @analyze_app.command("compare")
@@ -91,37 +47,6 @@ def analyze_compare(
     show_table(frame, as_json, out)
 
 
-@analyze_app.command("implicit-reward")
-def analyze_implicit_reward(
-    run_dir: RunDir, against: Against = None, seed: Seed = 0, out: Table = None, as_json: Json = False
-) -> None:
-    """How every variant's implicit reward, beta * log(pi / pi_ref), ranks held-out pairs, and how sure it is.
-
-    Accuracy by gap in score, expected calibration error, rank correlation with the scores; and beside the variant of
-    --against (dpo, say): difference in accuracy, how often both prefer the same response, correlation of margins.
-    """
-    import pandas as pd
-
-    from radpo.benchmarks.implicit_reward import agreement, summarise
-
-    run = _run(run_dir)
-    likelihoods = _likelihoods(run, run_dir)
-    rows: list[dict[Hashable, object]] = []
-    for (variant, number), part in likelihoods.groupby(["variant", "seed"], sort=False):
-        if part["logp_policy"].equals(part["logp_reference"]):
-            continue  # the reference itself, whose implicit reward is 0 throughout
-        scores = summarise(part, beta=run.manifest["variants"][variant]["training"]["beta"], seed=seed)
-        rows += [
-            {"variant": variant, "seed": number, "subset": r.subset, "metric": r.metric, "value": r.value,
-             "stderr": r.stderr, "n": r.n}
-            for r in scores.results
-        ]  # fmt: skip
-    if against is not None:
-        compared = agreement(likelihoods, against, seed=seed).rename(columns={"goal": "subset"})
-        rows += compared.drop(columns=["low", "high"]).to_dict("records")
-    show_table(pd.DataFrame(rows), as_json, out)
-
-
 @analyze_app.command("trajectory")
 def analyze_trajectory(
     training: Annotated[Path, typer.Argument(metavar="TRAINING_DIR", help="A training folder: trajectory.parquet.")],
@@ -138,105 +63,6 @@ def analyze_trajectory(
     show_table(trajectory(read_trajectory(training), table.to_pandas(), high_score=high_score), as_json, out)
 
 
-@analyze_app.command("displacement")
-def analyze_displacement(
-    pairs: PairsFile,
-    policy: Policy,
-    reference: Reference,
-    scale: Scale = (1.0, 10.0),
-    max_length: MaxLength = 1024,
-    out: KeepIn = None,
-    as_json: Json = False,
-) -> None:
-    """Whether training lowered chosen responses, and whether hidden states told which (CHES, arXiv 2410.08847)."""
-    from radpo.benchmarks.alone import kept_in, measure_ches, measure_pairs
-    from radpo.benchmarks.displacement import summarise
-    from radpo.core.console import progress_bar
-    from radpo.preferences.preferences import Reading
-    from radpo.preferences.streamed import stream_pairs
-
-    streamed = stream_pairs(pairs, Reading(scale))
-    quiet_libraries()
-    with kept_in(out) as folder, progress_bar("reference") as first, progress_bar("policy") as second:
-        frame = measure_pairs(
-            streamed, policy, reference, folder, scale=scale, max_length=max_length, progress=(first, second)
-        )
-        with progress_bar("CHES") as progress:
-            scores = measure_ches(streamed, reference, folder, max_length=max_length, progress=progress)
-    show(figures(summarise(frame, scores)), as_json)
-
-
-@analyze_app.command("reward-kl")
-def analyze_reward_kl(
-    questions: QuestionsFile,
-    policy: Policy,
-    reference: Reference,
-    goal: Annotated[
-        float | None, typer.Option(help="The score to ask for; what the checkpoint's template asks for unless given.")
-    ] = None,
-    scale: Scale = (1.0, 10.0),
-    per_prompt: PerPrompt = 1,
-    max_new_tokens: MaxNewTokens = 512,
-    batch_size: BatchSize = 32,
-    seed: Seed = 0,
-    out: KeepIn = None,
-    as_json: Json = False,
-) -> None:
-    """How far a policy is from its reference (sampled KL), how spread out it is, and how the verifier scores it.
-
-    Answers are drawn at temperature 1 and scored on the tokens drawn. `radpo analyze frontier` puts the variants of a
-    run, say one for each beta, on one reward-KL plane.
-    """
-    from radpo.benchmarks.alone import kept_in, sample_and_score
-    from radpo.benchmarks.reward_kl import summarise
-    from radpo.core.console import progress_bar
-    from radpo.models.samples import SampleConfig
-
-    drawing = SampleConfig(("default" if goal is None else goal,), per_prompt, max_new_tokens, seed, batch_size, scale)
-    quiet_libraries()
-    with kept_in(out) as folder, progress_bar("samples") as first, progress_bar("scores") as second:
-        samples = sample_and_score(questions, policy, reference, drawing, folder, progress=(first, second))
-    show(figures(summarise(samples)), as_json)
-
-
-@analyze_app.command("calibration")
-def analyze_calibration(
-    questions: QuestionsFile,
-    policy: Policy,
-    goals: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--goal",
-            help="A score to ask for; repeatable. The scale's whole scores and two above it unless given.",
-        ),
-    ] = None,
-    best_seen: Annotated[
-        float | None,
-        typer.Option(help="The best score in the training data, above which is beyond; the scale's unless given."),
-    ] = None,
-    scale: Scale = (1.0, 10.0),
-    per_prompt: PerPrompt = 1,
-    max_new_tokens: MaxNewTokens = 512,
-    batch_size: BatchSize = 32,
-    seed: Seed = 0,
-    out: KeepIn = None,
-    as_json: Json = False,
-) -> None:
-    """Whether a policy that is asked for a higher score gets one: the curve of goals, scored by the verifier."""
-    from radpo.benchmarks.alone import kept_in, sample_and_score
-    from radpo.benchmarks.calibration import summarise, usual_goals
-    from radpo.core.console import progress_bar
-    from radpo.models.samples import SampleConfig
-
-    asked = (None, *(goals or usual_goals(scale)))
-    drawing = SampleConfig(asked, per_prompt, max_new_tokens, seed, batch_size, scale)
-    quiet_libraries()
-    with kept_in(out) as folder, progress_bar("samples") as first, progress_bar("scores") as second:
-        samples = sample_and_score(questions, policy, None, drawing, folder, progress=(first, second))
-    best = scale[1] if best_seen is None else best_seen
-    show(figures(summarise(samples, best_seen=best, scale=scale)), as_json)
-
-
 @analyze_app.command("controllability")
 def analyze_controllability(
     scored: Annotated[
@@ -247,8 +73,8 @@ def analyze_controllability(
     as_json: Json = False,
 ) -> None:
     """Whether each attribute follows its own goal: the slope of every attribute's score on every attribute's goal."""
-    from radpo.benchmarks.alone import read_table
     from radpo.benchmarks.calibration import controllability
+    from radpo.core.tables import read_table
 
     show_table(controllability(read_table(scored)), as_json, out)
 
@@ -266,27 +92,6 @@ def analyze_frontier(run_dir: RunDir, out: Table = None, as_json: Json = False) 
         if find_variant(settings["method"]).data is not None  # the model as it is was not trained with any
     }
     show_table(frontier(points(run.results, betas)), as_json, out)
-
-
-@analyze_app.command("style")
-def analyze_style(run_dir: RunDir, out: Table = None, as_json: Json = False) -> None:
-    """Length, variety, repetition and refusals of the answers that AlpacaEval compared, and win rate by length."""
-    import pandas as pd
-
-    from radpo.benchmarks.style import from_examples, summarise
-
-    rows = []
-    for (variant, number), part in _run(run_dir).examples.groupby(["variant", "seed"], sort=False):
-        answers = from_examples(part)
-        if len(answers):
-            rows += [
-                {"variant": variant, "seed": number, "subset": r.subset, "metric": r.metric, "value": r.value,
-                 "stderr": r.stderr, "n": r.n}
-                for r in summarise(answers).results
-            ]  # fmt: skip
-    if not rows:
-        raise DataError(f"{run_dir} has no AlpacaEval answers to look at: its matrix did not ask for alpaca-eval")
-    show_table(pd.DataFrame(rows), as_json, out)
 
 
 @analyze_app.command("power")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,11 +118,18 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What scoring one checkpoint on one benchmark gives. `notes` says in plain sentences what was not done."""
+    """What scoring one checkpoint on one benchmark gives.
+
+    Args:
+        notes: plain sentences on what was not done.
+        figures: the benchmark's own document of its figures, under its own names: JSON values. `radpo eval` prints it;
+            None prints the results by subset and metric.
+    """
 
     results: tuple[Result, ...]
     examples: tuple[Example, ...]
     notes: tuple[str, ...] = ()
+    figures: Mapping[str, Any] | None = None
 
 
 def results_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -141,12 +148,42 @@ def comparisons_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def write_scores(scores: Scores, folder: Path) -> None:
-    """Write `results.parquet`, `examples.parquet` (without cell columns' values) and `notes.json` into `folder`."""
+    """Write `results.parquet`, `examples.parquet` (without cell columns' values) and `notes.json` into `folder`.
+
+    Where the benchmark has a document of its own figures, `figures.json` as well.
+    """
     import json
 
     results_frame(map(dataclasses.asdict, scores.results)).to_parquet(folder / "results.parquet", index=False)
     examples_frame(map(dataclasses.asdict, scores.examples)).to_parquet(folder / "examples.parquet", index=False)
     (folder / "notes.json").write_text(json.dumps(list(scores.notes)), encoding="utf-8")
+    if scores.figures is not None:
+        (folder / FIGURES).write_text(json.dumps(scores.figures, ensure_ascii=False), encoding="utf-8")
+
+
+def read_figures(folder: Path) -> dict[str, Any]:
+    """What `write_scores` wrote, as one document: the benchmark's own, else its results by subset and metric."""
+    import json
+
+    import pandas as pd
+
+    if (folder / FIGURES).exists():
+        own: dict[str, Any] = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
+        return own
+    rows = pd.read_parquet(folder / "results.parquet").to_dict("records")
+    named = {
+        f"{row['subset']}/{row['metric']}": {
+            "value": row["value"],
+            "stderr": None if pd.isna(row["stderr"]) else row["stderr"],
+            "n": int(row["n"]),
+        }
+        for row in rows
+    }
+    return {**named, "notes": json.loads((folder / "notes.json").read_text(encoding="utf-8"))}
+
+
+FIGURES = "figures.json"
+"""A benchmark's own document of its figures, in its stage's folder."""
 
 
 def _frame(rows: Iterable[dict[str, Any]], dtypes: dict[str, str]) -> pd.DataFrame:

@@ -44,6 +44,18 @@ def load_matrix(path: Path, *, planning: bool = False) -> Matrix:
     raise ConfigError("\n".join(told))
 
 
+def check_matrix(document: dict[str, Any]) -> Matrix:
+    """A matrix from a document that is in no file; its paths begin at the working folder.
+
+    Raises:
+        ConfigError: as `load_matrix`, without file and line.
+    """
+    problems = list(_problems(document, {"folder": Path(), "planning": False}))
+    if isinstance(problems[-1], Matrix):
+        return problems[-1]
+    raise ConfigError("\n".join(dict.fromkeys(f"{message}" for _, message in problems)))
+
+
 RENAMED = {"stated": "size_hints"}
 """Keys of a matrix file by their old names, which are read with a warning."""
 

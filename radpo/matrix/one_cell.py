@@ -1,9 +1,16 @@
-"""A matrix narrowed to one of its variants."""
+"""Matrices of one cell: one that is narrowed to a variant, and what a single command asks for."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from radpo.benchmarks.answers import load_model_answers
+from radpo.benchmarks.registry import benchmarks
 from radpo.core.errors import ConfigError
 from radpo.core.suggestions import did_you_mean
+from radpo.matrix.loading import check_matrix
 from radpo.matrix.settings import Cells, Matrix
 
 
@@ -27,6 +34,51 @@ def narrowed(matrix: Matrix, variant: str, seed: int | None = None) -> Matrix:
     other_seeds = tuple(each for each in matrix.seeds if seed not in (None, each))
     left_out = [*others, *([Cells(seed=other_seeds)] if other_seeds else [])]
     return matrix.model_copy(update={"exclude": (*matrix.exclude, *left_out)})
+
+
+def one_cell(
+    sections: Mapping[str, Mapping[str, Any]],
+    variant: Mapping[str, Any],
+    *,
+    name: str | None = None,
+    seed: int = 0,
+    **more: Any,
+) -> Matrix:
+    """The matrix that one command asks for: one variant with one seed.
+
+    Args:
+        sections: the settings of the benchmarks, by name.
+        variant: as a matrix file describes one, such as {"checkpoint": "FOLDER"}.
+        name: what to call it; after what it is unless given.
+        more: other sections of the matrix, such as model, data and training; those that are empty are left out.
+
+    Raises:
+        ConfigError: as `radpo.matrix.loading.check_matrix`.
+    """
+    called = name or _name_of(variant)
+    completed = {}
+    for benchmark, settings in sections.items():
+        alone = benchmarks()[benchmark].alone
+        completed[benchmark] = dict(settings) if alone is None else alone(dict(settings))
+    document = {
+        "name": "-".join(sections) or called,
+        "seeds": [seed],
+        "variants": {called: dict(variant)},
+        "baseline": called,
+        "benchmarks": completed,
+        **{key: value for key, value in more.items() if value},
+    }
+    return check_matrix(document)
+
+
+def _name_of(variant: Mapping[str, Any]) -> str:
+    """A model's own name: the endpoint's, its folder's, or what its file of answers says."""
+    if variant.get("endpoint") is not None:
+        return str(variant["endpoint"].get("model", "endpoint"))
+    if variant.get("answers") is not None:
+        file = Path(variant["answers"])
+        return load_model_answers(file).model if file.is_file() else file.name
+    return Path(str(variant.get("checkpoint", variant.get("method")))).name
 
 
 def _literally(name: str) -> str:

@@ -119,6 +119,23 @@ def _write_run(plan: Plan, model: Source, out: Path, store: Store, done: list[Do
     replace_json(out / MANIFEST, {**document, "files": files})
 
 
+def leave_files(files: Mapping[str, Path], out: Path) -> None:
+    """Copies of stages' files and folders in a run directory, by the name they get there; what is the same stays."""
+    for name, found in files.items():
+        target = out / name
+        if found.is_file():
+            if not target.is_file() or sha256(target) != sha256(found):
+                replace_file(target, lambda path, found=found: shutil.copyfile(found, path))  # type: ignore[misc]
+        elif found.is_dir():
+            for stale in [path for path in target.rglob("*") if not (found / path.relative_to(target)).exists()]:
+                if stale.is_file():
+                    stale.unlink()
+            for path in sorted(found.rglob("*")):
+                if path.is_file():
+                    (target / path.relative_to(found)).parent.mkdir(parents=True, exist_ok=True)
+                    leave_files({path.relative_to(found).as_posix(): path}, target)
+
+
 def _copy_published(plan: Plan, out: Path) -> list[str]:
     """The published figures beside the run's own, under one name; an old copy goes where there are none."""
     published = plan.matrix.published

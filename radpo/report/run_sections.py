@@ -62,7 +62,7 @@ def _seconds(run: Run) -> pd.DataFrame:
             rows.append({"variant": owner, "kind": kind, "seconds": float(stage["seconds"])})
     frame = pd.DataFrame(rows, columns=["variant", "kind", "seconds"])
     summed = frame.groupby(["variant", "kind"], sort=False, as_index=False)["seconds"].sum()
-    kept = summed.groupby("kind")["seconds"].sum().nlargest(KINDS).index
+    kept = summed.groupby("kind")["seconds"].sum().astype(float).nlargest(KINDS).index
     summed["kind"] = summed["kind"].where(summed["kind"].isin(kept), "other")
     summed = summed.groupby(["variant", "kind"], sort=False, as_index=False)["seconds"].sum()
     order = {variant: place for place, variant in enumerate([SHARED, *run.variants])}
