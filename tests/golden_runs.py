@@ -32,7 +32,7 @@ from fault_server import FaultServer
 from report_page import Page
 
 GOLDEN = Path(__file__).parent / "golden"
-TOLERANCE = 2e-3
+TOLERANCE = 1e-3
 """How far a number may be from the committed one, relative or absolute: processors round sums differently, and two
 optimiser steps carry that into the weights."""
 
