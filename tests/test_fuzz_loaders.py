@@ -24,13 +24,24 @@ from radpo.core.errors import RadpoError
 from radpo.preferences.pairing import RULES
 from radpo.preferences.preferences import PreferenceReader, Reading
 from radpo.preferences.prompts import load_prompts
+from radpo.preferences.rows import FALSE_TENS
 
 EXAMPLES = int(os.environ.get("RADPO_FUZZ_EXAMPLES", "250"))
 SECONDS = 20
 """No input here is longer than some kilobytes; what takes so long hangs."""
 
-text = st.text(max_size=6) | st.sampled_from(
-    ["", " ", "\ud800", "\x00", "\x1f", "\ufeff", "N/A", "4", "1e999", "💥", "a,b\n"]
+written_turns = st.sampled_from(
+    [
+        "a\n<extra_id_1>Assistant\nb\n<extra_id_1>User\nc",
+        "\n\nHuman: a\n\nAssistant: b",
+        "Human:",
+        "User: a\nAssistant:",
+    ]
+)
+text = (
+    st.text(max_size=6)
+    | written_turns
+    | st.sampled_from(["", " ", "\ud800", "\x00", "\x1f", "\ufeff", "N/A", "4", "1e999", "💥", "a,b\n"])
 )
 number = st.integers(-3, 12) | st.floats() | st.sampled_from([10**400, 7.5, 8, 3, -0.0])
 message = st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant", "x"]), "content": text})
@@ -129,6 +140,7 @@ readings = st.builds(
     swap=st.booleans(),
     lenient=st.booleans(),
     pairing=st.sampled_from(RULES),
+    false_tens=st.sampled_from(FALSE_TENS),
     columns=st.dictionaries(names, names, max_size=1),
 )
 

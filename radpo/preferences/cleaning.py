@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def clean_to(
     changed: Counter[str] = Counter()
     batches = iter(_joined(reader, join_system, join_turns, changed))
     first = next(batches)
-    written = write_tables(_chained(first, batches), first.schema, out)
+    written = write_tables(chain([first], batches), first.schema, out)
     return written, changed
 
 
@@ -87,8 +88,3 @@ def _joined(
             prompts = made
         field = batch.schema.field(place)
         yield batch.set_column(place, field, pa.array(prompts, field.type))
-
-
-def _chained(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield first
-    yield from rest

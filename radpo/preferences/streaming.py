@@ -7,9 +7,10 @@ are, in the form that TRL's trainers take: responses as messages.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def relabel_to(reader: PreferenceReader, settings: Relabeling, out: Path) -> Cou
             made = _by_batch(reader, settings, counted)
         messages = map(conversational, made)
         first = next(messages)
-        write_tables(_chained(first, messages), first.schema, out)
+        write_tables(chain([first], messages), first.schema, out)
     counts = sum(counted, Counts())
     return replace(plan.counts, same_goal=counts.same_goal) if settings.needs_all else counts
 
@@ -81,11 +82,6 @@ def conversational(batch: pa.RecordBatch) -> pa.RecordBatch:
         messages = pa.StructArray.from_arrays([assistant, columns[side]], names=["role", "content"])
         columns[side] = pa.ListArray.from_arrays(offsets, messages).cast(kind)
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-
-
-def _chained(first: pa.RecordBatch, rest: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield first
-    yield from rest
 
 
 def _by_batch(reader: PreferenceReader, settings: Relabeling, counted: list[Counts]) -> Iterator[pa.RecordBatch]:
@@ -133,7 +129,7 @@ def _in_order(batches: Iterator[pa.RecordBatch], places: Places, folder: Path) -
         sinks = [stack.enter_context(pa.OSFile(str(file), "wb")) for file in files]
         writers = [stack.enter_context(pa.ipc.new_stream(sink, schema)) for sink in sinks]
         start = 0
-        for batch in _chained(first, batches):
+        for batch in chain([first], batches):
             at = places[start : start + batch.num_rows]
             start += batch.num_rows
             bucket = at * count // max(len(places), 1)
