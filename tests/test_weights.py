@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from factories import write_model
 
+from radpo.benchmarks import sizes
 from radpo.core.errors import ModelError
-from radpo.matrix import sizes
 from radpo.models import loading
 from radpo.models.loading import load_model, load_tokenizer, model_fingerprint, resolve_model
 from radpo.models.weights import check_weights, parameter_count, weight_files
@@ -145,3 +145,14 @@ def test_an_unknown_architecture_is_one_message(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "of-tomorrow"}))
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(folder)
+
+
+def test_a_damaged_gguf_file_or_a_pointer_to_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADPO_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "torn.gguf").write_bytes(b"GGUF" + bytes(60))
+    with pytest.raises(ModelError, match=r"torn\.gguf: cannot be read as a GGUF model .*download it again"):
+        resolve_model(str(tmp_path / "torn.gguf"))
+    assert not list((tmp_path / "cache" / "models").glob("torn-*[!k]")), "nothing half made is taken for the model"
+    (tmp_path / "pointer.gguf").write_text(POINTER)
+    with pytest.raises(ModelError, match=r"pointer\.gguf: is a Git LFS pointer"):
+        resolve_model(str(tmp_path / "pointer.gguf"))

@@ -19,7 +19,7 @@ from radpo.core.errors import ModelError
 from radpo.core.files import replace_file, sha256
 from radpo.models.chat_template import DEFAULT, default_template, prints_date, template_date, with_date
 from radpo.models.precision import Precision, settle
-from radpo.models.weights import OTHER_FORMATS, check_files, check_weights, load_weights
+from radpo.models.weights import OTHER_FORMATS, check_files, check_pointer, check_weights, load_weights
 from radpo.preferences.goals import original_template
 
 if TYPE_CHECKING:
@@ -207,13 +207,20 @@ def _converted(gguf: Path, name: str) -> Path:
     """The cached Hugging Face folder of a GGUF file, made if absent. Concurrent callers convert once."""
     from filelock import FileLock
 
+    check_pointer(gguf)
     folder = cache_folder() / "models" / f"{name}-{CONVERSION}-{sha256(gguf)[:12]}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            replace_file(folder, lambda partial: _convert_gguf(gguf, partial))
+            try:
+                replace_file(folder, lambda partial: _convert_gguf(gguf, partial))
+            except OSError:
+                raise  # of the cache: the disk is full or refuses
+            except Exception as error:  # of a damaged file, each part of it has a kind of its own
+                cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise ModelError(f"{gguf}: cannot be read as a GGUF model ({cause}); download it again") from error
     return folder
 
 

@@ -66,10 +66,20 @@ def check_files(folder: Path) -> None:
     """
     for path in sorted(folder.iterdir()):
         other = any(path.match(pattern) for pattern in OTHER_FORMATS)
-        if path.suffix in _READ and path.is_file() and not other and is_pointer(path):
-            raise ModelError(
-                f"{path}: is a Git LFS pointer and not the file itself; run `git lfs pull` in {folder}, or download it"
-            )
+        if path.suffix in _READ and path.is_file() and not other:
+            check_pointer(path)
+
+
+def check_pointer(path: Path) -> None:
+    """See that a file is not a Git LFS pointer.
+
+    Raises:
+        ModelError: it is one.
+    """
+    if is_pointer(path):
+        raise ModelError(
+            f"{path}: is a Git LFS pointer and not the file itself; run `git lfs pull` in {path.parent}, or download it"
+        )
 
 
 def is_pointer(path: Path) -> bool:
@@ -153,8 +163,7 @@ def read_json(path: Path) -> Any:
     Raises:
         ModelError: it is a pointer, or no JSON.
     """
-    if is_pointer(path):
-        raise ModelError(f"{path}: is a Git LFS pointer and not the file itself; run `git lfs pull` in {path.parent}")
+    check_pointer(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
