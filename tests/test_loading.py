@@ -84,5 +84,5 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path: Path) -> None:
 
 def test_a_hub_id_out_of_reach_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match="not to be had from the Hub"):
+    with pytest.raises(ModelError, match="unavailable from the Hub"):
         resolve_model("no-such-organisation/no-such-model")

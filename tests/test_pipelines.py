@@ -334,7 +334,7 @@ def test_alpaca_eval_without_questions_is_the_hubs_own(real_data, tmp_path, serv
     document["benchmarks"] = {"alpaca-eval": {"judge": document["benchmarks"]["alpaca-eval"]["judge"]}}
     matrix.write_text(yaml.safe_dump(document))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(DataError, match=r"alpaca_eval_gpt4_baseline\.json .* is not to be had"):
+    with pytest.raises(DataError, match=r"alpaca_eval_gpt4_baseline\.json .* is unavailable"):
         expand(load_matrix(matrix))
     found = real_data / "alpaca_eval2" / "instructions_and_baseline.jsonl.gz"
     monkeypatch.setattr(benchmark, "hub_baseline", lambda: found)

@@ -491,7 +491,7 @@ def _tasks_work(sizes: Sizes, stage: Stage, prefill: float, generated: float, st
 
 
 def _local_tasks(folder: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """lm-eval's tasks in a folder whose documents lie in JSON Lines files beside them."""
+    """lm-eval's tasks in a folder whose documents are in JSON Lines files beside them."""
     tasks = {}
     for file in folder.rglob("*.yaml"):
         task = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -132,7 +132,7 @@ def alone(settings: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class WinRate:
-    """AlpacaEval's figures under its own names: rates in percent, lengths in characters, None where not to be had.
+    """AlpacaEval's figures under its own names: rates in percent, lengths in characters, None where unavailable.
 
     The minimal length-controlled rate is worked out where the official one is not;
     see `radpo.benchmarks.length_control`.

@@ -70,13 +70,13 @@ def length_controlled(annotations: pd.DataFrame, reference_dir: Path | None) -> 
     Raises:
         DataError: the folder has no such file.
     """
-    reason = _why_not(annotations)
+    reason = _unsuited_reason(annotations)
     reference = None
     if reason is None:
         reference = find_reference("df_gamed.csv", reference_dir)
         if reference is None:
             reason = (
-                f"because df_gamed.csv (from {HUB} on the Hub) is neither given, nor in the Hub's cache, nor to be had"
+                f"because df_gamed.csv (from {HUB} on the Hub) is neither given, nor in the Hub's cache, nor available"
             )
     if reason is not None or reference is None:
         return LengthControlled(None, None, f"alpaca-eval: the length-controlled win rate was not computed, {reason}.")
@@ -122,14 +122,14 @@ def from_weights(weights: Path, model: str, baseline: str, reference_dir: Path |
         The rate with a note where the difficulties are estimates; weights come with no standard error.
 
     Raises:
-        DataError: the table has no such model, or the difficulties are not to be had.
+        DataError: the table has no such model, or the difficulties are unavailable.
     """
     import pandas as pd
 
     reference = find_reference("instruction_difficulty.csv", reference_dir)
     if reference is None:
         raise DataError(
-            f"instruction_difficulty.csv (from {HUB} on the Hub) is neither in the Hub's cache nor to be had; "
+            f"instruction_difficulty.csv (from {HUB} on the Hub) is neither in the Hub's cache nor available; "
             "give a folder that holds it"
         )
     try:
@@ -212,7 +212,7 @@ def _fit(annotations: pd.DataFrame, gamed: Path, glm: str, notes: list[str]) -> 
     return LengthControlled(rate, None if math.isnan(error) else error, " ".join(notes) or None)
 
 
-def _why_not(annotations: pd.DataFrame) -> str | None:
+def _unsuited_reason(annotations: pd.DataFrame) -> str | None:
     official = _instruction_hashes()
     places = annotations["index"]
     known = (
@@ -261,7 +261,7 @@ def hub_baseline() -> Path:
     """AlpacaEval 2's 805 instructions with gpt4_1106_preview's answers, from the Hub or its cache.
 
     Raises:
-        DataError: the file is not to be had.
+        DataError: the file is unavailable.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -270,6 +270,6 @@ def hub_baseline() -> Path:
         return Path(hf_hub_download(HUB, BASELINE_ON_THE_HUB, repo_type="dataset"))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise DataError(
-            f"{BASELINE_ON_THE_HUB} (from {HUB} on the Hub) is not to be had ({str(error).splitlines()[0]}); "
+            f"{BASELINE_ON_THE_HUB} (from {HUB} on the Hub) is unavailable ({str(error).splitlines()[0]}); "
             "give questions and the baseline's answers as files"
         ) from error

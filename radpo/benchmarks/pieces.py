@@ -47,7 +47,7 @@ NUMERICS = ("torch", "transformers")
 
 
 def path_of(source: Source) -> Path:
-    """Where a stage's setting lies that names a file or a folder."""
+    """The location of the file or folder that a stage's setting names."""
     return Path(source.location)
 
 

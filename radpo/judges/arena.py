@@ -1,6 +1,6 @@
 """Arena-Hard's judge: its configuration file, its prompts and its five-way verdicts.
 
-The configuration is arena-hard-auto's judge_config.yaml (v0.1) or its like of v2.0, whose system prompts lie in that
+The configuration is arena-hard-auto's judge_config.yaml (v0.1) or its like of v2.0, whose system prompts are in that
 release's code and are to be added as `system_prompt`.
 """
 

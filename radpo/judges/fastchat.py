@@ -76,7 +76,7 @@ _OWN_MARK = re.compile(r"\[(?:Conversation|Answer to grade|End of the answer)(?:
 
 
 def load_prompts(folder: Path) -> dict[str, Prompt]:
-    """The templates by name, from a folder that holds judge_prompts.jsonl or lies in one that does, or from the file.
+    """The templates by name, from judge_prompts.jsonl, a folder that holds it, or a folder in one that does.
 
     Raises:
         DataError: there is none, or a row lacks a field.

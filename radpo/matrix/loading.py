@@ -20,7 +20,7 @@ from radpo.training.settings import TrainingSettings
 from radpo.training.variants import method_training, variant_names
 
 SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
-"""The value of a key called so is never shown, lest a secret that was written into a file gets into a log."""
+"""The value of a key called so is never shown, so that a secret that a file holds does not get into a log."""
 
 
 def load_matrix(path: Path, *, planning: bool = False) -> Matrix:

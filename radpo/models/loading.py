@@ -260,6 +260,6 @@ def _hub_folder(name: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         cause = str(error).splitlines()[0]
         raise ModelError(
-            f"model {name}: not a folder here, and not to be had from the Hub ({cause}); "
+            f"model {name}: not a folder here, and unavailable from the Hub ({cause}); "
             "check the id and the network, or give a folder"
         ) from error

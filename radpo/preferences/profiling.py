@@ -266,7 +266,7 @@ def _spread(lengths: Counts, edges: Sequence[int]) -> Spread:
     import numpy as np
 
     quantiles = dict(zip(QUANTILES, np.percentile(lengths, QUANTILES).tolist(), strict=True))
-    # Lengths are whole numbers, so the last bin's closed end, which the longest lies below, catches none.
+    # Lengths are whole numbers, so the last bin's closed end, which the longest is below, catches none.
     counts = np.histogram(lengths, edges)[0]
     return Spread(float(lengths.mean()), int(lengths.max()), quantiles, tuple(counts.tolist()))
 
