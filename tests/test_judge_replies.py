@@ -232,8 +232,11 @@ def test_marks_are_found_and_plain_text_has_none():
     assert acting_marks(["if a[i] < b and c |> d: x[[0, 1]]", "[note] ## head"], frame) == frozenset()
 
 
-def test_reasoning_in_files_of_answers_is_cut_before_it_is_judged_and_the_notes_say_so(tmp_path):
-    from radpo.benchmarks.pipeline import Answering, alpaca_eval
+@pytest.mark.parametrize("keep", [False, True])
+def test_reasoning_in_files_of_answers_is_cut_before_it_is_judged_unless_it_is_to_be_kept(tmp_path, monkeypatch, keep):
+    from radpo.api import evaluate
+
+    monkeypatch.setenv("RADPO_CACHE", str(tmp_path / "cache"))
 
     def answers(name: str, opened: str) -> Path:
         rows = [{"instruction": f"Say {n}", "output": f"{opened}{name}{n}", "generator": name} for n in range(3)]
@@ -243,16 +246,17 @@ def test_reasoning_in_files_of_answers_is_cut_before_it_is_judged_and_the_notes_
     ranking = "[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]"
     ours, theirs = answers("ours", "<think>let me see</think>"), answers("theirs", "[THINK]hm[/THINK]")
     with FaultServer(lambda body: ranking) as server:
-        judge = judge_saying("", tmp_path, server, annotator="alpaca_eval_gpt4")
-        for out, keep in (("cut", False), ("kept", True)):
-            answering = Answering(file=ours, keep_reasoning=keep)
-            found = alpaca_eval(answering, judge, tmp_path / out, baseline_outputs=theirs, swap_check=0)
-            shown = [body["messages"][-1]["content"] for body in server.asked[-3:]]
-            assert all(("let me see" in text) is ("hm[/" in text) is keep for text in shown)
-            notes = [note for note in found["notes"] if "began with reasoning" in note]
-            assert notes == ([] if keep else [
-                "3 of 3 answers began with reasoning, which was cut off before answers were judged and their lengths "
-                "counted.",
-                "the baseline: 3 of 3 answers began with reasoning, which was cut off before answers were judged and "
-                "their lengths counted.",
-            ])  # fmt: skip
+        judge = {"kind": "openai", "model": "j", "base_url": server.url, "annotator": "alpaca_eval_gpt4"}
+        section = {
+            "questions": {"path": theirs}, "baseline_outputs": theirs, "judge": judge, "swap_check": 0,
+            "sampling": {"keep_reasoning": keep},
+        }  # fmt: skip
+        found = evaluate("alpaca-eval", section, variant={"answers": ours}, out=tmp_path / "out")
+        shown = [body["messages"][-1]["content"] for body in server.asked]
+    assert len(shown) == 3
+    assert all(("let me see" in text) is ("hm[/" in text) is keep for text in shown)
+    said = (
+        "3 of 3 answers began with reasoning, which was cut off before answers were judged and their lengths counted."
+    )
+    notes = [note for note in found["notes"] if "began with reasoning" in note]
+    assert notes == ([] if keep else [f"{whose}{said} counted." for whose in ("", "the baseline: ")])

@@ -247,6 +247,21 @@ def test_an_endpoint_without_logprobs_is_found_out_after_the_first_few(tmp_path,
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.parametrize("text", ["<think>", "<think>so far, so"])
+@pytest.mark.parametrize("annotator", ["weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_gpt4", None])
+def test_a_judge_whose_tokens_are_used_up_by_reasoning_is_found_out_after_the_first_few(tmp_path, text, annotator):
+    top = [{"token": "<think>", "logprob": -0.1, "top_logprobs": [{"token": "<think>", "logprob": -0.1}]}]
+    choice = {**text_choice(text), "finish_reason": "length", "logprobs": {"content": top}}
+    with FaultServer(lambda body: choice, delay=0.02) as server:
+        settings = {} if annotator is None else {"annotator": annotator}
+        judge = OpenAIJudge(OpenAISettings(model="j", base_url=server.url, **settings), tmp_path / "c.sqlite")
+        graded = [GradeRequest(user(f"Q{n}"), "A") for n in range(100)]
+        compared = [CompareRequest(request.prompt, "a", "b") for request in graded]
+        with pytest.raises(ServiceError, match=r"ends in its reasoning \(finish_reason length\)\. The first 5"):
+            judge.grade(graded) if annotator is None else judge.compare(compared)
+        assert len(server.asked) == FIRST_FEW
+
+
 # --- the endpoint's own way of being asked
 
 

@@ -21,7 +21,7 @@ from radpo.core.progress import Progress, no_progress
 from radpo.core.quiet import quiet_package
 from radpo.core.texts import excerpt
 from radpo.judges.base import CompareRequest, Comparison
-from radpo.judges.record import JudgeRecord, read_reply
+from radpo.judges.record import JudgeRecord, read_reply, says_nothing
 from radpo.judges.structure import acting_marks, frame_of
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _complete(
     replies = chat.complete(
         [ChatRequest(prompt.messages, body) for prompt in prompts],
         progress,
-        unusable=_without_logprobs if body.get("logprobs") else None,
+        unusable=_without_logprobs if body.get("logprobs") else says_nothing,
     )
     found = [read_reply(reply) for reply in replies]
     for prompt, said in zip(prompts, found, strict=True):
@@ -173,7 +173,7 @@ def _without_logprobs(reply: ChatReply) -> str | None:
     logprobs = reply.choice.get("logprobs")
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     if isinstance(content, list) and content:
-        return None
+        return says_nothing(reply)
     return (
         "the endpoint's replies hold no logprobs, which this annotator of alpaca-eval reads its preference from; use "
         "an endpoint that gives them, or an annotator that reads the text, such as alpaca_eval_gpt4"

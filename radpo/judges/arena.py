@@ -18,7 +18,7 @@ from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
 from radpo.core.texts import excerpt
 from radpo.judges.base import CompareRequest, Comparison
-from radpo.judges.record import JudgeRecord, Said, read_reply, texts_of
+from radpo.judges.record import JudgeRecord, Said, read_reply, says_nothing, texts_of
 from radpo.judges.structure import acting_marks, frame_of
 
 # Verdicts on alpaca-eval's scale; judges also write the labels the other way round.
@@ -123,7 +123,8 @@ def arena_compare(
     said: list[Said | None] = [None] * len(talks)
     asking = list(range(len(talks)))
     for attempt in range(config.attempts):
-        replies = chat.complete([ChatRequest(talks[place], options) for place in asking], progress)
+        requested = [ChatRequest(talks[place], options) for place in asking]
+        replies = chat.complete(requested, progress, unusable=says_nothing)
         open_ones = []
         for place, reply in zip(asking, replies, strict=True):
             found = said[place] = read_reply(reply)

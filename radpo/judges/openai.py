@@ -22,7 +22,7 @@ from radpo.judges.annotator import annotate_pairs
 from radpo.judges.arena import arena_compare, load_arena_config
 from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, JudgeKind
 from radpo.judges.fastchat import OPTIONS, OWN, Prompt, Rule, grading, load_prompts, pairing, rating, winner
-from radpo.judges.record import JudgeRecord, Said, read_reply, texts_of
+from radpo.judges.record import JudgeRecord, Said, read_reply, says_nothing, texts_of
 from radpo.judges.structure import acting_marks
 
 Verdict = TypeVar("Verdict")
@@ -83,8 +83,9 @@ class OpenAIJudge:
         before = len(self.record.unanswered)
         shown = [grading(self._prompts, request) for request in requests]
         asked = [ChatRequest(messages, self._options) for _, messages in shown]
+        replies = self.chat.complete(asked, progress, unusable=says_nothing)
         grades = []
-        for request, (prompt, _), reply in zip(requests, shown, self.chat.complete(asked, progress), strict=True):
+        for request, (prompt, _), reply in zip(requests, shown, replies, strict=True):
             said = self._read(request, prompt, reply)
             score = None if said.answer is None else self._verdict(prompt, said, partial(rating, said.answer))
             grades.append(Grade(score, said.reason))
@@ -109,9 +110,10 @@ class OpenAIJudge:
             raise ConfigError("judge openai: annotator fastchat needs prompts, FastChat's folder of judge prompts")
         shown = [pairing(self._prompts, request) for request in requests]
         asked = [ChatRequest(messages, self._options) for _, messages in shown]
+        replies = self.chat.complete(asked, progress, unusable=says_nothing)
         preferences = {"A": 1.0, "B": 2.0, "tie": 1.5, "error": None}
         comparisons = []
-        for request, (prompt, _), reply in zip(requests, shown, self.chat.complete(asked, progress), strict=True):
+        for request, (prompt, _), reply in zip(requests, shown, replies, strict=True):
             said = self._read(request, prompt, reply)
             verdict = (
                 "error"

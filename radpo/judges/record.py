@@ -43,6 +43,12 @@ def read_reply(reply: ChatReply) -> Said:
     return Said(parts.answer, reasoned, parts.answer, reply.omitted)
 
 
+def says_nothing(reply: ChatReply) -> str | None:
+    """Why a reply has no answer, None where it has one: where the first few have none, a chat sends no more."""
+    said = read_reply(reply)
+    return said.reason if said.answer is None else None
+
+
 @dataclass
 class JudgeRecord:
     """Counts over all replies of one judge.
