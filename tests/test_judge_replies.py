@@ -259,4 +259,4 @@ def test_reasoning_in_files_of_answers_is_cut_before_it_is_judged_unless_it_is_t
         "3 of 3 answers began with reasoning, which was cut off before answers were judged and their lengths counted."
     )
     notes = [note for note in found["notes"] if "began with reasoning" in note]
-    assert notes == ([] if keep else [f"{whose}{said} counted." for whose in ("", "the baseline: ")])
+    assert notes == ([] if keep else [f"{whose}{said}" for whose in ("", "the baseline: ")])
