@@ -81,6 +81,18 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def write_with_checksum(folder: Path, stem: str, suffix: str, write: Callable[[Path], object]) -> Path:
+    """Write the file STEM-SHA256SUFFIX, whose name says what its content has to be, in one step; returns its path."""
+    partial = folder / f".{stem}.partial"
+    write(partial)
+    return partial.replace(folder / f"{stem}-{sha256(partial)}{suffix}")
+
+
+def has_named_checksum(path: Path) -> bool:
+    """Whether a file of `write_with_checksum` is there with the content that its name says."""
+    return path.is_file() and path.stem.rpartition("-")[2] == sha256(path)
+
+
 def replace_json(path: Path, document: object) -> None:
     """Write a JSON document in one step."""
     text = json.dumps(document, indent=1, ensure_ascii=False)

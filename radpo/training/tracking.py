@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.core.files import sha256
+from radpo.core.files import has_named_checksum, write_with_checksum
 from radpo.models.chat_template import placement_of
 from radpo.models.heldout import asked_with_goals
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods, responses
@@ -69,9 +69,10 @@ def tracker(
             folder.mkdir(parents=True, exist_ok=True)
             for earlier in folder.glob(f"{state.global_step:09d}-*.parquet"):
                 earlier.unlink()
-            partial = folder / ".partial"
-            frame[list(COLUMNS)].to_parquet(partial, index=False)
-            partial.replace(folder / f"{state.global_step:09d}-{sha256(partial)}.parquet")
+            rows = frame[list(COLUMNS)]
+            write_with_checksum(
+                folder, f"{state.global_step:09d}", ".parquet", lambda path: rows.to_parquet(path, index=False)
+            )
 
     return Tracker()
 
@@ -81,8 +82,7 @@ def is_measured(folder: Path, every: int, until: int) -> bool:
 
     What is not can only be had by training from the start: the policies of those steps are gone.
     """
-    named = [path.stem.partition("-") for path in folder.glob("*-*.parquet")]
-    whole = {int(step) for step, dash, checksum in named if sha256(folder / f"{step}-{checksum}.parquet") == checksum}
+    whole = {int(path.stem.partition("-")[0]) for path in folder.glob("*-*.parquet") if has_named_checksum(path)}
     return set(range(0, until + 1, every)) <= whole
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from radpo.core.files import sha256
+from radpo.core.files import has_named_checksum, replace_file, write_with_checksum
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,18 +51,19 @@ def write_chunks(
         number = count - 1
         part = None if whole else _whole_part(parts, number)
         if not whole and part is None:
-            partial = parts / f"{number:07}.partial"
-            pq.write_table(pa.Table.from_pylist(rows(number, chunk), schema=schema), partial)
-            part = partial.replace(parts / f"{number:07}-{sha256(partial)}.parquet")
+            table = pa.Table.from_pylist(rows(number, chunk), schema=schema)
+            part = write_with_checksum(parts, f"{number:07}", ".parquet", lambda path, t=table: pq.write_table(t, path))  # type: ignore[misc]
         written += [] if part is None else [part]
         finished(chunk)
     if whole:
         return count
-    partial = out.with_name(f".{out.name}.partial")
-    with pq.ParquetWriter(partial, schema) as writer:
-        for part in written:
-            writer.write_table(pq.read_table(part))
-    partial.replace(out)
+
+    def join(partial: Path) -> None:
+        with pq.ParquetWriter(partial, schema) as writer:
+            for part in written:
+                writer.write_table(pq.read_table(part))
+
+    replace_file(out, join)
     shutil.rmtree(parts)
     return count
 
@@ -70,7 +71,7 @@ def write_chunks(
 def _whole_part(parts: Path, number: int) -> Path | None:
     """A finished chunk's file, if its content is what the checksum in its name says; else it is made anew."""
     for part in parts.glob(f"{number:07}-*.parquet"):
-        if part.stem.partition("-")[2] == sha256(part):
+        if has_named_checksum(part):
             return part
     return None
 
