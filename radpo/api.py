@@ -165,6 +165,77 @@ def evaluate(
     return document
 
 
+def train(
+    pairs: str | Path,
+    out: str | Path,
+    *,
+    method: str = "ra-dpo",
+    model: str,
+    training: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    save_every: int = 50,
+    store: str | None = None,
+) -> Path:
+    """Train one checkpoint, by a matrix of one cell. Interrupted, the same call resumes from its last checkpoint.
+
+    Started by `accelerate launch`, the first process prepares and writes, and all of them train.
+
+    Args:
+        pairs: scored pairs, or the training pairs that `radpo data relabel` writes, which are taken as they are.
+        out: the run directory, as `run` makes it; also gets policy/ (the checkpoint) and counts.json (what was read of
+            the pairs, what was left out and what noted).
+        training: settings of the training, as a matrix file's variant has them.
+        data: how the pairs are read, as a matrix file's section `data` says it, such as their scale.
+        save_every: optimiser steps between resumable checkpoints.
+        store: as `run` takes it.
+
+    Returns:
+        The checkpoint's folder, `out/policy`.
+
+    Raises:
+        ConfigError: a setting is wrong, or the method trains nothing.
+        StageError: a stage failed.
+    """
+    from radpo.core.errors import ConfigError
+    from radpo.engine.graph import in_order
+    from radpo.matrix.launched import compute_together, is_launched
+    from radpo.matrix.one_cell import one_cell
+    from radpo.matrix.run import leave_files
+    from radpo.preferences.sources import is_address
+    from radpo.training.variants import find_variant
+
+    if find_variant(method).data is None:
+        raise ConfigError(f"method {method!r} trains nothing; give dpo or ra-dpo")
+    folder, given = Path(out), dict(data or {})
+    if is_address(pairs) or str(pairs).startswith(("hub:", "stream:")):
+        pairs, given = _fetched(str(pairs), given, folder), {"scale": given.get("scale")}
+    variant = {"method": method, "training": dict(training or {})}
+    read = {**{name: value for name, value in given.items() if value is not None}, "train": {"path": str(pairs)}}
+    matrix = one_cell({}, variant, seed=seed, model=model, data=read, save_every=save_every)
+    _, kept = places(matrix.name, folder, store)
+    plan_ = _expanded(matrix, folder)
+    if is_launched() and not compute_together(plan_.stages, kept):
+        return folder / "policy"
+    _execute(plan_, folder, kept)
+    trained = plan_.cells[0].train
+    assert trained is not None
+    read_by = next(stage for stage in in_order([trained]) if stage.function_name in ("pairs", "training-pairs"))
+    leave_files({"policy": kept.open(trained) / "policy", "counts.json": kept.open(read_by) / "counts.json"}, folder)
+    return folder / "policy"
+
+
+def _fetched(address: str, data: Mapping[str, Any], folder: Path) -> Path:
+    """The checked pairs of an address or a data set of the Hub, as a file in the run directory."""
+    from radpo.matrix.settings import Data
+    from radpo.preferences.preferences import load_preferences
+    from radpo.preferences.writing import write_preferences
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_preferences(load_preferences(address, Data.model_validate(data).reading).table, folder / "scored.jsonl")
+    return folder / "scored.jsonl"
+
+
 @contextmanager
 def _kept_in(out: str | Path | None) -> Iterator[Path]:
     """The run directory; one that vanishes, its store with it, where nobody wants it kept."""

@@ -15,7 +15,6 @@ from radpo.models.heldout import heldout_log_likelihoods, heldout_reference
 from radpo.models.likelihood import log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer
 from radpo.preferences.goals import condition, goal_aware_template
-from radpo.preferences.preferences import Reading
 from radpo.preferences.relabel import relabel, to_trl
 from radpo.training.checkpoint import last_complete, mark_complete
 from radpo.training.reference import known_log_likelihoods, reference_log_likelihoods
@@ -287,17 +286,18 @@ def test_two_processes_give_the_parameters_of_one(model: Path, tmp_path: Path) -
     import subprocess
     import sys
 
+    from radpo import api
     from radpo.preferences.writing import write_preferences
-    from radpo.training.alone import train_alone
 
     write_preferences(scored_pairs(SCORES), tmp_path / "pairs.parquet")
-    train_alone(
-        tmp_path / "pairs.parquet", tmp_path / "one", method="ra-dpo", model=str(model), settings=SETTINGS,
-        reading=Reading(), seed=0, save_every=50,
+    api.train(
+        tmp_path / "pairs.parquet", tmp_path / "one", model=str(model), training=SETTINGS.model_dump(mode="json"),
+        store=str(tmp_path / "store-one"),
     )  # fmt: skip
     asked = [f"--set={name}={value}" for name, value in SETTINGS.model_dump(exclude_defaults=True).items()]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "radpo", "train"]
     place = [str(tmp_path / "pairs.parquet"), "--out", str(tmp_path / "two"), "--model", str(model)]
+    place += ["--store", str(tmp_path / "store-two")]
     done = subprocess.run([*command, *place, *asked], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two, base = (weights(folder) for folder in (tmp_path / "one/policy", tmp_path / "two/policy", model))
@@ -315,20 +315,28 @@ def test_two_processes_give_the_parameters_of_one(model: Path, tmp_path: Path) -
 
 
 def test_another_pairs_file_is_not_taken_up(model: Path, tmp_path: Path) -> None:
+    from radpo import api
     from radpo.preferences.writing import write_preferences
-    from radpo.training.alone import train_alone
 
-    def run(scores: list[tuple[float, float]]) -> None:
-        write_preferences(scored_pairs(scores), tmp_path / f"{scores[0][0]}.parquet")
-        train_alone(
-            tmp_path / f"{scores[0][0]}.parquet", tmp_path / "out", method="dpo", model=str(model),
-            settings=SETTINGS, reading=Reading(), seed=0, save_every=50,
-        )  # fmt: skip
+    def run(scores: list[tuple[float, float]]) -> dict[str, Any]:
+        file = tmp_path / f"{scores[0][0]}.parquet"
+        write_preferences(scored_pairs(scores), file)
+        training = SETTINGS.model_dump(mode="json")
+        return weights(api.train(file, tmp_path / "out", method="dpo", model=str(model), training=training))
 
-    run([(9.0, 3.0), (7.0, 6.0)])
+    def trained() -> list[Path]:
+        return sorted((tmp_path / "store" / "stages").glob("*/training.parquet"))
+
+    first = run([(9.0, 3.0), (7.0, 6.0)])
+    (stage,) = trained()
+    before = stage.stat().st_mtime_ns
     run([(9.0, 3.0), (7.0, 6.0)])  # finished: nothing is done
-    with pytest.raises(ConfigError, match="other settings or pairs"):
-        run([(8.0, 3.0), (7.0, 6.0)])
+    assert [path.stat().st_mtime_ns for path in trained()] == [before]
+    run([(8.0, 3.0), (7.0, 6.0), (9.0, 5.0)])
+    assert len(trained()) == 2, "trained anew, and not from the other's checkpoints"
+    again = run([(9.0, 3.0), (7.0, 6.0)])
+    assert len(trained()) == 2
+    assert all(bool((first[name] == again[name]).all()) for name in first)
 
 
 def test_nothing_to_train_on_is_said_at_once(model: Path, reference: Any, pairs: Any, tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def main() -> None:
 
 def steps(folder: Path) -> list[int]:
     """The steps of the interrupted run's checkpoints, whole or torn."""
-    return sorted(int(path.name.split("-")[1]) for path in (folder / "torn" / "work").glob("checkpoint-*"))
+    return sorted(
+        int(path.name.split("-")[1]) for path in (folder / "store-torn" / "partial").glob("*/work/checkpoint-*")
+    )
 
 
 def last_step(folder: Path) -> int:
@@ -76,6 +78,7 @@ def command(folder: Path, out: str) -> list[str]:
     }  # fmt: skip
     asked = [f"--set={key}={value}" for key, value in settings.items()]
     place = [str(folder / "pairs.parquet"), "--out", str(folder / out), "--model", str(folder / "model")]
+    place += ["--store", str(folder / f"store-{out}")]
     return [sys.executable, "-m", "radpo", "train", *place, *asked, "--save-every", "2"]
 
 

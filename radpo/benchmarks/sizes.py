@@ -216,14 +216,18 @@ def _no_hint(source: Source, key: str) -> ConfigError:
 
 def _read_pairs(source: Source, settings: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
     from radpo.preferences.preferences import Reading, load_preferences
+    from radpo.preferences.training_pairs import load_training_pairs
 
-    table = load_preferences(Path(source.location), Reading.of(settings)).table.slice(0, settings["limit"])
+    if "scale" in settings:
+        table = load_preferences(Path(source.location), Reading.of(settings)).table.slice(0, settings["limit"])
+    else:
+        table = load_training_pairs(Path(source.location), settings["limit"])
     rows = table.select(["prompt", "chosen", "rejected"]).slice(0, SAMPLE).to_pylist()
     return table.num_rows, rows
 
 
 def _pairs_stage(stage: Stage) -> Stage:
-    return stage if stage.function_name == "pairs" else _pairs_stage(stage.inputs["pairs"])
+    return stage if "pairs" in stage.settings else _pairs_stage(stage.inputs["pairs"])
 
 
 def _has_model(stage: Stage) -> bool:

@@ -126,7 +126,7 @@ def report(
 @app.command()
 def train(
     pairs: Source,
-    out: Annotated[Path, typer.Option(help="A new folder: gets policy/ (the checkpoint) and training.parquet.")],
+    out: Annotated[Path, typer.Option(help="The run directory: policy/ (the checkpoint), tables and report.")],
     method: Annotated[
         str, typer.Option(help="dpo, ra-dpo, half-ra, ira, ra-attributes, cond-sft, dpo-norm, or an installed one.")
     ] = "ra-dpo",
@@ -143,34 +143,32 @@ def train(
     false_tens: FalseTens = "keep",
     seed: Seed = 0,
     save_every: Annotated[int, typer.Option(min=1, help="Optimiser steps between resumable checkpoints.")] = 50,
+    store: matrix_commands.StorePlace = None,
 ) -> None:
-    """Train one checkpoint on scored pairs. Interrupted, the same command resumes from its last checkpoint.
+    """Train one checkpoint on scored pairs, or on the training pairs that `radpo data relabel` writes.
+
+    Interrupted, the same command resumes from its last checkpoint.
 
     On several GPUs: accelerate launch --config_file benchmarks/accelerate/data_parallel.yaml -m radpo train …;
     batch_size is what all of them see together in an optimiser step.
 
     Settings not set are the paper's: beta 0.01, learning_rate 5e-7, batch_size 128, one epoch, max_length 1024.
     """
-    from radpo.core.console import progress_bar
-    from radpo.training.alone import COUNTS, parse_settings, train_alone
+    from radpo import api
+    from radpo.training.settings import parse_settings
 
     chosen, read = parse_settings(settings or []), reading(scale, on_error, swap, columns, pairing, 0, false_tens)
     quiet_libraries()
-    with progress_bar("reference") as reference_progress, progress_bar("training") as progress:
-        policy = train_alone(
-            pairs,
-            out,
-            method=method,
-            model=model,
-            settings=chosen,
-            reading=read,
-            seed=seed,
-            save_every=save_every,
-            reference_progress=reference_progress,
-            progress=progress,
-        )
+    data = {
+        "scale": list(read.scale), "on_error": read.on_error, "swap": read.swap, "columns": dict(read.columns),
+        "pairing": read.pairing, "false_tens": read.false_tens,
+    }  # fmt: skip
+    policy = api.train(
+        pairs, out, method=method, model=model, training=chosen.model_dump(mode="json", exclude_unset=True), data=data,
+        seed=seed, save_every=save_every, store=store,
+    )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # of several processes, the first one speaks
-        counts = json.loads((out / COUNTS).read_text(encoding="utf-8"))
+        counts = json.loads((out / "counts.json").read_text(encoding="utf-8"))
         for word, found in (("left out", counts["dropped"]), ("noted", counts["noted"])):
             print_counts(word, found, sys.stderr)
         print(policy)

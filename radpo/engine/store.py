@@ -124,6 +124,10 @@ class Store:
         except BusyError:
             return True
 
+    def partial(self, stage: Stage) -> Path:
+        """The folder in which the stage is written, before it is under its key."""
+        return self.root / "partial" / stage.key
+
     def produce(self, stage: Stage, write: Callable[[Path], dict[str, Any]]) -> None:
         """Have `write` fill a folder, then move it under the stage's key in one step. To be called under the lock.
 
@@ -133,7 +137,7 @@ class Store:
         Raises:
             StoreFullError: the disk is full; what was written is gone, but for what a resumable stage resumes from.
         """
-        partial = self.root / "partial" / stage.key
+        partial = self.partial(stage)
         try:
             with self.translate_disk_full():
                 _clear(partial, keep_work=stage.function.resumable)

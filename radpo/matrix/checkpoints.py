@@ -8,11 +8,13 @@ from typing import Any
 from radpo.benchmarks.pieces import heldout_likelihoods
 from radpo.benchmarks.protocol import Checkpoint, Context
 from radpo.benchmarks.settings import DataFile
+from radpo.core.errors import ConfigError
 from radpo.engine.graph import Stage
 from radpo.matrix.settings import Data, Matrix, VariantSettings
 from radpo.models.chat_template import saved_goal
 from radpo.models.generation import Goal
 from radpo.models.loading import resolve_model
+from radpo.preferences.training_pairs import are_training_pairs, have_goals
 from radpo.training.settings import TrainingSettings
 from radpo.training.variants import Variant, find_variant, variant_code
 
@@ -54,7 +56,10 @@ def _train(context: Context, matrix: Matrix, name: str, method: str, training: T
     if variant.rewards_from is not None:
         policy = _train(context, matrix, f"{name}/rewards", variant.rewards_from, training, seed)
         rewarded = _implicit(context, data.train, policy, training)
-    pairs = _relabel(context, data, "train", method, rewarded)
+    relabeled = _relabeled(context, data.train)
+    if relabeled is not None and (rewarded is not None or callable(variant.data)):
+        raise ConfigError(f"data.train: holds training pairs, and {method!r} makes its own of scored pairs; give those")
+    pairs = relabeled or _relabel(context, data, "train", method, rewarded)
     inputs = {"pairs": pairs, "reference": _reference(context, _kind(method), pairs, training)}
     if data.heldout is not None:
         inputs |= _heldout(context, data, variant, method, training)
@@ -62,7 +67,7 @@ def _train(context: Context, matrix: Matrix, name: str, method: str, training: T
         "model": context.model,
         "training": training.model_dump(mode="json"),
         "seed": seed,
-        "conditioned": variant.conditioned,
+        "conditioned": variant.conditioned if relabeled is None else _asks_for_goals(data.train),
         "scale": list(data.scale),
     }
     if variant.data == "attributes":
@@ -73,6 +78,19 @@ def _train(context: Context, matrix: Matrix, name: str, method: str, training: T
         settings["track"], inputs["tracked"] = matrix.track, context.heldout_pairs()
     hints = {"save_every": matrix.save_every, "report_to": list(matrix.report_to)}
     return context.stage("train", f"{name}/seed-{seed}", settings, inputs, hints)
+
+
+def _relabeled(context: Context, file: DataFile | None) -> Stage | None:
+    """The stage that reads a file of training pairs, which are trained on as they are; None for scored pairs."""
+    if file is None or not file.path.exists() or not are_training_pairs(file.path):
+        return None
+    # The model is that whose tokenizer a plan counts them with.
+    settings = {"pairs": context.file(file.path), "limit": file.limit, "model": context.model}
+    return context.stage("training-pairs", "train", settings)
+
+
+def _asks_for_goals(file: DataFile | None) -> bool:
+    return file is not None and have_goals(file.path)
 
 
 def _heldout(

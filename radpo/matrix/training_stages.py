@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from radpo.benchmarks.pieces import NUMERICS, PAIRS, policy_folder
+from radpo.benchmarks.pieces import NUMERICS, PAIRS, path_of, policy_folder
 from radpo.benchmarks.protocol import Cost
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import GOAL_TOKENS, Work, of_model
@@ -47,6 +47,22 @@ def _relabel(task: Task) -> None:
         counts |= asdict(relabeled.counts) | {"used": table.num_rows}
     pq.write_table(made, task.out / PAIRS)
     write_json(task.out / "counts.json", counts | {"pairs": made.num_rows})
+
+
+def _training_pairs(task: Task) -> None:
+    """Training pairs as `radpo data relabel` wrote them -> the checked ones (`pairs.parquet`), and `counts.json`."""
+    import pyarrow.parquet as pq
+
+    from radpo.preferences.training_pairs import load_training_pairs
+
+    table = load_training_pairs(path_of(task.stage.settings["pairs"]), task.stage.settings["limit"])
+    pq.write_table(table, task.out / PAIRS)
+    counts: dict[str, Any] = {"rows_read": table.num_rows, "dropped": {}, "noted": {}, "checked": table.num_rows}
+    write_json(task.out / "counts.json", counts | {"used": table.num_rows, "pairs": table.num_rows})
+
+
+def _training_pairs_cost(sizes: Sizes, stage: Stage) -> Work:
+    return Work(disk_bytes=sizes.file_bytes(stage.settings["pairs"]))
 
 
 def _implicit(task: Task) -> None:
@@ -184,22 +200,25 @@ def _train_cost(sizes: Sizes, stage: Stage) -> Work:
 
 def _copies(relabel: Stage) -> int:
     """Training pairs that a scored pair becomes; at most, where a method makes them by code of its own."""
-    return 1 if relabel.settings.get("kind") in ("plain", "half-ra") else 2
+    return 1 if relabel.settings.get("kind") in ("plain", "half-ra") or relabel.function_name == "training-pairs" else 2
 
 
 def _training_tokens(sizes: Sizes, relabel: Stage, max_length: int) -> float:
-    goal = 0 if relabel.settings.get("kind") == "plain" else GOAL_TOKENS
+    given = relabel.settings.get("kind") == "plain" or relabel.function_name == "training-pairs"
+    goal = 0 if given else GOAL_TOKENS
     return _copies(relabel) * sizes.pairs(relabel).sequences(max_length, goal)
 
 
 FUNCTIONS: Mapping[str, Function] = {
     "relabel": Function(_relabel, version=3),
+    "training-pairs": Function(_training_pairs, version=1, packages=("pyarrow",)),
     "reference": Function(_reference, version=4, packages=NUMERICS),
     "implicit": Function(_implicit, version=3, packages=NUMERICS),
     "train": Function(_train, version=6, packages=(*NUMERICS, "trl", "accelerate"), resumable=True),
 }
 COSTS: Mapping[str, Cost] = {
     "relabel": _relabel_cost,
+    "training-pairs": _training_pairs_cost,
     "reference": _reference_cost,
     "implicit": _implicit_cost,
     "train": _train_cost,

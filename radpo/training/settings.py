@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from radpo.core.errors import ConfigError
 from radpo.core.warn import warn_once
 
 # Every loss of TRL 1.16's DPOTrainer; its documentation has each one's paper.
@@ -152,6 +153,27 @@ class TrainingSettings(BaseModel):
                 f"{self.per_device_train_batch_size} of {processes} processes"
             )
         return self.batch_size // together
+
+
+def parse_settings(assignments: Sequence[str]) -> TrainingSettings:
+    """Training settings from `key=value` texts; what is not set is the default.
+
+    Raises:
+        ConfigError: an assignment is none, or names no setting, or gives a value that the setting does not take.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {assignment}: write it as KEY=VALUE")
+        values[key.strip()] = value.strip()
+    try:
+        return TrainingSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        allowed = ", ".join(TrainingSettings.model_fields)
+        key = ".".join(map(str, first["loc"])) or "settings"
+        raise ConfigError(f"--set {key}: {first['msg']}; settings are {allowed}") from error
 
 
 def loss_arguments(settings: TrainingSettings) -> dict[str, Any]:
