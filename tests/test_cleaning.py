@@ -351,3 +351,18 @@ def test_judged_answers_that_are_none_are_counted() -> None:
         "were judged as they are.",
     ]
     assert fault_notes([example(0, "Yes.", "No.")]) == fault_notes([]) == []
+
+
+def test_an_analysis_of_pairs_reads_them_as_data_commands_do(tmp_path: Path) -> None:
+    from factories import write_model
+
+    rows = [pair(id=str(n), chosen=f"Yes {n}") for n in range(3)] + [pair(id="4", rejected="Yes.")]
+    for row in rows:
+        row["better"] = row.pop("score_chosen")
+    path, model = write(tmp_path / "pairs.jsonl", rows), write_model(tmp_path / "model")
+    words = ["analyze", "unlearning", path, "--policy", model, "--reference", model, "--columns",
+             "score_chosen=better", "--on-error", "skip", "--max-length", "500", "--json"]  # fmt: skip
+    done = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+    document = json.loads(done.stdout)
+    assert document["none/delta_logp_chosen"]["n"] == 3
+    assert "pairs.jsonl: 1 of 4 rows were left out (rejected: identical responses)." in document["notes"]

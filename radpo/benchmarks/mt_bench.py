@@ -87,6 +87,7 @@ class Existing(ExistingModel):
         None, description="Judgments in FastChat's format (.jsonl, .gz), single or pairwise."
     )
     questions: Path | None = None
+    only: str | None = Field(None, description="The one model to score, where the file has judgments of several.")
     baseline: str | None = Field(
         None, description="Pairwise judgments: count only pairs with this model, which has no row itself."
     )
@@ -368,11 +369,11 @@ def score_existing(existing: Existing) -> dict[str, Any]:
         assert other.score_existing is not None
         document: dict[str, Any] = dict(
             other.score_existing(
-                other.Existing.model_validate({"judgments": existing.judgments, "baseline": existing.baseline})
+                other.Existing.model_validate(existing.model_dump(include={"judgments", "baseline", "only"}))
             )
         )
         return document
-    return asdict(score(load_judgments(existing.judgments, existing.questions)))
+    return asdict(score(load_judgments(existing.judgments, existing.questions, existing.only)))
 
 
 def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage:

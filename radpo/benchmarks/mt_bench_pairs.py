@@ -69,6 +69,7 @@ class Existing(ExistingModel):
     sources = ("judgments",)
     judgments: Path | None = Field(None, description="Pairwise judgments in FastChat's format (.jsonl, .gz).")
     baseline: str | None = Field(None, description="Count only pairs with this model, which has no row itself.")
+    only: str | None = Field(None, description="The one model to show; all of the file's unless given.")
 
 
 def score_existing(existing: Existing) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def score_existing(existing: Existing) -> dict[str, Any]:
         DataError: the file is malformed, or no judgment in it was parsed.
     """
     assert existing.judgments is not None
-    return asdict(score_pairs(load_pair_judgments(existing.judgments), existing.baseline))
+    return asdict(score_pairs(load_pair_judgments(existing.judgments), existing.baseline, existing.only))
 
 
 WINNERS = ("model_1", "model_2", "tie", "error")

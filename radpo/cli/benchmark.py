@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Kind = Literal["eval", "analyze"]
 Place = tuple[str, ...]
 """Where an option's value goes: `settings`, `existing`, `data`, `training`, ... and the keys below it."""
-ANSWERING, JUDGING, EXISTING = "Answering", "Judging", "Judged already"
+ANSWERING, JUDGING, EXISTING, READING = "Answering", "Judging", "Judged already", "Reading pairs"
 WHO = ("model", "endpoint", "answers")
 
 
@@ -261,6 +261,8 @@ def _common(benchmark: Benchmark) -> Iterator[Option]:
         yield Option(
             "scale", tuple[float, float], "The lowest and the highest score there can be.", (("data", "scale"),)
         )
+        if "questions" not in benchmark.Settings.model_fields:
+            yield from _of_reading()
         about = "Tokens of prompt and response; what is longer is cut."
         yield Option("max_length", int, about, (("training", "max_length"),))
     if benchmark.takes_answers:
@@ -278,6 +280,23 @@ def _common(benchmark: Benchmark) -> Iterator[Option]:
     yield Option("out", Path, "The run directory: tables, report, scores.json, and the benchmark's own files.")
     yield Option("store", str, "The store of finished stages; RADPO_STORE, else `store` beside --out, unless given.")
     yield Option("json", bool, "Print one JSON document on standard output and nothing else there.", default=False)
+
+
+def _of_reading() -> Iterator[Option]:
+    """How scored pairs are read, as the data commands have it."""
+    from radpo.preferences.pairing import RULES
+    from radpo.preferences.rows import FALSE_TENS
+
+    about = "raise: stop at the first bad row. skip: leave it out, and count."
+    yield Option("on-error", str, about, (("data", "on_error"),), READING, ("raise", "skip"))
+    about = "Let pairs whose chosen scores below its rejected change places."
+    yield Option("swap", bool, about, (("data", "swap"),), READING)
+    about = "A column that the file calls otherwise: score_chosen=rating_a; repeatable."
+    yield Option("columns", list[str], about, (("data", "columns", "*"),), READING, metavar="OURS=THEIRS")
+    about = f"Which responses to pair where a prompt has several: {', '.join(RULES)}."
+    yield Option("pairing", str, about, (("data", "pairing"),), READING, RULES)
+    about = f"UltraFeedback's responses scored 10 overall whose ratings are all 1: {', '.join(FALSE_TENS)}."
+    yield Option("false-tens", str, about, (("data", "false_tens"),), READING, FALSE_TENS)
 
 
 # What a command does
