@@ -391,7 +391,7 @@ def row_differences(found: Table, wanted: Table, tolerance: float) -> Iterator[s
 
 
 KEYS = frozenset({
-    "variant", "seed", "benchmark", "subset", "metric", "example_id", "goal", "group", "unit", "pair_id", "response",
+    "variant", "baseline", "seed", "benchmark", "subset", "metric", "example_id", "goal", "pair_id", "response",
     "step", "id", "side", "note", "request",
 })  # fmt: skip
 """Columns that say which row it is."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,10 @@ from statsmodels.stats.multitest import multipletests
 
 from radpo.benchmarks.trajectory import read_trajectory, trajectory
 from radpo.core.errors import DataError
-from radpo.stats.contrasts import CONTRAST, differences
+from radpo.core.results import examples_frame, results_frame
+from radpo.core.run import Run, Source
+from radpo.stats.comparison import against
+from radpo.stats.contrasts import CONTRAST
 from radpo.stats.mixed import over_seeds
 
 GOALS = ("none", "best", "chosen", "rejected")
@@ -34,6 +39,15 @@ def run(variants: dict[str, float], pairs: int = 40, seeds=(0,), noise: float = 
     return pd.DataFrame(rows, columns=columns)
 
 
+def differences(likelihoods: pd.DataFrame, baseline: str, **options) -> pd.DataFrame:
+    """What a run with these likelihoods, and nothing else, has of differences from a baseline."""
+    variants = list(dict.fromkeys(likelihoods.variant))
+    manifest = {"baseline": variants[0], "data": {}}
+    source = Source("run", manifest, None, {name: name for name in variants}, Path("run"))
+    held_out = Run((source,), results_frame([]), examples_frame([]), likelihoods, None, None, None)
+    return against(held_out, baseline, **options)
+
+
 def row(frame: pd.DataFrame, **wanted) -> pd.Series:
     for column, what in wanted.items():
         frame = frame[frame[column] == what]
@@ -48,7 +62,7 @@ def likelihoods() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def found(likelihoods) -> pd.DataFrame:
-    return differences(likelihoods, "base", resamples=4000)
+    return differences(likelihoods, "base")
 
 
 def paired(likelihoods: pd.DataFrame, variant: str) -> pd.DataFrame:
@@ -59,19 +73,19 @@ def paired(likelihoods: pd.DataFrame, variant: str) -> pd.DataFrame:
 
 
 def test_what_training_did_alike_cancels_and_the_variants_own_is_left(found):
-    dpo = row(found, variant="dpo", goal="none", group="rejected_high", unit="nats")
+    dpo = row(found, variant="dpo", subset="none", metric="delta_logp_rejected_high")
     assert dpo.low < -3.0 < dpo.high
     assert dpo.high < -2.0
     assert dpo.p_holm < 0.05
     assert dpo.detectable == pytest.approx(2.8016 * dpo.stderr, rel=1e-3)
-    low = row(found, variant="dpo", goal="none", group="rejected_low", unit="nats")
+    low = row(found, variant="dpo", subset="none", metric="delta_logp_rejected_low")
     assert low.low < 0 < low.high
 
 
 def test_the_figures_are_scipys(likelihoods, found):
     wide = paired(likelihoods, "ra-dpo")
     values = wide[(wide.response == "rejected") & (wide.score >= 5)].second.to_numpy()
-    ours = row(found, variant="ra-dpo", goal="none", group="rejected_high", unit="nats")
+    ours = row(found, variant="ra-dpo", subset="none", metric="delta_logp_rejected_high")
     assert ours.value == pytest.approx(values.mean())
     assert ours.n == len(values)
     boot = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(1))
@@ -79,7 +93,7 @@ def test_the_figures_are_scipys(likelihoods, found):
     assert ours.stderr == pytest.approx(boot.standard_error * grown, rel=0.05)
     test = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=20_000, rng=1)
     assert ours.p == pytest.approx(test.pvalue, abs=0.03)
-    per_token = row(found, variant="ra-dpo", goal="none", group="rejected_high", unit="nats per token")
+    per_token = row(found, variant="ra-dpo", subset="none", metric="delta_logp_per_token_rejected_high")
     assert per_token.value == pytest.approx(values.mean() / 8)
 
 
@@ -89,15 +103,16 @@ def test_high_minus_low_is_the_interaction_of_a_regression(likelihoods, found):
     long = rejected.melt(id_vars=["pair_id", "high"], value_vars=["dpo", "base"], value_name="change")
     long = long.assign(treated=(long.variant == "dpo").astype(float))
     fit = smf.ols("change ~ treated * high", long).fit()
-    ours = row(found, variant="dpo", goal="none", group=CONTRAST, unit="nats")
+    ours = row(found, variant="dpo", subset="none", metric=f"delta_logp_{CONTRAST}")
     assert ours.value == pytest.approx(fit.params["treated:high"])
     robust = smf.ols("second ~ high", rejected).fit(cov_type="HC1")
     assert ours.stderr == pytest.approx(robust.bse["high"], rel=0.07)
     assert np.isnan(ours.p)
 
 
-def test_holm_is_over_all_rows_of_a_variant(found):
-    own = found[(found.variant == "dpo") & found.p.notna()]
+def test_holm_is_over_all_tests_against_one_baseline(found):
+    own = found[found.p.notna()]
+    assert set(own.variant) == {"dpo", "ra-dpo"}
     assert own.p_holm.to_numpy() == pytest.approx(multipletests(own.p, method="holm")[1])
 
 
@@ -105,27 +120,27 @@ def test_own_asks_each_response_for_its_own_score(likelihoods):
     moved = likelihoods.copy()
     mask = (moved.variant == "dpo") & (moved.response == "rejected") & (moved.goal == "rejected")
     moved.loc[mask, "logp_policy"] += 100.0
-    found = differences(moved, "base", resamples=50)
-    assert row(found, variant="dpo", goal="own", group="rejected_low", unit="nats").value > 90
-    assert row(found, variant="dpo", goal="best", group="rejected_low", unit="nats").value < 10
+    found = differences(moved, "base")
+    assert row(found, variant="dpo", subset="own", metric="delta_logp_rejected_low").value > 90
+    assert row(found, variant="dpo", subset="best", metric="delta_logp_rejected_low").value < 10
 
 
 def test_seeds_have_an_interval_for_the_method():
     likelihoods = run({"base": 0.0, "dpo": -1.0}, pairs=12, seeds=(0, 1, 2))
-    found = differences(likelihoods, "base", resamples=200)
-    ours = row(found, variant="dpo", goal="best", group="chosen_high", unit="nats")
+    found = differences(likelihoods, "base")
+    ours = row(found, variant="dpo", subset="best", metric="delta_logp_chosen_high")
     frame = likelihoods.assign(change=likelihoods.logp_policy - likelihoods.logp_reference)
     frame = frame[(frame.goal == "best") & (frame.response == "chosen") & (frame.score >= 5)]
     wide = frame.pivot(index=["seed", "pair_id"], columns="variant", values="change").reset_index()
     expected = over_seeds(wide.dpo - wide.base, wide.seed, wide.pair_id)
-    assert (ours.seed_low, ours.seed_high, ours.seeds) == pytest.approx((expected.low, expected.high, 3))
+    assert (ours.low, ours.high, ours.seeds) == pytest.approx((expected.low, expected.high, 3))
 
 
 def test_pairs_of_one_prompt_are_drawn_together(likelihoods):
     doubled = pd.concat([likelihoods, likelihoods.assign(pair_id=likelihoods.pair_id + "b")])
     doubled = doubled.assign(prompt_id=doubled.pair_id.str.removesuffix("b"))
-    ours = row(differences(doubled, "base"), variant="dpo", goal="none", group="rejected_low", unit="nats")
-    alone = row(differences(likelihoods, "base"), variant="dpo", goal="none", group="rejected_low", unit="nats")
+    ours = row(differences(doubled, "base"), variant="dpo", subset="none", metric="delta_logp_rejected_low")
+    alone = row(differences(likelihoods, "base"), variant="dpo", subset="none", metric="delta_logp_rejected_low")
     assert (ours.prompts, ours.n) == (alone.prompts, 2 * alone.n)
     assert ours.stderr == pytest.approx(alone.stderr, rel=0.05)
 

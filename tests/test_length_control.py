@@ -5,13 +5,16 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from factories import ALPACA_MODELS, alpaca_leaderboard_row
 
 from radpo.benchmarks.alpaca_eval import load_annotations, scores, win_rate
-from radpo.benchmarks.length_control import from_weights, length_controlled, minimal
+from radpo.benchmarks.length_control import at_equal_length, from_weights, length_controlled
 from radpo.core.errors import DataError
+from radpo.stats.equal_length import rate_at_equal_length
 
 
 def annotations_of(real_data: Path, model: str) -> pd.DataFrame:
@@ -42,7 +45,7 @@ def test_equal_to_the_leaderboard_and_to_the_package_called_directly(real_data, 
     assert found.length_controlled_winrate == pytest.approx(published, abs=0.3 if "lc_standard_error" in row else 0.75)
     if "lc_standard_error" in row:
         assert found.lc_standard_error == pytest.approx(row["lc_standard_error"], abs=0.02)
-    assert found.length_controlled_minimal_winrate is None
+    assert found.win_rate_at_equal_length is None
     assert any("is an estimate" in note for note in found.notes)
     own = direct(frame, folder / "reconstructed" / "df_gamed_reconstructed.csv", "length_controlled_v1", monkeypatch)
     for name in ("win_rate", "length_controlled_winrate", "lc_standard_error", "discrete_win_rate", "standard_error"):
@@ -72,27 +75,61 @@ def test_weights_of_nobody_are_named(real_data, tmp_path):
         from_weights(table, "alpaca-7b", "gpt4_1106_preview", tmp_path)
 
 
-def test_without_reference_files_the_minimal_glm_goes_by_its_own_name(real_data, monkeypatch, tmp_path):
+def test_without_reference_files_the_rate_at_equal_length_goes_by_its_own_name(real_data, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     frame = annotations_of(real_data, "gemma-2b-it")
     found = win_rate(frame)
     assert found.length_controlled_winrate is None
     assert found.lc_standard_error is None
     assert any("df_gamed.csv" in note and "not computed" in note for note in found.notes)
-    any_gamed = real_data / "alpaca_eval2" / "reconstructed" / "df_gamed_reconstructed.csv"
-    own = direct(frame, any_gamed, "length_controlled_minimal", monkeypatch)
-    assert found.length_controlled_minimal_winrate == pytest.approx(own["length_controlled_winrate"], abs=1e-9)
-    assert found.lc_minimal_standard_error == pytest.approx(own["lc_standard_error"], abs=1e-9)
+    judged = frame[frame["preference"].notna()]
+    difference = (judged["len_2"] - judged["len_1"]).to_numpy(dtype=float)
+    design = np.column_stack([np.ones(len(judged)), np.tanh(difference / difference.std())])
+    wins = np.where(judged["preference"] == 0, 0.5, judged["preference"] - 1)
+    fit = sm.GLM(wins, design, family=sm.families.Binomial()).fit()
+    # The slope's weak prior hardly moves a figure of 805 comparisons.
+    assert found.win_rate_at_equal_length == pytest.approx(100 / (1 + np.exp(-fit.params[0])), abs=0.1)
+    robust = sm.GLM(wins, design, family=sm.families.Binomial()).fit(cov_type="HC1")
+    share = found.win_rate_at_equal_length / 100
+    assert found.equal_length_standard_error == pytest.approx(100 * share * (1 - share) * robust.bse[0], rel=0.1)
+    assert found.equal_length_ci_low < found.win_rate_at_equal_length < found.equal_length_ci_high
     metrics = {result.metric for result in scores(frame).results}
-    assert "length_controlled_minimal_winrate" in metrics
+    assert "win_rate_at_equal_length" in metrics
     assert "length_controlled_winrate" not in metrics
 
 
-def test_minimal_needs_verdicts_and_lengths_that_differ(real_data):
+def test_comparisons_that_cannot_tell_give_no_rate_and_say_why(real_data):
     frame = annotations_of(real_data, "gemma-2b-it")
-    assert minimal(frame.iloc[:10]).winrate is None
-    assert minimal(frame.assign(len_2=frame["len_1"])).winrate is None
-    assert minimal(frame.drop(columns=["len_1", "len_2"])).winrate is None
+    longer = frame["len_2"] > frame["len_1"]
+    for changed, reason in (
+        (frame.iloc[:10], "10 comparisons are too few"),
+        (frame.assign(len_2=frame["len_1"]), "differ by the same length"),
+        (frame.assign(preference=2.0), "all comparisons came out alike"),
+        (frame.assign(len_2=frame["len_1"] + 10 + frame["index"]), "every answer of the model is the longer one"),
+        (frame.assign(preference=1.0 + longer), "length alone tells every win from every loss"),
+    ):
+        found = at_equal_length(changed)
+        assert (found.winrate, found.standard_error, found.low) == (None, None, None)
+        assert f"was not estimated, because {reason}" in found.note or reason in found.note
+    assert at_equal_length(frame.drop(columns=["len_1", "len_2"])).winrate is None
+
+
+@pytest.mark.parametrize(
+    ("n", "rate", "slope", "fractional"), [(48, 0.35, 0.0, False), (48, 0.46, 1.5, False), (100, 0.5, 2.0, True)]
+)
+def test_the_interval_at_equal_length_holds_the_truth_in_95_of_100_samples(n, rate, slope, fractional):
+    """93 to 97% of 600 samples; those of no effect of length are no nearer to 50% than the truth."""
+    rng, at_zero = np.random.default_rng(0), np.log(rate / (1 - rate))
+    found = []
+    for _ in range(600):
+        difference = rng.normal(50, 400, n)
+        chance = 1 / (1 + np.exp(-(at_zero + slope * np.tanh(difference / 400))))
+        wins = rng.beta(8 * chance, 8 * (1 - chance)) if fractional else (rng.random(n) < chance).astype(float)
+        found.append(rate_at_equal_length(wins, difference, resamples=400, rng=rng))
+    assert 0.93 <= np.mean([one.low <= rate <= one.high for one in found]) <= 0.97
+    assert np.mean([one.value for one in found]) == pytest.approx(rate, abs=0.015)
+    assert np.mean([one.value == 0.5 for one in found]) < 0.01
+    assert all(one.stderr > 0 for one in found)
 
 
 def test_outputs_and_lengths_give_the_same(real_data):

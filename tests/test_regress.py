@@ -29,6 +29,7 @@ from radpo.gate.margins import find_margin, parse_margins
 from radpo.gate.verdict import Verdict
 
 SEEDS = (0, 1)
+ONE = (0,)
 NO_MARGIN = {"*": 0.0}
 MATRIX = {
     "data": {"scale": [1.0, 10.0]},
@@ -117,7 +118,9 @@ def test_identical_runs_pass(tmp_path):
 
 def test_a_planted_drop_is_a_regression_of_that_metric_alone(tmp_path):
     verdict = compare(
-        write_run(tmp_path / "a"), write_run(tmp_path / "b", {"mt-bench": -0.05}, noise=2), margins=NO_MARGIN
+        write_run(tmp_path / "a", seeds=ONE),
+        write_run(tmp_path / "b", {"mt-bench": -0.05}, noise=2, seeds=ONE),
+        margins=NO_MARGIN,
     )
     assert verdict.regressed
     assert outcomes(verdict) == {
@@ -126,7 +129,7 @@ def test_a_planted_drop_is_a_regression_of_that_metric_alone(tmp_path):
     row = next(row for row in verdict.rows if row.benchmark == "mt-bench")
     assert row.difference == pytest.approx(-0.05, abs=0.01)
     assert row.low < row.difference < row.high < 0
-    assert (row.pairs, row.prompts, row.unpaired) == (80, 40, 0)
+    assert (row.pairs, row.prompts, row.unpaired) == (40, 40, 0)
 
 
 def test_an_improvement_passes(tmp_path):
@@ -143,7 +146,10 @@ def test_where_lower_is_better_a_rise_is_the_regression(tmp_path):
 
 @pytest.mark.parametrize("margin", [0.0, 0.001, 0.04])
 def test_swapped_runs_mirror(tmp_path, margin):
-    a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b", {"mt-bench": -0.05, "unlearning": -0.05}, noise=2)
+    a, b = (
+        write_run(tmp_path / "a", seeds=ONE),
+        write_run(tmp_path / "b", {"mt-bench": -0.05, "unlearning": -0.05}, noise=2, seeds=ONE),
+    )
     mirror = {"regression": "improvement", "improvement": "regression"}
     there, back = compare(a, b, margins={"*": margin}), compare(b, a, margins={"*": margin})
     for row, swapped in zip(there.rows, back.rows, strict=True):
@@ -155,13 +161,13 @@ def test_swapped_runs_mirror(tmp_path, margin):
 
 
 def test_a_drop_within_the_margin_passes(tmp_path):
-    a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b", {"mt-bench": -0.05}, noise=2)
+    a, b = write_run(tmp_path / "a", seeds=ONE), write_run(tmp_path / "b", {"mt-bench": -0.05}, noise=2, seeds=ONE)
     assert compare(a, b, margins={"score": 0.03}).regressed
     assert not compare(a, b, margins={"score": 0.2}).regressed
 
 
 def test_a_sample_too_small_for_the_margin_is_refused_with_what_it_takes(tmp_path):
-    a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b", noise=2)
+    a, b = write_run(tmp_path / "a", seeds=ONE), write_run(tmp_path / "b", noise=2, seeds=ONE)
     verdict = compare(a, b, margins={"score": 0.001})
     assert (verdict.status, verdict.exit_status) == ("refused", 2)
     (refusal,) = verdict.refusals
@@ -187,6 +193,31 @@ def test_win_rates_are_compared_in_percent(tmp_path):
     assert (row.metric, row.margin, row.outcome) == ("win_rate", 5.0, "regression")
     assert row.difference == pytest.approx(-10, abs=1)
     assert row.baseline == pytest.approx(50, abs=5)
+
+
+def test_two_seeds_hardly_tell_and_five_do(tmp_path):
+    for number, (seeds, outcome) in enumerate(
+        ((ONE, "regression"), (SEEDS, "no difference"), (range(5), "regression"))
+    ):
+        a = write_run(tmp_path / f"a{number}", n=16, seeds=tuple(seeds))
+        b = write_run(tmp_path / f"b{number}", {"mt-bench": -0.05}, n=16, seeds=tuple(seeds), noise=2)
+        verdict = compare(a, b, margins=NO_MARGIN)
+        assert outcomes(verdict)["mt-bench"] == outcome, seeds
+    short = compare(tmp_path / "a1", tmp_path / "b1", margins={"score": 0.01})
+    assert any("take more seeds, or set --margin score=X wider" in refusal for refusal in short.refusals)
+
+
+def test_a_drop_of_one_seed_alone_is_that_seeds_and_not_the_methods(tmp_path):
+    import pandas as pd
+
+    a, b = write_run(tmp_path / "a", seeds=(0, 1, 2)), write_run(tmp_path / "b", seeds=(0, 1, 2), noise=2)
+    frame = pd.read_parquet(b / "examples.parquet")
+    fell = (frame["seed"] == 1) & (frame["benchmark"] == "mt-bench")
+    frame.loc[fell, "value"] -= 1.0
+    frame.to_parquet(b / "examples.parquet")
+    row = next(row for row in compare(a, b, margins=NO_MARGIN).rows if row.benchmark == "mt-bench")
+    assert row.difference == pytest.approx(-1 / 3, abs=0.02)
+    assert (row.outcome, row.low < 0 < row.high) == ("no difference", True)
 
 
 def test_seeds_of_one_prompt_are_one_cluster(tmp_path):

@@ -19,21 +19,23 @@ from report_factory import ALL, write_run
 from report_page import Page, inflated
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 from typer.testing import CliRunner
 
 from radpo.benchmarks import unlearning_figures
 from radpo.core.errors import DataError
+from radpo.core.metrics import find_metric
 from radpo.core.results import results_frame
-from radpo.core.run import JUDGE, load_run, load_runs
+from radpo.core.run import JUDGE, installed_metrics, load_run, load_runs
 from radpo.figures import styles
-from radpo.figures.sections import script_json
+from radpo.figures.sections import points, script_json
 from radpo.report import examples as browser
 from radpo.report import training
 from radpo.report.build import build_comparison, build_report
 from radpo.report.summary import caveats, findings, headline, views
 from radpo.stats.comparison import Compared, compare_all, leaders
-from radpo.stats.estimates import mean
-from radpo.stats.quantities import Name, bounds, measure, number, primary_names
+from radpo.stats.paired import Difference
+from radpo.stats.quantities import Name, measure, number, primary_names
 
 WIN_RATE = Name("alpaca-eval", "all", "win_rate")
 TRACED = {"summary", "all", "all results", "published"}
@@ -75,6 +77,10 @@ def against(folder: Path, baseline: str = "base") -> Compared:
 def t95(n: int) -> float:
     """Half a 95% interval in standard errors, from n examples."""
     return float(stats.t.ppf(0.975, n - 1))
+
+
+def bounds(metric: str, benchmark: str) -> tuple[float, float]:
+    return find_metric(installed_metrics().get(benchmark, ()), metric).limits
 
 
 def read(text: str) -> float:
@@ -238,6 +244,30 @@ def pairs_of(folder: Path, benchmark: str, metric: str, variant: str, baseline: 
     return wide.assign(change=wide[variant] - wide[baseline])
 
 
+def sign_flips(changes: np.ndarray, alternative: str = "two-sided") -> float:
+    """scipy's permutation test of the mean of independent changes; those of 0 have no sign to flip."""
+    moved = changes[changes != 0]
+    count = np.inf if len(moved) <= 14 else 100_000
+    return float(
+        stats.permutation_test(
+            (moved,), np.sum, permutation_type="samples", alternative=alternative, n_resamples=count, rng=1
+        ).pvalue
+    )
+
+
+def is_tested(found: Difference, changes: np.ndarray) -> None:
+    """The difference, its p-value and its interval are those of the sign flips of independent changes."""
+    assert found.value == pytest.approx(changes.mean())
+    assert found.p == pytest.approx(sign_flips(changes), abs=0.025)
+    assert found.low is not None
+    assert found.high is not None
+    # The interval ends where the test of what is left of the changes passes a one-sided p-value of 2.5%; the flips of
+    # whole numbers tie, so that there it may be above.
+    for end, alternative, outside in ((found.low, "greater", -1e-6), (found.high, "less", 1e-6)):
+        assert sign_flips(changes - end - outside, alternative) < 0.029
+        assert sign_flips(changes - end + outside, alternative) > 0.021
+
+
 def test_paired_tests_are_scipys(run_dir: Path) -> None:
     for baseline, name, metric, scale in (
         ("base", Name("academic", "radpo_arithmetic", "acc"), "acc", 1),
@@ -246,30 +276,26 @@ def test_paired_tests_are_scipys(run_dir: Path) -> None:
         found = against(run_dir, baseline)["ra-dpo", name]
         pairs = pairs_of(run_dir, name.benchmark, metric, "ra-dpo", baseline)
         pairs = pairs if name.subset == "all" else pairs[pairs["subset"] == name.subset]
-        test = stats.ttest_rel(scale * pairs["ra-dpo"], scale * pairs[baseline])
         assert found.kind == "paired"
-        assert found.value == pytest.approx(scale * pairs["change"].mean())
-        assert found.p == pytest.approx(test.pvalue)
-        assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval()))
+        is_tested(found, scale * pairs["change"].to_numpy())
 
 
 def test_turns_of_one_question_are_one_fact(run_dir: Path) -> None:
     found = against(run_dir)["dpo", Name("mt-bench", "all", "score")]
     pairs = pairs_of(run_dir, "mt-bench", "score", "dpo", "base")
     by_question = pairs.groupby(pairs["example_id"].str.split("/").str[0])["change"].mean()
-    test = stats.ttest_1samp(by_question, 0)
-    assert found.p == pytest.approx(test.pvalue)
+    is_tested(found, by_question.to_numpy())
     assert found.n == 2 * len(by_question)
 
 
 def test_a_win_rate_against_the_baseline_itself_is_tested_against_50(run_dir: Path) -> None:
     run = load_run(run_dir)
     preferences = run.examples[(run.examples["variant"] == "dpo") & (run.examples["metric"] == "preference")]["value"]
-    test = stats.ttest_1samp(100 * (preferences - 1), 50)
     compared = compare_all(run, primary_names(run))
     found, mirrored = compared["base"]["dpo", WIN_RATE], compared["dpo"]["base", WIN_RATE]
     assert found.kind == mirrored.kind == "against 50%"
-    assert found.p == mirrored.p == pytest.approx(test.pvalue)
+    is_tested(found, 100 * (preferences.to_numpy() - 1) - 50)
+    assert found.p == mirrored.p
     assert found.value == -mirrored.value == pytest.approx(100 * (preferences.mean() - 1) - 50)
     assert (mirrored.low, mirrored.high) == (-found.high, -found.low)  # type: ignore[operator]
 
@@ -322,12 +348,9 @@ def test_seeds_that_lack_examples_are_not_taken_for_random(tmp_path: Path) -> No
     found = against(folder)["dpo", name]
     pairs = pairs_of(folder, "academic", "acc", "dpo", "base")
     pairs = pairs[pairs["subset"] == "radpo_facts"]
-    wanted = mean(pairs["change"].to_numpy(), clusters=pairs["example_id"].to_numpy())
-    assert (found.kind, found.low, found.high) == (
-        "these seeds only",
-        pytest.approx(wanted.low),
-        pytest.approx(wanted.high),
-    )
+    assert (found.kind, found.n) == ("these seeds only", 179)
+    assert found.value == pytest.approx(pairs["change"].mean())
+    assert found.p == pytest.approx(sign_flips(pairs.groupby("example_id")["change"].sum().to_numpy()), abs=0.01)
     run = load_run(folder)
     changes = views(run, compare_all(run, [name]))["base"].changes
     assert any(change is not None and change.ends.endswith("these seeds only") for row in changes for change in row)
@@ -344,8 +367,11 @@ def test_a_difference_is_unpaired_where_the_figure_is_no_mean_of_examples(tmp_pa
     folder = write_run(tmp_path, only=("academic",))
     results = pd.read_parquet(folder / "results.parquet")
     results["value"] = results["value"] + 0.01 * results.index
+    results["benchmark"] = "another"  # which nobody describes
     results.to_parquet(folder / "results.parquet", index=False)
-    found = against(folder)["dpo", Name("academic", "radpo_facts", "acc")]
+    examples = pd.read_parquet(folder / "examples.parquet").assign(benchmark="another")
+    examples.to_parquet(folder / "examples.parquet", index=False)
+    found = against(folder)["dpo", Name("another", "radpo_facts", "acc")]
     rows = results[results["subset"] == "radpo_facts"].set_index("variant")
     stderr = np.hypot(rows.loc["dpo", "stderr"], rows.loc["base", "stderr"])
     assert found.kind == "unpaired"
@@ -379,6 +405,41 @@ def test_scores_from_0_to_100_keep_their_intervals_there() -> None:
     assert bounds("score", "arena-hard") == (0.0, 100.0)
     assert bounds("win_rate", "alpaca-eval") == (0.0, 100.0)
     assert bounds("score", "mt-bench") == (1.0, 10.0)
+
+
+def test_a_share_of_nothing_or_all_has_wilsons_interval_and_no_standard_error(tmp_path: Path) -> None:
+    rows = [{"variant": "dpo", "value": 100.0, "stderr": 0.0}, {"variant": "ra-dpo", "value": 50.0, "stderr": 0.0}]
+    run = load_run(with_results(tmp_path, *rows))
+    assert run.results["stderr"].isna().all(), "a standard error of 0 says only that all examples came out alike"
+    certain, even = (measure(run, variant, WIN_RATE) for variant in ("dpo", "ra-dpo"))
+    assert certain is not None
+    assert even is not None
+    low, high = proportion_confint(48, 48, method="wilson")
+    assert (certain.half, certain.low, certain.high) == (None, pytest.approx(100 * low), pytest.approx(100 * high))
+    assert (even.half, even.low, even.high) == (None, 50.0, 50.0)
+    drawn = points(run, [WIN_RATE]).set_index("variant")
+    assert drawn.loc["dpo", "low"] == pytest.approx(100 * low)
+    assert np.isnan(drawn.loc["ra-dpo", "low"])
+
+
+@pytest.mark.parametrize("high_score", [5.0, 8.0])
+def test_figures_and_captions_go_by_the_matrix_high_score(tmp_path: Path, high_score: float) -> None:
+    folder = write_run(tmp_path, only=("unlearning", "trajectory"), pairs=60)
+    matrix = {"name": "synthetic", "benchmarks": {"unlearning": {"high_score": high_score}}}
+    (folder / "matrix.yaml").write_text(json.dumps(matrix), encoding="utf-8")
+    page = Page(build_report(folder).read_text(encoding="utf-8"))
+    captions = " ".join(re.findall(r"<figcaption[^>]*>(.*?)</figcaption>", page.html, flags=re.DOTALL))
+    assert captions.count(f"scored {high_score:g} or more") == 2
+    assert "scored 5 or more" not in captions or high_score == 5
+    likelihoods = pd.read_parquet(folder / "likelihoods.parquet")
+    rejected = likelihoods[(likelihoods["response"] == "rejected") & (likelihoods["goal"] == "none")]
+    change = rejected.assign(change=rejected["logp_policy"] - rejected["logp_reference"])
+    high = change[(change["score"] >= high_score) & (change["variant"] == "dpo")]["change"].mean()
+    drawn = [trace for trace in page.figures("contrasts")[0]["data"] if trace.get("meta") == "dpo" and trace.get("x")]
+    shown = {value for trace in drawn for value in trace["x"] if value is not None}
+    assert any(value == pytest.approx(high) for value in shown), "the base variant did not change"
+    edges = unlearning_figures.score_edges(likelihoods["score"], high_score)
+    assert high_score in edges
 
 
 # ---- several runs ----
@@ -794,7 +855,7 @@ def test_the_same_run_gives_the_same_file(run_dir: Path, tmp_path: Path) -> None
 
 
 def test_numbers_are_printed_as_their_units_deserve() -> None:
-    assert number(46.875, "win_rate") == "46.9"
-    assert number(0.5417, "acc,none", signed=True) == "+0.542"
-    assert number(-0.0001, "delta_logp_chosen") == "0.00"
-    assert number(-2.5, "delta_logp_chosen") == "−2.50"
+    assert number(46.875, "%") == "46.9"
+    assert number(0.5417, "share", signed=True) == "+0.542"
+    assert number(-0.0001, "nats") == "0.00"
+    assert number(-2.5, "nats") == "−2.50"

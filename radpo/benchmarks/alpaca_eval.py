@@ -17,12 +17,12 @@ from pydantic import Field
 from radpo.benchmarks import pieces
 from radpo.benchmarks.answers import Answers, check_answers, check_names
 from radpo.benchmarks.length_control import (
-    LengthControlled,
+    EqualLength,
+    at_equal_length,
     from_weights,
     hub_baseline,
     length_controlled,
     lengths,
-    minimal,
 )
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.benchmarks.settings import DataFile, ExistingModel, JudgeSettings, MatrixPath, SamplingSettings, Section
@@ -56,7 +56,7 @@ METRICS = (
         leads=True,
     ),
     Metric(
-        "length_controlled_minimal_winrate", "length-controlled win rate (minimal GLM)", "%", even=50.0, examples=None,
+        "win_rate_at_equal_length", "win rate at equal length", "%", even=50.0, examples=None,
         overview=True,
     ),
     Metric("avg_length", "mean length (characters)", higher_is_better=None, examples=None),
@@ -134,7 +134,7 @@ def alone(settings: dict[str, Any]) -> dict[str, Any]:
 class WinRate:
     """AlpacaEval's figures under its own names: rates in percent, lengths in characters, None where unavailable.
 
-    The minimal length-controlled rate is worked out where the official one is not;
+    The win rate at equal length is estimated where the official length-controlled one is not;
     see `radpo.benchmarks.length_control`.
     """
 
@@ -143,8 +143,10 @@ class WinRate:
     discrete_win_rate: float
     length_controlled_winrate: float | None
     lc_standard_error: float | None
-    length_controlled_minimal_winrate: float | None
-    lc_minimal_standard_error: float | None
+    win_rate_at_equal_length: float | None
+    equal_length_standard_error: float | None
+    equal_length_ci_low: float | None
+    equal_length_ci_high: float | None
     n_total: int
     avg_length: int | None
     notes: tuple[str, ...]
@@ -288,7 +290,7 @@ def win_rate(annotations: pd.DataFrame, reference_dir: Path | None = None) -> Wi
     """
     metrics = _head_to_head(annotations)
     controlled = length_controlled(annotations, reference_dir)
-    instead = minimal(annotations) if controlled.winrate is None else LengthControlled(None, None, None)
+    instead = at_equal_length(annotations) if controlled.winrate is None else EqualLength(*[None] * 5)
     notes = [note for note in (controlled.note, instead.note) if note]
     lacking = _rows(annotations[annotations["preference"].isna()])
     if lacking:
@@ -303,8 +305,10 @@ def win_rate(annotations: pd.DataFrame, reference_dir: Path | None = None) -> Wi
         discrete_win_rate=metrics["discrete_win_rate"],
         length_controlled_winrate=controlled.winrate,
         lc_standard_error=controlled.standard_error,
-        length_controlled_minimal_winrate=instead.winrate,
-        lc_minimal_standard_error=instead.standard_error,
+        win_rate_at_equal_length=instead.winrate,
+        equal_length_standard_error=instead.standard_error,
+        equal_length_ci_low=instead.low,
+        equal_length_ci_high=instead.high,
         n_total=metrics["n_total"],
         avg_length=None if outputs is None else int(outputs.mean()),  # cut to whole characters, as alpaca-eval does
         notes=tuple(notes),
@@ -357,8 +361,7 @@ def scores(annotations: pd.DataFrame, *, goal: float | None = None, reference_di
     figure("all", "win_rate", whole.win_rate, whole.standard_error, total)
     figure("all", "discrete_win_rate", whole.discrete_win_rate, None, total)
     figure("all", "length_controlled_winrate", whole.length_controlled_winrate, whole.lc_standard_error, total)
-    minimal_rate, minimal_error = whole.length_controlled_minimal_winrate, whole.lc_minimal_standard_error
-    figure("all", "length_controlled_minimal_winrate", minimal_rate, minimal_error, total)
+    figure("all", "win_rate_at_equal_length", whole.win_rate_at_equal_length, whole.equal_length_standard_error, total)
     figure("all", "avg_length", whole.avg_length, None, len(annotations))
     judged_rows = annotations[annotations["preference"].notna()]
     if "dataset" in judged_rows.columns and judged_rows["dataset"].nunique() > 1:

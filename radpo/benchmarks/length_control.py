@@ -1,16 +1,15 @@
 """Length-controlled win rates: alpaca-eval's own GLM figures.
 
 The win rate that a logistic regression predicts were both answers equally long (Dubois et al. 2024, arXiv 2404.04475).
-The official GLM also knows how hard each of AlpacaEval's 805 instructions is, from df_gamed.csv on the Hub. Without
-that file there is the package's `length_controlled_minimal`: length and model alone, fitted to this model's
-annotations. The two differ by whole points, so they go by different names throughout.
+The official GLM also knows how hard each of AlpacaEval's 805 instructions is, from df_gamed.csv on the Hub. For other
+instructions, and without that file, there is radpo's own estimate from length alone, by this model's annotations. The
+two differ by whole points, so they go by different names throughout.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from radpo.core.errors import DataError
 from radpo.core.files import sha256
 from radpo.core.quiet import quiet_package
+from radpo.stats.equal_length import rate_at_equal_length
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +37,6 @@ OFFICIAL_SHA256 = {
 }
 HUB = "tatsu-lab/alpaca_eval"
 BASELINE_ON_THE_HUB = "alpaca_eval_gpt4_baseline.json"
-FEWEST = 20
-"""Fewer verdicts than this leave the minimal GLM's five folds nothing to learn from."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,17 @@ class LengthControlled:
 
     winrate: float | None
     standard_error: float | None
+    note: str | None
+
+
+@dataclass(frozen=True)
+class EqualLength:
+    """A win rate at equal length in percent, its standard error and 95% interval; None where `note` says why."""
+
+    winrate: float | None
+    standard_error: float | None
+    low: float | None
+    high: float | None
     note: str | None
 
 
@@ -90,24 +99,34 @@ def length_controlled(annotations: pd.DataFrame, reference_dir: Path | None) -> 
     return _fit(annotations, reference.path, "length_controlled_v1", notes)
 
 
-def minimal(annotations: pd.DataFrame) -> LengthControlled:
-    """The win rate at equal length by `length_controlled_minimal`: for any instructions, with no reference file.
+def at_equal_length(annotations: pd.DataFrame) -> EqualLength:
+    """The win rate at equal length, for any instructions and with no reference file; see `radpo.stats.equal_length`.
 
-    No substitute for the official figure: it knows no instruction's difficulty and is not regularised.
+    No substitute for the official figure, which knows how hard each of its 805 instructions is. alpaca-eval's own GLM
+    for other instructions (`length_controlled_minimal`) is none either: its L1 penalty, with a strength from
+    cross-validation, sets both coefficients to 0 in a quarter of the samples where length has no effect, so that it
+    says 50%, and its standard error is then 0.
     """
+    import numpy as np
+
     first, second = lengths(annotations, 1), lengths(annotations, 2)
+    if first is None or second is None:
+        return EqualLength(None, None, None, None, None)
     judged = annotations["preference"].notna()
-    if first is None or second is None or not {"generator_1", "generator_2"} <= set(annotations.columns):
-        return LengthControlled(None, None, None)
-    if judged.sum() < FEWEST or (first - second)[judged].nunique() < 2:
-        return LengthControlled(None, None, None)
-    kept = annotations[judged]
-    # The package reads df_gamed.csv whatever the GLM; this one uses neither its difficulties nor its gamed baselines.
-    with tempfile.TemporaryDirectory() as folder:
-        blank = Path(folder) / "df_gamed.csv"
-        header = "preference,index,std_delta_len,instruction_difficulty,not_gamed_baseline,model"
-        blank.write_text(header + "\n" + "".join(f"0.5,{n},0.0,0.0,False,none\n" for n in range(len(kept))))
-        return _fit(kept, blank, "length_controlled_minimal", [])
+    preference = annotations.loc[judged, "preference"].to_numpy(dtype=float)
+    wins = np.where(preference == 0, 0.5, preference - 1)
+    try:
+        found = rate_at_equal_length(wins, (second - first)[judged].to_numpy(dtype=float), rng=np.random.default_rng(0))
+    except DataError as error:
+        note = f"alpaca-eval: the win rate at equal length was not estimated, because {error}."
+        return EqualLength(None, None, None, None, note)
+    rate = 100 * found.value
+    stderr, low, high = (None if end is None else 100 * end for end in (found.stderr, found.low, found.high))
+    note = (
+        f"alpaca-eval: the win rate at equal length is {rate:.1f}% (95% bootstrap interval over instructions "
+        f"{low:.1f} to {high:.1f}). It is radpo's own estimate and stands beside no leaderboard's."
+    )
+    return EqualLength(rate, stderr, low, high, note)
 
 
 def from_weights(weights: Path, model: str, baseline: str, reference_dir: Path | None) -> LengthControlled:
@@ -205,7 +224,7 @@ def _fit(annotations: pd.DataFrame, gamed: Path, glm: str, notes: list[str]) -> 
     if glm_winrate.get_is_extreme_changes(plain, rate):
         notes = [
             *notes,
-            f"alpaca-eval: the {'length-controlled' if glm.endswith('v1') else 'minimal length-controlled'} win rate "
+            "alpaca-eval: the length-controlled win rate "
             f"({rate:.1f}%) is far from the plain one ({plain:.1f}%), which may mean that its regression failed.",
         ]
     error = float(metrics["lc_standard_error"])

@@ -48,8 +48,18 @@ def unlearning(changes: pd.DataFrame, styles: Styles, bins: Sequence[str], reach
     return styled(figure, height=270)
 
 
-def score_edges(scores: pd.Series[float]) -> list[float]:
-    """The edges of the score bins: two points wide on a 1-10 scale, else five of one width; the last is closed."""
+def score_edges(scores: pd.Series[float], high_score: float | None = None) -> list[float]:
+    """The edges of the score bins: two points wide on a 1-10 scale, else five of one width; the last is closed.
+
+    Args:
+        high_score: from which score on a response counts as high, which is an edge, too, so that no bin holds both.
+    """
+    edges = _even_edges(scores)
+    between = high_score is not None and edges[0] < high_score < edges[-1]
+    return sorted({*edges, high_score}) if between and high_score is not None else edges
+
+
+def _even_edges(scores: pd.Series[float]) -> list[float]:
     low, high = float(scores.min()), float(scores.max())
     if low >= 1 and high <= 10:
         edges = [1.0, 3.0, 5.0, 7.0, 9.0, 10.0]

@@ -28,23 +28,24 @@ analyze_app = typer.Typer(cls=AnalyzeGroup, help="Ask what training did to a che
 def analyze_compare(
     run_dir: RunDir,
     against: Against = None,
-    high_score: HighScore = 5.0,
-    seed: Seed = 0,
+    high_score: Annotated[
+        float | None, typer.Option(help="Responses from this score on count as high-scored; the run's unless given.")
+    ] = None,
     out: Table = None,
     as_json: Json = False,
 ) -> None:
-    """Variants of a run against each other: differences-in-differences of log p, by score and goal.
+    """Variants of a run against each other: every figure that is a mean of examples, tested over the same examples.
 
-    The first difference is policy minus reference, the second variant minus baseline, over the same pairs. low and high
-    are the 95% bootstrap interval with whole prompts drawn, p_holm the sign-flip test's p-value after Holm's
-    correction, detectable the smallest difference that would have been found with power 0.8. With several seeds,
-    seed_low and seed_high take the seeds for random: they speak of the method and not of these checkpoints.
+    These are the rows of the run's comparisons.parquet, the p-values those of its report. value is variant minus
+    baseline, low and high its 95% interval, p the two-sided test's, clustered by prompt and, with several seeds, seeds
+    taken for random; p_holm is adjusted within the family (primary figures, and the others), detectable the difference
+    that would have been found with power 0.8. Of log-likelihoods (delta_logp_...) it is a difference in differences:
+    policy minus reference, variant minus baseline.
     """
-    from radpo.stats.contrasts import differences
+    from radpo.stats import comparison
 
     run = _run(run_dir)
-    frame = differences(_likelihoods(run, run_dir), against or run.baseline, high_score=high_score, seed=seed)
-    show_table(frame, as_json, out)
+    show_table(comparison.against(run, against or run.baseline, high_score=high_score), as_json, out)
 
 
 @analyze_app.command("trajectory")

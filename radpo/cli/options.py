@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from radpo.core.errors import ConfigError
+from radpo.core.results import known_stderr
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from radpo.core.results import Scores
+    from radpo.core.results import Result, Scores
     from radpo.preferences.preferences import Preferences, Reading
 
 Json = Annotated[
@@ -159,12 +160,29 @@ def parse_pairs(option: str, pairs: list[str]) -> dict[str, Any]:
 
 def figures(scores: Scores) -> dict[str, Any]:
     """A benchmark's results as one document, by subset and metric."""
-    named = {f"{r.subset}/{r.metric}": {"value": r.value, "stderr": r.stderr, "n": r.n} for r in scores.results}
-    return {**named, "notes": list(scores.notes)}
+    return {**{f"{r.subset}/{r.metric}": _figure(r) for r in scores.results}, "notes": list(scores.notes)}
+
+
+def _figure(result: Result) -> dict[str, Any]:
+    """A figure with its standard error, or, of a share of nothing or all, which has none, Wilson's interval."""
+    from radpo.core.metrics import UNIT_BOUNDS, find_metric
+    from radpo.core.run import installed_metrics
+    from radpo.stats.estimates import extreme_share_interval
+
+    found = {"value": result.value, "stderr": result.stderr, "n": result.n}
+    unit = find_metric(installed_metrics().get(result.benchmark, ()), result.metric).unit
+    if result.stderr is None and unit in UNIT_BOUNDS:
+        top = UNIT_BOUNDS[unit][1]
+        ends = extreme_share_interval(result.value / top, result.n)
+        found |= {} if ends is None else {"low": ends[0] * top, "high": ends[1] * top}
+    return found
 
 
 def show(figures: Mapping[str, Any], as_json: bool) -> None:
-    """Print a document as JSON, or as lines for people."""
+    """Print a document as JSON, or as lines for people; a standard error of 0 tells nothing, and is none."""
+    figures = {
+        name: known_stderr(value) if name in ("stderr", "standard_error") else value for name, value in figures.items()
+    }
     if as_json:
         print_json(figures)
         return

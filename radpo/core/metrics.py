@@ -77,9 +77,14 @@ def find_metric(metrics: Iterable[Metric], name: str) -> Metric:
     from dataclasses import replace
 
     for metric in metrics:
-        if fnmatchcase(name, metric.name) or fnmatchcase(name.split(",")[0], metric.name):
+        if fits(metric, name):
             return replace(metric, name=name, label=metric.label or name.split(",")[0])
     return replace(UNKNOWN, name=name, label=name, higher_is_better=None)
+
+
+def fits(metric: Metric, name: str) -> bool:
+    """Whether a description is of the metric of that name; with lm-eval's filter (`acc,none`) or without."""
+    return fnmatchcase(name, metric.name) or fnmatchcase(name.split(",")[0], metric.name)
 
 
 def result(

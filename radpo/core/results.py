@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,14 @@ COMPARISON_DTYPES = {
 }
 
 
+def known_stderr(stderr: float | None) -> float | None:
+    """A standard error as results have it: None where it is 0 or no number.
+
+    0 says that all examples came out alike, so that the sample was too small to see any spread; it is no certainty.
+    """
+    return stderr if stderr is not None and 0 < stderr < math.inf else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """One figure of one benchmark, before a matrix adds the cell it belongs to.
@@ -71,7 +80,7 @@ class Result:
         subset: a part of it (a category, a task, a score bin), or `all`.
         metric: the benchmark's own name for the figure, such as `win_rate`.
         value: the figure, in the benchmark's own unit.
-        stderr: its standard error in the same unit, None where there is none.
+        stderr: its standard error in the same unit, None where there is none; 0 becomes None (`known_stderr`).
         n: how many examples it rests on.
         higher_is_better: None where neither direction is better.
         primary: whether it is one of the few figures that sum the benchmark up.
@@ -85,6 +94,9 @@ class Result:
     n: int
     higher_is_better: bool | None = True
     primary: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stderr", known_stderr(self.stderr))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +146,8 @@ class Scores:
 
 def results_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """A tidy frame with exactly the columns and types of `results.parquet`."""
-    return _frame(rows, RESULT_DTYPES)
+    frame = _frame(rows, RESULT_DTYPES)
+    return frame.assign(stderr=frame["stderr"].where(frame["stderr"] > 0))
 
 
 def examples_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:

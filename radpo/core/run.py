@@ -6,16 +6,17 @@ Report, gate, exports and `radpo.load_run` all read through it, so that what old
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
-from radpo.core.metrics import Metric, find_metric, metrics_from_json
+from radpo.core.metrics import Metric, find_metric, fits, metrics_from_json
 from radpo.core.published import COLUMNS as PUBLISHED
 from radpo.core.results import COMPARISON_DTYPES, EXAMPLE_DTYPES, RESULT_DTYPES
 
@@ -32,6 +33,7 @@ MANIFEST: Mapping[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 STAGE = ("name", "key", "seconds", "from_store", "peak_mib")
 JUDGE = ("answered", "from_cache", "failed", "prompt_tokens", "completion_tokens", "cost", "unclear_cost")
+COMPARISONS = "comparisons.parquet"
 _ADDED = ("prompt_id", "opponent")
 """Columns of examples.parquet that runs of earlier releases lack."""
 
@@ -179,12 +181,29 @@ class Run:
                 return float(scale[0]), float(scale[1])
         return 1.0, 10.0
 
+    def with_setting(self, benchmark: str, key: str, value: Any) -> Run:
+        """The run as if its matrix had said otherwise, for what is worked out from its tables."""
+        import yaml
+
+        sources = []
+        for source in self.sources:
+            settings = dict(source.settings or {})
+            sections = dict(settings.get("benchmarks") or {})
+            sections[benchmark] = {**source.section(benchmark), key: value}
+            text = yaml.safe_dump({**settings, "benchmarks": sections})
+            sources.append(replace(source, matrix=text))
+        return replace(self, sources=tuple(sources), comparisons=None)
+
     def metric(self, benchmark: str, metric: str) -> Metric:
         """What a metric is: as the runs' manifests say, else as the installed benchmark of that name does."""
         key = benchmark, metric
         if key not in self._metrics:
             self._metrics[key] = find_metric(self._described(benchmark), metric)
         return self._metrics[key]
+
+    def describes(self, benchmark: str, metric: str) -> bool:
+        """Whether anybody says what a metric is."""
+        return any(fits(described, metric) for described in self._described(benchmark))
 
     def _described(self, benchmark: str) -> Iterable[Metric]:
         for source in self.sources:
@@ -249,49 +268,11 @@ def differing_data(one: Source, other: Source) -> list[str]:
 @cache
 def installed_metrics() -> dict[str, tuple[Metric, ...]]:
     """The metrics of the installed benchmarks by benchmark, for runs whose manifest does not describe its own."""
-    from importlib.metadata import entry_points
-
     from radpo.core.plugins import load_plugins
 
-    found = load_plugins("radpo.benchmarks", object) if entry_points(group="radpo.benchmarks") else {}
-    return {**_BUILT_IN, **{name: tuple(benchmark.metrics) for name, benchmark in found.items()}}  # type: ignore[attr-defined]
-
-
-_SHARE = Metric("share_*", "", unit="share")
-_BUILT_IN: Mapping[str, tuple[Metric, ...]] = {
-    "alpaca-eval": (
-        Metric("win_rate", "win rate", unit="%", primary="all", margin=5.0, even=50.0, examples="preference",
-               example_scale=(100.0, -100.0), overview=True),
-        Metric("length_controlled_winrate", "length-controlled win rate", unit="%", even=50.0, examples=None,
-               overview=True, leads=True),
-        Metric("length_controlled_minimal_winrate", "length-controlled win rate (minimal GLM)", unit="%", even=50.0,
-               examples=None, overview=True),
-        Metric("discrete_win_rate", "", unit="%", even=50.0, examples=None),
-    ),
-    "arena-hard": (Metric("score", "", bounds=(0.0, 100.0), primary="all", margin=7.0, even=50.0, overview=True),),
-    "mt-bench": (
-        Metric("score", "", bounds=(1.0, 10.0), primary="all", margin=1.0, overview=True),
-        Metric("first_turn", "", bounds=(1.0, 10.0), examples=None, overview=True),
-        Metric("second_turn", "", bounds=(1.0, 10.0), examples=None, overview=True),
-        Metric("*win_rate", "", unit="%", even=50.0),
-    ),
-    "academic": (
-        Metric("acc", "accuracy", unit="share", primary="*", margin=0.05),
-        Metric("acc_norm", "accuracy, normalised", unit="share", primary="*", margin=0.05),
-        Metric("exact_match", "exact match", unit="share", primary="*", margin=0.05),
-        Metric("*", "", primary="*", margin=0.05),
-    ),
-    "displacement": (_SHARE,),
-    "implicit-reward": (Metric("accuracy", "", unit="share"),),
-    "style": (Metric("win_rate", "win rate", unit="%", even=50.0), _SHARE),
-    "unlearning": (
-        Metric("delta_logp_rejected_high", "high-scored rejected", unit="nats", primary="*", margin=2.0,
-               zero_is_reference=True),
-        Metric("delta_logp*", "", unit="nats", zero_is_reference=True),
-        Metric("preference_accuracy", "", unit="share", examples=None),
-        _SHARE,
-    ),
-}  # fmt: skip
+    found = load_plugins("radpo.benchmarks", object)
+    ordered = sorted(found.items(), key=lambda item: (getattr(item[1], "place", math.inf), item[0]))
+    return {name: tuple(getattr(benchmark, "metrics", ())) for name, benchmark in ordered}
 
 
 def load_run(run_dir: str | PathLike[str]) -> Run:
@@ -320,6 +301,8 @@ def load_runs(run_dirs: Sequence[Path]) -> Run:
             str(name): str(name) if len(run_dirs) == 1 else f"{label}/{name}" for name in [*known, manifest["baseline"]]
         }
         sources.append(Source(label, manifest, _text(run_dir / "matrix.yaml"), names, run_dir))
+    # Runs of earlier releases have 0 where all examples came out alike.
+    results = [table.assign(stderr=table["stderr"].where(table["stderr"] > 0)) for table in results]
     results = [table.assign(run=place, row=range(len(table))) for place, table in enumerate(results)]
     optional = {
         name: [_optional(run_dir / f"{name}.parquet", columns) for run_dir in run_dirs]
@@ -343,7 +326,7 @@ def load_runs(run_dirs: Sequence[Path]) -> Run:
 
 def _comparisons(run_dirs: Sequence[Path]) -> pd.DataFrame | None:
     """Of one directory alone: two know nothing of each other's variants."""
-    path = run_dirs[0] / "comparisons.parquet"
+    path = run_dirs[0] / COMPARISONS
     return _table(path, COMPARISON_DTYPES) if len(run_dirs) == 1 and path.exists() else None
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.run import Run
 from radpo.figures.styles import Styles
-from radpo.stats.quantities import Name, measure, number
+from radpo.stats.quantities import Name, measure, number, unit_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
-COLUMNS = ["variant", "group", "value", "low", "high", "n", "seeds", "metric", "rows"]
+COLUMNS = ["variant", "group", "value", "low", "high", "n", "seeds", "metric", "unit", "rows"]
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,10 @@ def points(run: Run, names: Sequence[Name]) -> pd.DataFrame:
     rows = [
         {
             "variant": variant, "group": name.metric if name.subset == "all" else name.subset, "value": found.value,
-            "low": None if found.half is None else found.low, "high": None if found.half is None else found.high,
-            "n": found.n, "seeds": found.seeds, "metric": name.metric, "rows": " ".join(found.rows),
+            "low": None if found.low == found.high else found.low,
+            "high": None if found.low == found.high else found.high,
+            "n": found.n, "seeds": found.seeds, "metric": name.metric, "unit": unit_of(run, name),
+            "rows": " ".join(found.rows),
         }
         for name in names
         for variant in run.variants
@@ -97,9 +99,9 @@ def table_rows(panel: str, frame: pd.DataFrame) -> list[TableRow]:
     """The numbers of `points`, as the table below the figures shows them."""
     return [
         TableRow(
-            panel, str(row["group"]), str(row["variant"]), number(row["value"], row["metric"]),
+            panel, str(row["group"]), str(row["variant"]), number(row["value"], row["unit"]),
             "" if row["low"] != row["low"]
-            else f"{number(row['low'], row['metric'])} to {number(row['high'], row['metric'])}",
+            else f"{number(row['low'], row['unit'])} to {number(row['high'], row['unit'])}",
             int(row["n"]), str(row["rows"]),
         )
         for _, row in frame.iterrows()

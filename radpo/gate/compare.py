@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from radpo.core.errors import ConfigError
 from radpo.core.run import Run
 from radpo.gate.comparable import differing_examples, differing_settings, remarks, same_models
-from radpo.gate.gate import Finding, Sample, decide
+from radpo.gate.gate import Finding, Tested, judge
 from radpo.gate.margins import OFF, Margins, check_margins, find_margin
-from radpo.gate.runs import METRIC, MetricName, has_metric, in_both, paired, primaries, read_run
+from radpo.gate.runs import MetricName, has_metric, in_both, is_mean, paired, primaries, read_run
 from radpo.gate.verdict import NotGated, Row, Verdict
-from radpo.stats.estimates import paired_bootstrap
+from radpo.stats.paired import FLIPS, paired_tests
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,16 +33,17 @@ def compare(
     """Compare two run directories example by example.
 
     For every primary metric the examples of both runs are paired by variant, benchmark, subset, example, seed and
-    metric; examples of one prompt (its seeds, the turns of one question) count as one cluster. What fails, and what
-    that promises, is told in `radpo.gate.gate`. It is a verdict on these checkpoints: what another training seed
-    would have made of them, it does not know.
+    metric, and tested as `radpo.stats.paired` tests all differences; examples of one prompt (the turns of one question)
+    count as one cluster, and several seeds are taken for random. What fails, and what that promises, is told in
+    `radpo.gate.gate`. With one seed it is a verdict on these checkpoints: what another training seed would have made of
+    them, it does not know.
 
     Args:
         alpha: the chance of a false alarm over all metrics, between 0 and 1.
         margins: by metric (see `radpo.gate.margins`), the drop that is to be found, in the metric's own unit
             (percent for win_rate, nats for log-likelihoods).
         variants: those to look at; all, unless given.
-        seed: of the bootstrap and of the sign flips.
+        seed: of the sign flips.
 
     Raises:
         ConfigError: an option is out of range.
@@ -114,15 +115,9 @@ def _why_not(
         return "it has no per-example rows"
     if in_both(pairs).empty:
         return "no example of one run is in the other (other seeds or other questions)"
+    if not (is_mean(baseline, name) and is_mean(candidate, name)):
+        return "nobody says what it is, and it is not the mean of its examples"
     return None
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """One metric's sample, and its figures for the row."""
-
-    sample: Sample
-    figures: dict[str, Any]
 
 
 def _rows(
@@ -134,41 +129,40 @@ def _rows(
 ) -> list[Row]:
     # A drawn p-value cannot fall below 1 / resamples, and Holm multiplies it by the number of metrics: draw so many
     # that a clear regression can still be called one.
-    resamples = min(max(10_000, math.ceil(10 * len(pairs) / alpha)), 1_000_000)
-    measured = [_measure(name, frame, bool(metrics[name]), margins[name], seed) for name, frame in pairs.items()]
-    found = decide([item.sample for item in measured], alpha=alpha, resamples=resamples, seed=seed)
-    return [_row(item, finding) for item, finding in zip(measured, found, strict=True)]
+    resamples = min(max(FLIPS, math.ceil(10 * len(pairs) / alpha)), 1_000_000)
+    tests = []
+    for name, frame in pairs.items():
+        both = in_both(frame)
+        changes = (both["value_candidate"] - both["value_baseline"]).to_numpy(dtype=float)
+        prompts, seeds = both["cluster"].to_numpy(), both["seed"].to_numpy()
+        (test,) = paired_tests(changes[:, None], prompts, seeds, resamples=resamples, seed=seed)
+        assert test is not None
+        tests.append(Tested(test, margins[name], bool(metrics[name])))
+    found = judge(tests, alpha=alpha)
+    return [
+        _row(name, frame, tested, finding)
+        for (name, frame), tested, finding in zip(pairs.items(), tests, found, strict=True)
+    ]
 
 
-def _measure(name: MetricName, pairs: pd.DataFrame, higher_is_better: bool, margin: float, seed: int) -> _Measured:
-    import numpy as np
-
-    both = in_both(pairs)
-    changes = (both["value_candidate"] - both["value_baseline"]).to_numpy(dtype=float)
-    clusters = both["cluster"].to_numpy()
-    estimate = paired_bootstrap(changes, clusters=clusters, rng=np.random.default_rng(seed))
-    figures = {
-        **dict(zip(METRIC, name, strict=True)),
-        "margin": margin,
-        "baseline": float(both["value_baseline"].mean()),
-        "candidate": float(both["value_candidate"].mean()),
-        "difference": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "pairs": estimate.n,
-        "prompts": estimate.clusters,
-        "unpaired": len(pairs) - len(both),
-        "changed": int(np.count_nonzero(changes)),
-    }
-    return _Measured(Sample(changes if higher_is_better else -changes, clusters, margin), figures)
-
-
-def _row(measured: _Measured, finding: Finding) -> Row:
+def _row(name: MetricName, pairs: pd.DataFrame, tested: Tested, finding: Finding) -> Row:
+    estimate, both = tested.test.estimate, in_both(pairs)
+    variant, benchmark, subset, metric = name
     return Row(
-        **measured.figures,
-        outcome=finding.outcome,
-        p_worse=finding.p_worse,
-        p_better=finding.p_better,
-        detectable=finding.detectable,
-        needed=finding.needed,
+        variant=variant,
+        benchmark=benchmark,
+        subset=subset,
+        metric=metric,
+        margin=tested.margin,
+        baseline=float(both["value_baseline"].mean()),
+        candidate=float(both["value_candidate"].mean()),
+        difference=estimate.value,
+        low=tested.test.low,
+        high=tested.test.high,
+        p=tested.test.p if estimate.prompts > 1 else None,
+        pairs=estimate.n,
+        prompts=estimate.prompts,
+        unpaired=len(pairs) - len(both),
+        changed=estimate.changed,
+        **asdict(finding),
     )

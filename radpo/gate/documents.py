@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from radpo.gate.verdict import Row, Verdict
 
 HEAD = (
-    "variant", "benchmark", "subset", "metric", "baseline", "candidate", "difference (95% interval)", "p worse",
+    "variant", "benchmark", "subset", "metric", "baseline", "candidate", "difference (95% interval, p)", "p worse",
     "detectable drop", "margin", "pairs", "verdict",
 )  # fmt: skip
 _TEXT_COLUMNS = (0, 1, 2, 3, 11)
@@ -106,7 +106,7 @@ def _sentences(verdict: Verdict) -> list[str]:
         changed = sum(row.changed > 0 for row in verdict.rows)
         found.append(
             f"Examples differ in {changed} of {len(verdict.rows)} metrics. A metric fails where it is significantly "
-            f"worse (one-sided sign-flip test, alpha {verdict.alpha:g}, Holm-adjusted over these {changed}) and not "
+            f"worse (one-sided, alpha {verdict.alpha:g}, Holm-adjusted over these {changed}) and not "
             "shown to be worse by less than its margin. "
             "The detectable drop is the true one that fails with probability 0.8."
         )
@@ -128,8 +128,10 @@ def _cells(row: Row) -> Sequence[str]:
 
 
 def _difference(row: Row) -> str:
-    interval = "" if row.low is None or row.high is None else f" ({row.low:+.4g} to {row.high:+.4g})"
-    return f"{row.difference:+.4g}{interval}"
+    said = [] if row.low is None or row.high is None else [f"{row.low:+.4g} to {row.high:+.4g}"]
+    said += [] if row.p is None else [f"p {row.p:.3g}"]
+    told = f" ({'; '.join(said)})" if said else ""
+    return f"{row.difference:+.4g}{told}"
 
 
 def _detectable(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""The decision: an outcome for every metric from its paired differences. Pure.
+"""The decision: an outcome for every metric, from the tests of its paired differences. Pure.
 
 What is promised, for the true mean change D of a metric (above 0 is better), its margin M and the level alpha:
 
@@ -10,9 +10,10 @@ What is promised, for the true mean change D of a metric (above 0 is better), it
 - Where a metric has D <= -detectable, the gate fails with probability at least 0.8.
 - Where detectable > M, there is no pass: a drop of the margin could have been missed.
 
-A metric fails where "no worse" (D >= 0) is rejected by a one-sided sign-flip test at alpha after Holm's correction over
-all metrics, unless "worse by the margin or more" (D <= -M) is rejected too, at alpha: then the drop is real, and shown
-to be smaller than what matters (non-inferiority: Piaggio et al. 2012, JAMA 308:2594). That second test needs no
+A metric fails where "no worse" (D >= 0) is rejected by the one-sided test of `radpo.stats.paired` (the one comparison
+of radpo: sign flips over prompts, and with several seeds seeds taken for random, too) at alpha after Holm's correction
+over all metrics, unless "worse by the margin or more" (D <= -M) is rejected too, at alpha: then the drop is real, and
+shown to be smaller than what matters (non-inferiority: Piaggio et al. 2012, JAMA 308:2594). That second test needs no
 correction: it can only acquit, and each acquittal is wrong with probability at most alpha.
 """
 
@@ -21,17 +22,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from radpo.gate.verdict import Outcome
-from radpo.stats.estimates import holm, mean, sample_size
-from radpo.stats.permutation import sign_flip_test
+from radpo.stats.estimates import holm, sample_size
+from radpo.stats.paired import PairedEstimate, PairedTest, paired_estimate, paired_tests
 
 if TYPE_CHECKING:
     from radpo.stats.estimates import Floats
 
 POWER = 0.8
-_SCREEN = 2_000
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,52 @@ class Sample:
         gains: shape (n,), candidate minus baseline, the sign turned where lower is better.
         clusters: shape (n,), the prompt that each example belongs to.
         margin: the drop that is to be found, in the unit of the gains; 0 where none is stated.
+        seeds: shape (n,), the training seed of each example; None where there is one.
     """
 
     gains: Floats
     clusters: Any
     margin: float
+    seeds: Any = None
+
+    @property
+    def estimate(self) -> PairedEstimate:
+        """The mean gain and how sure it is."""
+        return paired_estimate(self.gains, self.clusters, self._seeds)
+
+    def test(self, resamples: int, seed: int) -> PairedTest:
+        """The test of the mean gain."""
+        (found,) = paired_tests(self.gains[:, None], self.clusters, self._seeds, resamples=resamples, seed=seed)
+        assert found is not None
+        return found
+
+    @property
+    def _seeds(self) -> Any:
+        import numpy as np
+
+        return np.zeros(len(self.gains)) if self.seeds is None else self.seeds
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One metric's test of candidate minus baseline.
+
+    Args:
+        margin: as in `Sample`.
+        up: whether more is better.
+    """
+
+    test: PairedTest
+    margin: float
+    up: bool = True
+
+    def worse(self, at: float = 0.0) -> float:
+        """The one-sided p-value of "the true gain is below `at`"."""
+        return self.test.less(at) if self.up else self.test.greater(-at)
+
+    def better(self, at: float = 0.0) -> float:
+        """The one-sided p-value of "the true gain is above `at`"."""
+        return self.test.greater(at) if self.up else self.test.less(-at)
 
 
 @dataclass(frozen=True)
@@ -61,6 +102,15 @@ class Finding:
 
 
 def decide(samples: Sequence[Sample], *, alpha: float, resamples: int, seed: int = 0) -> list[Finding]:
+    """An outcome for every metric; see `judge`.
+
+    Args:
+        resamples: sign flips a test; where all flips are fewer, the tests are exact.
+    """
+    return judge([Tested(sample.test(resamples, seed), sample.margin) for sample in samples], alpha=alpha)
+
+
+def judge(metrics: Sequence[Tested], *, alpha: float) -> list[Finding]:
     """An outcome for every metric.
 
     - `regression`: as above; `improvement`: its mirror image.
@@ -69,53 +119,58 @@ def decide(samples: Sequence[Sample], *, alpha: float, resamples: int, seed: int
 
     Samples in which no example differs are no part of Holm's family: no flip of signs could reject them (Tarone 1990,
     Biometrics 46:515).
-
-    Args:
-        resamples: sign flips a test; where all flips are fewer, the tests are exact.
     """
-    moved = [bool((sample.gains != 0).any()) for sample in samples]
-    tested = [sample for sample, moves in zip(samples, moved, strict=True) if moves]
-
-    def adjusted(alternative: Literal["less", "greater"]) -> list[float]:
-        return holm([_p(sample, 0.0, alternative, alpha, resamples, seed) for sample in tested])
-
-    worse, better = iter(adjusted("less")), iter(adjusted("greater"))
+    moved = [metric.test.estimate.changed > 0 for metric in metrics]
+    tested = [metric for metric, moves in zip(metrics, moved, strict=True) if moves]
+    worse, better = iter(holm([one.worse() for one in tested])), iter(holm([one.better() for one in tested]))
     found = []
-    for sample, moves in zip(samples, moved, strict=True):
+    for metric, moves in zip(metrics, moved, strict=True):
         if not moves:
             found.append(Finding("no difference", 1.0, 1.0, None, None))
             continue
         p_worse, p_better = next(worse), next(better)
-        seen = detectable(sample, alpha, len(tested))
+        margin, estimate = metric.margin, metric.test.estimate
+        seen = _detectable(estimate, margin, alpha, len(tested))
         outcome: Outcome = "no difference"
-        if p_worse <= alpha and not _within(sample, "greater", alpha, resamples, seed):
+        # Shown to be smaller than the margin: then it is real and does not matter.
+        if p_worse <= alpha and not (margin > 0 and metric.better(-margin) <= alpha):
             outcome = "regression"
-        elif p_better <= alpha and not _within(sample, "less", alpha, resamples, seed):
+        elif p_better <= alpha and not (margin > 0 and metric.worse(margin) <= alpha):
             outcome = "improvement"
-        elif sample.margin and min(p_worse, p_better) > alpha and (seen is None or seen > sample.margin):
+        elif margin and min(p_worse, p_better) > alpha and (seen is None or seen > margin):
             outcome = "too few examples"
-        needed = _needed(sample, alpha, len(tested)) if outcome == "too few examples" else None
+        needed = _needed(estimate, margin, alpha, len(tested)) if outcome == "too few examples" else None
         found.append(Finding(outcome, p_worse, p_better, seen, needed))
     return found
 
 
 def detectable(sample: Sample, alpha: float, metrics: int) -> float | None:
-    """The true drop that fails with probability 0.8, in the unit of the gains.
+    """The true drop that fails with probability 0.8, in the unit of the gains; see `_detectable`."""
+    return _detectable(sample.estimate, sample.margin, alpha, metrics)
 
-    max(c_a * SE, M - c_b * SE) + z_0.8 * SE, with a = alpha / metrics, the hardest that Holm's correction can be, and
-    b = alpha: the observed drop must pass both of a regression's bounds. c are `_critical` values.
+
+def _detectable(estimate: PairedEstimate, margin: float, alpha: float, metrics: int) -> float | None:
+    """max(c_a * SE, M - c_b * SE) + z_0.8 * SE, with a = alpha / metrics, the hardest that Holm's correction can be.
+
+    And b = alpha: the observed drop must pass both of a regression's bounds. c are `_critical` values; with several
+    seeds, quantiles of Student's t for c and for z where these ask for more.
 
     Returns:
         None where not even the same sign in all clusters would be significant.
     """
-    estimate = mean(sample.gains, clusters=sample.clusters)
-    if estimate.stderr is None or estimate.clusters < _fewest(alpha, metrics):
+    if estimate.stderr is None or estimate.prompts < _fewest(alpha, metrics):
         return None
-    hardest = _critical(alpha / metrics, estimate.clusters)
+    hardest, acquitting, power = (
+        _critical(alpha / metrics, estimate.prompts), _critical(alpha, estimate.prompts), _z(POWER),
+    )  # fmt: skip
     if math.isinf(hardest):
         return None
-    acquitted = sample.margin - _critical(alpha, estimate.clusters) * estimate.stderr
-    return max(hardest * estimate.stderr, acquitted) + _z(POWER) * estimate.stderr
+    if estimate.over is not None:
+        hardest = max(hardest, _t(1 - alpha / metrics, estimate.degrees))
+        acquitting = max(acquitting, _t(1 - alpha, estimate.degrees))
+        power = _t(POWER, estimate.degrees)
+    stderr = estimate.stderr
+    return max(hardest * stderr, margin - acquitting * stderr) + power * stderr
 
 
 def _critical(alpha: float, clusters: int) -> float:
@@ -135,43 +190,27 @@ def _z(share: float) -> float:
     return float(stats.norm.ppf(share))
 
 
+def _t(share: float, degrees: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, share))
+
+
 def _fewest(alpha: float, metrics: int) -> int:
     """How many clusters it takes that one sign flip in all can be significant."""
     return math.ceil(math.log2(metrics / alpha))
 
 
-def _needed(sample: Sample, alpha: float, metrics: int) -> int:
-    """How many prompts like these make `detectable` no more than the margin."""
-    estimate = mean(sample.gains, clusters=sample.clusters)
+def _needed(estimate: PairedEstimate, margin: float, alpha: float, metrics: int) -> int | None:
+    """How many prompts like these make `detectable` no more than the margin; None where more seeds must."""
     fewest = _fewest(alpha, metrics)
+    if estimate.over is not None and estimate.prompts >= fewest:
+        return None
     if estimate.stderr is None:
         return fewest
-    sd = estimate.stderr * math.sqrt(estimate.clusters)
-    needed = max(fewest, sample_size(sd, sample.margin, alpha=2 * alpha / metrics, power=POWER))
+    sd = estimate.stderr * math.sqrt(estimate.prompts)
+    needed = max(fewest, sample_size(sd, margin, alpha=2 * alpha / metrics, power=POWER))
     # The sign flips take a few prompts more than the normal test that `sample_size` is of.
-    while (_critical(alpha / metrics, needed) + _z(POWER)) * sd / math.sqrt(needed) > sample.margin:
+    while (_critical(alpha / metrics, needed) + _z(POWER)) * sd / math.sqrt(needed) > margin:
         needed += 1
     return needed
-
-
-def _within(sample: Sample, alternative: Literal["less", "greater"], alpha: float, resamples: int, seed: int) -> bool:
-    """Whether a drop (`greater`) or a gain (`less`) is shown to be smaller than the margin."""
-    shift = sample.margin if alternative == "greater" else -sample.margin
-    return sample.margin > 0 and _p(sample, shift, alternative, alpha, resamples, seed) <= alpha
-
-
-def _p(
-    sample: Sample, shift: float, alternative: Literal["less", "greater"], alpha: float, resamples: int, seed: int
-) -> float:
-    """The sign-flip test's p-value; one that a few flips show to be far above alpha is not told more exactly."""
-    import numpy as np
-
-    p = 1.0
-    for count in sorted({min(resamples, _SCREEN), resamples}):
-        rng = np.random.default_rng(seed)
-        p = sign_flip_test(
-            sample.gains + shift, clusters=sample.clusters, alternative=alternative, resamples=count, rng=rng
-        )
-        if p > 4 * alpha:
-            break
-    return p

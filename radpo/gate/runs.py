@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -56,12 +57,23 @@ def has_metric(run: Run, name: MetricName) -> bool:
     return bool((run.results[METRIC] == list(name)).all(axis=1).any())
 
 
+def is_mean(run: Run, name: MetricName) -> bool:
+    """Whether a figure is the mean of its examples: as its benchmark says, or where nobody does, as the numbers do."""
+    variant, benchmark, subset, metric = name
+    if run.describes(benchmark, metric):
+        return True
+    figure = run.results.loc[(run.results[METRIC] == list(name)).all(axis=1), "value"].mean()
+    rows = run.examples[(run.examples[["variant", "benchmark", "metric"]] == [variant, benchmark, metric]).all(axis=1)]
+    rows = rows if subset == "all" else rows[rows["subset"] == subset]
+    return math.isclose(rows["value"].mean(), figure, rel_tol=1e-6, abs_tol=1e-9)
+
+
 def paired(name: MetricName, baseline: Run, candidate: Run) -> pd.DataFrame:
     """Both runs' examples of a metric, in the metric's own unit, with the prompt each belongs to.
 
     Returns:
         columns example_id, cluster, and each of value, prompt, baseline_output and detail with _baseline and _candidate
-        (missing where the other run alone has the example); sorted by pair.
+        (missing where the other run alone has the example); sorted by seed, subset and example.
     """
     variant, benchmark, subset, metric = name
     described = candidate.metric(benchmark, metric)
@@ -76,7 +88,8 @@ def paired(name: MetricName, baseline: Run, candidate: Run) -> pd.DataFrame:
 
     ours, theirs = chosen(baseline.examples), chosen(candidate.examples)
     merged = ours.merge(theirs, on=_PAIR, how="outer", suffixes=("_baseline", "_candidate"))
-    merged = merged.sort_values(_PAIR, ignore_index=True)
+    # In the order in which one run's variants are compared, so that the same pairs give the same p-value.
+    merged = merged.sort_values(["seed", "subset", "example_id"], ignore_index=True)
     prompts = merged["prompt_id_baseline"].fillna(merged["prompt_id_candidate"])
     return merged.assign(
         value_baseline=scale * merged["value_baseline"] + offset,

@@ -19,12 +19,15 @@ class Row:
         outcome: see `radpo.gate.gate.decide`.
         margin: the drop that is to be found; 0 where none is stated.
         baseline, candidate: the means over the paired examples.
-        low, high: the ends of the 95% paired bootstrap interval of the difference, None where one prompt is all.
-        p_worse: how rare so bad a difference would be if the candidate were no worse (one-sided sign-flip test),
+        low, high: the ends of the difference's 95% interval, None where prompts are too few or all changed alike.
+        p: how rare so large a difference would be if there were none (two-sided, of this metric alone): the p-value
+            that report and `radpo analyze compare` give; None where one prompt is all.
+        p_worse: how rare so bad a difference would be if the candidate were no worse (the same test, one-sided),
             Holm-adjusted over all rows; `p_better` the same for an improvement.
         detectable: the true drop that the gate would fail with probability 0.8, None where there is no telling: no
             example differs, or there are too few prompts for any drop.
-        needed: how many prompts would make `detectable` the margin, where there are too few.
+        needed: how many prompts would make `detectable` the margin, where there are too few; None where it takes more
+            seeds.
         pairs: how many examples were paired, on how many prompts; `changed` of them have another value; `unpaired` are
             in one of the runs only.
     """
@@ -40,6 +43,7 @@ class Row:
     difference: float
     low: float | None
     high: float | None
+    p: float | None
     p_worse: float
     p_better: float
     detectable: float | None
@@ -121,7 +125,8 @@ def _too_few(row: Row) -> str:
         able = "are too few for any drop to be significant"
     else:
         able = f"could have shown a drop of {row.detectable:.4g} (power 0.8), no smaller one"
+    more = "more seeds" if row.needed is None else f"{row.needed} prompts or more"
     return (
-        f"{row.name}: {row.prompts} prompts {able}, and the margin is {row.margin:g}; take {row.needed} prompts or "
-        f"more, or set --margin {row.metric}=X wider, or =off"
+        f"{row.name}: {row.prompts} prompts {able}, and the margin is {row.margin:g}; take {more}, "
+        f"or set --margin {row.metric}=X wider, or =off"
     )

@@ -57,9 +57,9 @@ def run_matrix(
     """Compute what the store lacks and write the run directory; where nothing changed, do nothing.
 
     Args:
-        out: the run directory: gets matrix.yaml, results.parquet, examples.parquet, likelihoods.parquet,
-            training.parquet, manifest.json and report.html. A matrix of several models gets a run directory for each
-            within it, because variants are compared with the baseline of their own model.
+        out: the run directory: gets matrix.yaml, results.parquet, examples.parquet, comparisons.parquet,
+            likelihoods.parquet, training.parquet, manifest.json and report.html. A matrix of several models gets a run
+            directory for each within it, because variants are compared with the baseline of their own model.
         make_pool: called once there is something to compute.
         write_report: puts report.html into a run directory that has everything else.
         keep_going, weights, notes: as `radpo.engine.schedule.run_stages` takes them.
@@ -103,6 +103,9 @@ def occasion_of(matrix: Matrix, out: Path, *, begin: bool = False) -> str:
 
 
 def _write_run(plan: Plan, model: Source, out: Path, store: Store, done: list[Done], key: str, seconds: float) -> None:
+    from radpo.core.run import COMPARISONS, load_run
+    from radpo.stats.comparison import comparisons
+
     out.mkdir(parents=True, exist_ok=True)
     for name in (MANIFEST, "report.html"):  # until both are back, the directory does not count as whole
         (out / name).unlink(missing_ok=True)
@@ -115,7 +118,10 @@ def _write_run(plan: Plan, model: Source, out: Path, store: Store, done: list[Do
     replace_file(out / "matrix.yaml", lambda path: path.write_text(text, encoding="utf-8"))
     copied = _copy_published(plan, out)
     document = manifest(plan, model, store, done, key, round(seconds, 3))
-    files = {name: sha256(out / name) for name in (*tables, "matrix.yaml", *copied)}
+    replace_json(out / MANIFEST, document)  # still without the files' checksums, so that the directory is not whole
+    compared = comparisons(load_run(out))
+    replace_file(out / COMPARISONS, lambda path: compared.to_parquet(path, index=False))
+    files = {name: sha256(out / name) for name in (*tables, COMPARISONS, "matrix.yaml", *copied)}
     replace_json(out / MANIFEST, {**document, "files": files})
 
 

@@ -17,6 +17,8 @@ from radpo.figures.sections import panel, points, shown_in, span_of
 from radpo.figures.sections import table_rows as told
 from radpo.figures.styles import DOTTED
 from radpo.figures.styles import VariantStyle as Look
+from radpo.stats.comparison import against, high_score_of
+from radpo.stats.contrasts import BENCHMARK
 from radpo.stats.quantities import Name, of
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def _unlearning(run: Run, looks: Mapping[str, Look]) -> Section:
     heading = "Unlearning"
     if run.likelihoods is None:
         return Section("unlearning", heading)
-    edges = unlearning_figures.score_edges(run.likelihoods["score"].dropna())
+    edges = unlearning_figures.score_edges(run.likelihoods["score"].dropna(), high_score_of(run))
     changes = unlearning_figures.unlearning_by_bin(run.likelihoods, edges)
     if changes.empty:
         return Section("unlearning", heading)
@@ -79,36 +81,35 @@ def _unlearning_numbers(run: Run) -> list[Any]:
 
 
 def _contrasts(run: Run, looks: Mapping[str, Look]) -> Section:
-    from radpo.stats.contrasts import differences
-
     title = "Unlearning against the baseline"
-    variants = set() if run.likelihoods is None else set(run.likelihoods["variant"])
-    if run.likelihoods is None or run.baseline not in variants or len(variants) < 2:
+    if run.likelihoods is None or len(run.variants) < 2:
         return Section("contrasts", title)
-    inside = [v for v in variants if v in run.source_of and run.comparable(v, run.baseline)]
-    likelihoods = run.likelihoods[run.likelihoods["variant"].isin(inside)]
-    if len(inside) < 2:
-        return Section("contrasts", title)
-    resamples = (
-        1_000 if len(inside) <= SIDE_BY_SIDE else 200
-    )  # of many, a grid shows the means and only hints at the rest
-    found = differences(likelihoods, run.baseline, units=["nats"], resamples=resamples)
-    found = found.assign(group=found["group"].map(GROUPS))
+    differences = of(against(run, run.baseline), benchmark=BENCHMARK)
+    groups = {f"delta_logp_{group}": words for group, words in GROUPS.items()}
+    found = differences[differences["metric"].isin(list(groups))]
+    found = found.assign(group=found["metric"].map(groups))
     panels = [
         panel(words.capitalize(), _contrast(part, looks))
         for goal, words in GOALS.items()
-        if len(part := found[found["goal"] == goal])
+        if len(part := _in_order(found[found["subset"] == goal]))
     ]
+    if not panels:
+        return Section("contrasts", title)
     caption = (
         f"Differences-in-differences: how much more than {run.baseline} a variant changed log p of the same held-out "
-        "responses, by whether the response scored 5 or more. Left of the dotted line the variant lowers them more. "
-        "High − low: whether it lowers high-scored rejected more than low-scored ones. "
-        f"n = {span_of(found['n'])} pairs. Whiskers: 95% bootstrap intervals, prompts drawn whole "
-        f"({resamples:,} resamples); they speak of these checkpoints. radpo analyze compare gives per-token figures, "
-        "p-values (Holm), the smallest difference that could have been found, and, with several seeds, intervals that "
-        "speak of the method."
+        f"responses, by whether the response scored {high_score_of(run):g} or more. Left of the dotted line the "
+        "variant lowers them more. High − low: whether it lowers high-scored rejected more than low-scored ones. "
+        f"n = {span_of(found['n'])} pairs. Whiskers: 95% intervals of the tests, prompts taken whole, and with several "
+        "seeds, seeds taken for random; of high − low, bootstrap intervals that speak of these checkpoints. radpo "
+        "analyze compare gives per-token figures, p-values, and the smallest difference that could have been found."
     )
     return Section("contrasts", title, caption, panels, 3, shown_in(looks, found))
+
+
+def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """By group as `GROUPS` has them."""
+    place = {words: place for place, words in enumerate(GROUPS.values())}
+    return rows.sort_values("group", key=lambda column: column.map(place), kind="stable")
 
 
 def _contrast(part: pd.DataFrame, looks: Mapping[str, Look]) -> Figure:
@@ -126,12 +127,12 @@ def _trajectory(run: Run, looks: Mapping[str, Look]) -> Section:
     heading = "Unlearning over training"
     if run.trajectory is None or run.likelihoods is None:
         return Section("trajectory", heading)
-    parts = []
+    parts, high = [], high_score_of(run)
     for (variant, seed), part in run.trajectory.groupby(["variant", "seed"], sort=False):
         own = run.likelihoods[run.likelihoods["variant"] == variant]
         scores = own.drop_duplicates(["pair_id", "response"]).rename(columns={"pair_id": "id"})
         scores = scores.pivot(index="id", columns="response", values="score").add_prefix("score_").reset_index()
-        parts.append(trajectory(part, scores).assign(variant=str(variant), seed=int(str(seed))))
+        parts.append(trajectory(part, scores, high_score=high).assign(variant=str(variant), seed=int(str(seed))))
     found = pd.concat(parts)
     shown = found[found["goal"].isin(["none", "own"]) & found["group"].str.startswith("rejected")]
     panels = [
@@ -140,7 +141,7 @@ def _trajectory(run: Run, looks: Mapping[str, Look]) -> Section:
     ]
     caption = (
         "Mean change of log p of held-out rejected responses since before the first step (nats, summed over tokens), "
-        f"by whether the response scored 5 or more. n = {span_of(shown['n'])} pairs. Whiskers: 95% t intervals."
+        f"by whether the response scored {high:g} or more. n = {span_of(shown['n'])} pairs. Whiskers: 95% t intervals."
     )
     return Section("trajectory", heading, caption, panels, 2, shown_in(looks, shown))
 

@@ -22,8 +22,7 @@ from radpo.report.embed import TEMPLATES, packed_json, plotly, policy, script, s
 from radpo.report.examples import pack
 from radpo.report.sections import sections
 from radpo.report.training import training_section
-from radpo.stats.comparison import compare_all
-from radpo.stats.quantities import primary_names
+from radpo.stats.comparison import compared, with_comparisons
 
 
 def build_report(run_dir: Path) -> Path:
@@ -59,11 +58,12 @@ def render(run: Run) -> str:
     from markupsafe import Markup
 
     styles = variant_styles(run.variants, run.baseline)
+    run = with_comparisons(run)
     of_benchmarks = benchmark_sections(run, styles)
-    compared = compare_all(run, primary_names(run))
-    views = summary.views(run, compared)
+    differences = compared(run)
+    views = summary.views(run, differences)
     found = [
-        *sections(run, styles, compared[run.baseline]),
+        *sections(run, styles, differences[run.baseline]),
         *analysis_sections(run, styles),
         *chain.from_iterable(of_benchmarks.sections.values()),
         training_section(run, styles),
@@ -83,7 +83,7 @@ def render(run: Run) -> str:
             *summary.caveats(run, [section.title for section in found if not section.panels]),
             *of_benchmarks.notes,
         ],
-        summary=summary.summarise(run, compared),
+        summary=summary.summarise(run, differences),
         sections=[section for section in found if section.panels],
         cost=run_sections.cost(run),
         judge_columns=JUDGE,

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from radpo.core.run import Run
 from radpo.figures.sections import ReportSection, panel
 from radpo.figures.spreads import stacked_seconds
-from radpo.report.summary import spoken
-from radpo.stats.quantities import Name, measure, number
+from radpo.stats.quantities import Name, label_of, measure, number, unit_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,14 +77,15 @@ def published(run: Run) -> list[Published]:
     found = []
     for row in run.published.to_dict("records"):
         name = Name(str(row["benchmark"]), str(row["subset"]), str(row["metric"]))
-        ours = measure(run, str(row["variant"]), name)
-        half = "" if ours is None or ours.half is None else f" ± {number(ours.half, name.metric)}"
+        ours, unit = measure(run, str(row["variant"]), name), unit_of(run, name)
+        half = "" if ours is None or ours.half is None else f" ± {number(ours.half, unit)}"
         found.append(
             Published(
-                str(row["variant"]), name.benchmark, name.subset, spoken(name.metric), f"{row['value']:g}",
+                str(row["variant"]), name.benchmark, name.subset, label_of(run, name.benchmark, name.metric),
+                f"{row['value']:g}",
                 "" if row["source"] != row["source"] else str(row["source"]),
-                None if ours is None else f"{number(ours.value, name.metric)}{half}",
-                "" if ours is None else number(ours.value - float(row["value"]), name.metric, signed=True),
+                None if ours is None else f"{number(ours.value, unit)}{half}",
+                "" if ours is None else number(ours.value - float(row["value"]), unit, signed=True),
                 "" if ours is None else " ".join(ours.rows),
             )
         )  # fmt: skip

@@ -16,15 +16,14 @@ from radpo.figures.sections import ReportSection as Section
 from radpo.figures.sections import panel, points, seeds_note, shown_in, sizes, span_of
 from radpo.figures.sections import table_rows as told
 from radpo.figures.styles import VariantStyle as Look
-from radpo.report.summary import spoken
 from radpo.stats.comparison import Compared
-from radpo.stats.quantities import Name, is_true, names_of, of, subsets, unit
+from radpo.stats.quantities import Name, is_true, label_of, names_of, of, subsets, unit_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
-CONTROLLED = ("length_controlled_winrate", "length_controlled_minimal_winrate")
+CONTROLLED = ("length_controlled_winrate", "win_rate_at_equal_length")
 OUTCOMES = {"won": "won", "even": "even", "lost": "lost"}
 TEXTUAL = ("alpaca-eval", "arena-hard", "mt-bench")
 BARS: tuple[tuple[str, str, tuple[str, ...], str, float, tuple[float, float] | None], ...] = (
@@ -59,7 +58,7 @@ def _overview(run: Run, looks: Mapping[str, Look]) -> Section:
         frame = points(run, [Name(benchmark, "all", metric) for metric in metrics])
         if frame.empty:
             continue
-        frame = frame.assign(group=frame["group"].map(spoken))
+        frame = frame.assign(group=[label_of(run, benchmark, metric) for metric in frame["group"]])
         published = _published(run, looks, benchmark, metrics)
         hatched |= published is not None
         figure = figures.bars(frame, looks, axis=axis, base=base, within=within, published=published)
@@ -68,7 +67,7 @@ def _overview(run: Run, looks: Mapping[str, Look]) -> Section:
         frames.append(frame)
     tasks = points(run, _academic_names(run))
     if len(tasks):
-        shares = {unit(metric) for metric in tasks["metric"]} == {"share"}
+        shares = set(tasks["unit"]) == {"share"}
         axis = "share right" if shares else "score"
         published = _published(run, looks, "academic", None)
         hatched |= published is not None
@@ -98,7 +97,8 @@ def _published(
         rows = rows[rows["metric"].isin(list(metrics)) & (rows["subset"] == "all")]
     if rows.empty:
         return None
-    return rows.assign(group=rows["metric"].map(spoken) if metrics is not None else rows["subset"])
+    labels = [label_of(run, benchmark, metric) for metric in rows["metric"]]
+    return rows.assign(group=labels if metrics is not None else rows["subset"])
 
 
 def _win_rate(run: Run, looks: Mapping[str, Look]) -> Section:
@@ -139,7 +139,7 @@ def _length_control(run: Run, looks: Mapping[str, Look]) -> Section:
             "value_raw": "x", "low_raw": "x_low", "high_raw": "x_high", "value": "y", "low": "y_low", "high": "y_high",
         }
     )  # fmt: skip
-    figure = spread_figures.against(placed, looks, axes=("win rate (%)", f"{spoken(metric)} (%)"))
+    figure = spread_figures.against(placed, looks, axes=("win rate (%)", f"{label_of(run, 'alpaca-eval', metric)} (%)"))
     caption = (
         "Below the dotted line the judge's preference owes something to the length of the answers: with lengths held "
         f"equal the variant would win less often. n = {sizes(placed)} instructions. Whiskers: 95% t intervals."
@@ -218,8 +218,8 @@ def _academic(run: Run, looks: Mapping[str, Look], compared: Compared) -> Sectio
     tasks = points(run, names)
     if tasks.empty:
         return Section("academic", "Academic retention")
-    shares = {unit(name.metric) for name in names} == {"share"}
-    metrics = ", ".join(dict.fromkeys(spoken(name.metric) for name in names))
+    shares = {unit_of(run, name) for name in names} == {"share"}
+    metrics = ", ".join(dict.fromkeys(label_of(run, name.benchmark, name.metric) for name in names))
     figure = _by_part(tasks, looks, metrics, (0, 1) if shares else None, None, "")
     panels = [panel("Each task", figure)]
     changes = _differences(run, compared, names)

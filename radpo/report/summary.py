@@ -11,18 +11,19 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.run import differing_data
-from radpo.stats.comparison import ALPHA, Compared, Difference, leaders
+from radpo.stats.comparison import Compared, leaders
+from radpo.stats.paired import ALPHA, THESE_SEEDS, Difference
 from radpo.stats.quantities import (
     Name,
     Quantity,
-    is_duel,
     is_reference,
     is_true,
+    label_of,
     measure,
     number,
     p_text,
     primary_names,
-    unit,
+    unit_of,
     upward,
 )
 
@@ -34,23 +35,13 @@ SMALL_SAMPLE = 200
 FEW = 6
 """With so many variants or fewer, every one of them gets its sentences; with more, the table has to do."""
 
-QUALIFIED = ("unpaired", "these seeds only")
+QUALIFIED = ("unpaired", THESE_SEEDS)
 """The kinds of difference that the table names."""
 
 GOALS = {
     "none": "asked without a goal",
     "best": "asked for the best score",
     "own": "asked for each response's own score",
-}
-GROUPS = {"unlearning": "unlearning: change of log p (nats)"}
-METRICS = {
-    "win_rate": "win rate",
-    "length_controlled_winrate": "length-controlled win rate",
-    "length_controlled_minimal_winrate": "length-controlled win rate (minimal GLM)",
-    "delta_logp_rejected_high": "high-scored rejected",
-    "acc": "accuracy",
-    "acc_norm": "accuracy, normalised",
-    "exact_match": "exact match",
 }
 
 
@@ -67,16 +58,18 @@ class Finding:
 class Change:
     """A difference from the baseline as numbers and as printed; `verdict` is better, worse, differs, or nothing.
 
-    `text` is the difference, `ends` its interval or, where there is none to print, why, `p` the adjusted p-value.
+    `p` is the test's own p-value, which `radpo analyze compare` and the gate give, too, `p_holm` the adjusted one.
+    `text` is the difference, `ends` its interval or, where there is none to print, why, `said` both p-values.
     """
 
     value: float
     low: float | None
     high: float | None
+    p: float | None
     p_holm: float | None
     text: str
     ends: str
-    p: str
+    said: str
     verdict: str
 
 
@@ -133,10 +126,12 @@ class View:
 
 def summarise(run: Run, compared: dict[str, Compared]) -> Summary:
     """A row for each variant, a column for each primary figure."""
-    columns = tuple(Column(name, *title(name), upward(run, name)) for name in primary_names(run))
+    columns = tuple(Column(name, *title(run, name), upward(run, name)) for name in primary_names(run))
     groups: dict[str, int] = {}
     for column in columns:
-        heading = GROUPS.get(column.name.benchmark, column.name.benchmark)
+        heading = column.name.benchmark
+        if _is_change(run, column.name):
+            heading += ": change of log p (nats)"
         groups[heading] = groups.get(heading, 0) + 1
     best = leaders(run, [column.name for column in columns], compared)
     by_column = [_cells(run, column, best.get(column.name)) for column in columns]
@@ -154,7 +149,7 @@ def views(run: Run, compared: dict[str, Compared]) -> dict[str, View]:
             note=_note(compared[baseline], baseline),
             findings=findings(run, baseline, compared[baseline]) if len(run.variants) <= FEW else (),
             changes=tuple(
-                tuple(_change(compared[baseline].get((variant, name)), name, ups[name]) for name in names)
+                tuple(_change(run, compared[baseline].get((variant, name)), name, ups[name]) for name in names)
                 for variant in run.variants
             ),
         )
@@ -162,25 +157,30 @@ def views(run: Run, compared: dict[str, Compared]) -> dict[str, View]:
     }
 
 
-def title(name: Name) -> tuple[str, str]:
+def title(run: Run, name: Name) -> tuple[str, str]:
     """What a column is called below its benchmark's name: its heading and, in smaller type, its subheading."""
-    metric = spoken(name.metric) + (" (%)" if unit(name.metric) == "%" else "")
-    if name.benchmark == "unlearning" and name.subset in GOALS:
+    metric = label_of(run, name.benchmark, name.metric) + (" (%)" if unit_of(run, name) == "%" else "")
+    if _is_change(run, name) and name.subset in GOALS:
         return f"{name.subset.replace('none', 'no')} goal", metric
     return (metric, "") if name.subset == "all" else (name.subset, metric)
 
 
-def called(name: Name) -> str:
+def called(run: Run, name: Name) -> str:
     """What a figure is called in a sentence."""
-    if name.benchmark == "unlearning":
-        return f"unlearning {GOALS.get(name.subset, name.subset)}"
-    metric = "" if name.benchmark == "academic" else f" {spoken(name.metric)}"
+    if _is_change(run, name):
+        return f"{name.benchmark} {GOALS.get(name.subset, name.subset)}"
+    metric = "" if _is_task(run, name) else f" {label_of(run, name.benchmark, name.metric)}"
     return f"{name.benchmark if name.subset == 'all' else name.subset}{metric}"
 
 
-def spoken(metric: str) -> str:
-    """A metric's name in words."""
-    return METRICS.get(metric, metric.replace("_", " "))
+def _is_change(run: Run, name: Name) -> bool:
+    """Whether a figure is a change from the reference model."""
+    return run.metric(name.benchmark, name.metric).zero_is_reference
+
+
+def _is_task(run: Run, name: Name) -> bool:
+    """Whether a figure is one of many of a kind, such as academic tasks, which share a sentence."""
+    return name.subset != "all" and not _is_change(run, name)
 
 
 def headline(run: Run, baseline: str, compared: Compared) -> str:
@@ -197,7 +197,7 @@ def headline(run: Run, baseline: str, compared: Compared) -> str:
         who = _listed(same, "no variant") if len(same) <= FEW else f"any of {len(same)} variants"
         return f"No difference from {baseline} is established for {who}."
     if len(tested) <= FEW:
-        sentences = [_sentence(variant, found, baseline, compared) for variant, found in apart.items()]
+        sentences = [_sentence(run, variant, found, baseline, compared) for variant, found in apart.items()]
         rest = f" No difference is established for {_listed(same, '')}." if same else ""
         return " ".join(sentences) + rest
     parts = []
@@ -226,7 +226,7 @@ def findings(run: Run, baseline: str, compared: Compared) -> tuple[tuple[str, tu
             found = []
             for name in primary_names(run):
                 quantity = measure(run, variant, name)
-                if quantity is not None and name.benchmark != "academic":
+                if quantity is not None and not _is_task(run, name):
                     found.append(_figure(run, baseline, name, quantity, compared.get((variant, name))))
             said.append((variant, (*found, *_tasks(run, variant, baseline, compared))))
     return tuple((variant, found) for variant, found in said if found)
@@ -274,22 +274,22 @@ def _told(run: Run, variant: str, compared: Compared) -> dict[str, list[Name]]:
     return found
 
 
-def _sentence(variant: str, found: Mapping[str, list[Name]], baseline: str, compared: Compared) -> str:
+def _sentence(run: Run, variant: str, found: Mapping[str, list[Name]], baseline: str, compared: Compared) -> str:
     words = {"better": f"better than {baseline} on", "worse": f"worse than {baseline} on", "differs": "different on"}
     parts = []
     for verdict, names in found.items():
         if names:
-            shown = [f"{called(name)} ({_brief(compared[variant, name], name)})" for name in names[:3]]
+            shown = [f"{called(run, name)} ({_brief(run, compared[variant, name], name)})" for name in names[:3]]
             more = [f"{len(names) - 3} more"] if len(names) > 3 else []
             parts.append(f"{words[verdict]} {_listed([*shown, *more], '')}")
     return f"{variant} is {'; '.join(parts)}."
 
 
-def _brief(change: Difference, name: Name) -> str:
+def _brief(run: Run, change: Difference, name: Name) -> str:
     assert change.p_holm is not None
     p = p_text(change.p_holm)
-    scale = {"%": " points", "nats": " nats"}.get(unit(name.metric), "")
-    return f"{number(change.value, name.metric, signed=True)}{scale}, p {p if p.startswith('<') else f'= {p}'}"
+    scale = {"%": " points", "nats": " nats"}.get(unit_of(run, name), "")
+    return f"{number(change.value, unit_of(run, name), signed=True)}{scale}, p {p if p.startswith('<') else f'= {p}'}"
 
 
 def _listed(items: Sequence[str], nobody: str) -> str:
@@ -299,66 +299,81 @@ def _listed(items: Sequence[str], nobody: str) -> str:
 
 
 def _note(compared: Compared, baseline: str) -> str:
-    tests = sum(change.p is not None for change in compared.values())
+    tests = sum(change.p is not None and change.kind != "identical" for change in compared.values())
     if not tests:
         return "There was nothing to test."
     return (
-        f"From two-sided t tests against {baseline}, p-values adjusted by Holm's method over {tests} "
-        f"{'tests' if tests > 1 else 'test'}; a difference is established where the adjusted p is below {ALPHA:g}."
+        f"Two-sided tests against {baseline}, over the same examples where both have them, p-values adjusted by Holm's "
+        f"method over {tests} {'tests' if tests > 1 else 'test'}; a difference is established where the adjusted p is "
+        f"below {ALPHA:g}."
     )
 
 
 def _figure(run: Run, baseline: str, name: Name, quantity: Quantity, change: Difference | None) -> Finding:
     """One figure in a sentence: its value, its difference from the baseline, and what the test makes of it."""
-    percent = "%" if unit(name.metric) == "%" else ""
-    shown = f"{number(quantity.value, name.metric, signed=unit(name.metric) == 'nats')}{percent}"
-    shown += "" if quantity.half is None else f" ± {number(quantity.half, name.metric)}"
-    if name.benchmark == "unlearning":
-        what = f"{shown} nats for high-scored rejected responses, {GOALS.get(name.subset, name.subset)}"
+    unit = unit_of(run, name)
+    shown = f"{number(quantity.value, unit, signed=unit == 'nats')}{'%' if unit == '%' else ''}"
+    shown += "" if quantity.half is None else f" ± {number(quantity.half, unit)}"
+    if _is_change(run, name):
+        what = f"{shown} nats for {title(run, name)[1]} responses, {GOALS.get(name.subset, name.subset)}"
     else:
-        what = f"{title(name)[0].removesuffix(' (%)').capitalize()} {shown}"
+        what = f"{title(run, name)[0].removesuffix(' (%)').capitalize()} {shown}"
     if change is None:
         return Finding(name.benchmark, f"{what} (n = {quantity.n}).", "unclear")
     if change.kind == "identical":
         tail = f"the same as {baseline} on every example"
     elif change.p_holm is None:
-        tail = f"{number(change.value, name.metric, signed=True)} from {baseline}, no test"
+        tail = f"{number(change.value, unit, signed=True)} from {baseline}, no test"
     else:
-        against = _nothing(name) if change.kind == "against 50%" else baseline
         # The change of log-likelihood from the reference is its difference from the reference.
-        same = is_reference(run, baseline, name) or change.kind == "against 50%"
-        by = number(change.value, name.metric, signed=True)
-        moved = "" if same else f"{by} {_ends(change, name)} from {against}, "
-        tail = f"{moved}{'' if change.clear else 'not '}distinguishable from {against if not same else _nothing(name)}"
+        same = is_reference(run, baseline, name) or change.kind.startswith("against ")
+        moved = "" if same else f"{number(change.value, unit, signed=True)} {_ends(change, unit)} from {baseline}, "
+        against = _nothing(run, name) if same else baseline
+        tail = f"{moved}{'' if change.clear else 'not '}distinguishable from {against}"
         p = p_text(change.p_holm)
         tail += f" (p {p if p.startswith('<') else f'= {p}'})"
     return Finding(name.benchmark, f"{what} (n = {quantity.n}); {tail}.", _mark(change, upward(run, name)))
 
 
-def _nothing(name: Name) -> str:
-    return "50%" if unit(name.metric) == "%" else "50" if is_duel(name) else "no change"
+def _nothing(run: Run, name: Name) -> str:
+    metric = run.metric(name.benchmark, name.metric)
+    return "no change" if metric.even is None else f"{metric.even:g}{'%' if metric.unit == '%' else ''}"
 
 
 def _tasks(run: Run, variant: str, baseline: str, compared: Compared) -> list[Finding]:
-    """All academic tasks in one sentence: those that moved, and how many did not."""
-    changes = {n: d for (who, n), d in compared.items() if who == variant and n.benchmark == "academic"}
-    if not changes:
-        return []
+    """All tasks of a benchmark in one sentence: those that moved, and how many did not."""
+    found: dict[str, dict[Name, Difference]] = {}
+    for (who, name), change in compared.items():
+        if who == variant and _is_task(run, name):
+            found.setdefault(name.benchmark, {})[name] = change
+    return [_of_tasks(run, benchmark, baseline, changes) for benchmark, changes in found.items()]
+
+
+def _of_tasks(run: Run, benchmark: str, baseline: str, changes: Mapping[Name, Difference]) -> Finding:
     moved = {name: change for name, change in changes.items() if change.clear}
     parts = [
-        f"{name.subset} {number(change.value, name.metric, signed=True)} {_ends(change, name)}"
+        f"{name.subset} {number(change.value, unit_of(run, name), signed=True)} {_ends(change, unit_of(run, name))}"
         for name, change in moved.items()
     ]
     if still := len(changes) - len(moved):
         parts.append(f"{still} of {len(changes)} tasks not distinguishable from {baseline}")
     verdicts = {_mark(change, upward(run, name)) for name, change in moved.items()}
-    return [Finding("academic", f"{'; '.join(parts)}.", verdicts.pop() if len(verdicts) == 1 else "unclear")]
+    return Finding(benchmark, f"{'; '.join(parts)}.", verdicts.pop() if len(verdicts) == 1 else "unclear")
 
 
-def _ends(change: Difference, name: Name) -> str:
+def _ends(change: Difference, unit: str) -> str:
     if change.low is None or change.high is None:
         return ""
-    return f"[{number(change.low, name.metric, signed=True)}, {number(change.high, name.metric, signed=True)}]"
+    return f"[{number(change.low, unit, signed=True)}, {number(change.high, unit, signed=True)}]"
+
+
+def _both_ps(change: Difference) -> str:
+    """The p-value, and the adjusted one where it is printed otherwise."""
+    if change.p is None or change.p_holm is None:
+        return ""
+    alone, holm = p_text(change.p), p_text(change.p_holm)
+    said = f"p {alone if alone.startswith('<') else f'= {alone}'}"
+    return said if alone == holm else f"{said} (Holm {holm})"
 
 
 def _verdict(change: Difference, up: bool | None) -> str:
@@ -369,15 +384,15 @@ def _mark(change: Difference, up: bool | None) -> str:
     return "unclear" if not change.clear or up is None else _verdict(change, up)
 
 
-def _change(change: Difference | None, name: Name, up: bool | None) -> Change | None:
+def _change(run: Run, change: Difference | None, name: Name, up: bool | None) -> Change | None:
     if change is None:
         return None
-    ends = _ends(change, name) or ("identical" if change.kind == "identical" else "no interval")
+    ends = _ends(change, unit_of(run, name)) or ("identical" if change.kind == "identical" else "no interval")
     return Change(
-        value=change.value, low=change.low, high=change.high, p_holm=change.p_holm,
-        text=number(change.value, name.metric, signed=True),
+        value=change.value, low=change.low, high=change.high, p=change.p, p_holm=change.p_holm,
+        text=number(change.value, unit_of(run, name), signed=True),
         ends=f"{ends} {change.kind}" if change.kind in QUALIFIED and change.low is not None else ends,
-        p="" if change.p_holm is None or change.kind == "identical" else p_text(change.p_holm),
+        said="" if change.kind == "identical" else _both_ps(change),
         verdict=_verdict(change, up) if change.clear else "",
     )  # fmt: skip
 
@@ -399,8 +414,8 @@ def _cells(run: Run, column: Column, best: str | None) -> list[Cell]:
         cells.append(
             Cell(
                 quantity,
-                number(quantity.value, name.metric),
-                "" if quantity.half is None else number(quantity.half, name.metric),
+                number(quantity.value, unit_of(run, name)),
+                "" if quantity.half is None else number(quantity.half, unit_of(run, name)),
                 heat=round(7 * (place if column.up else 1 - place)) if judged else None,
                 first=judged and quantity.value == top,
                 best=variant == best,

@@ -1,79 +1,161 @@
-"""Variants against each other: tested differences from every possible baseline.
+"""The one comparison of a run's variants: differences of figures, tested against every possible baseline.
 
-All p-values are of the tests that belong to the printed intervals, so that the two never disagree: before Holm's
-adjustment, p is below 0.05 where the 95% interval excludes no difference.
+It is computed once, when a run ends, and kept as comparisons.parquet; report, `radpo analyze compare` and gate read it,
+or call the same functions. How a difference is tested is told in `radpo.stats.paired`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from radpo.stats.quantities import Name, Quantity, is_duel, is_reference, measure, of, quantile_of_t, upward
+from radpo.core.errors import DataError
+from radpo.core.results import comparisons_frame
+from radpo.stats.contrasts import BENCHMARK, HIGH_SCORE, between_groups, likelihood_examples
+from radpo.stats.estimates import holm
+from radpo.stats.paired import (
+    ALPHA,
+    Difference,
+    Units,
+    adjusted,
+    difference_from_errors,
+    difference_of,
+    paired_tests,
+    side_by_side,
+)
+from radpo.stats.quantities import (
+    Name,
+    Quantity,
+    is_reference,
+    measure,
+    names_of,
+    of,
+    primary_names,
+    quantile_of_t,
+    upward,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
+    import pandas as pd
 
     from radpo.core.run import Run
 
-ALPHA = 0.05
-"""Adjusted p-values below this count as a difference."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A variant's figure minus a baseline's, with its 95% interval; no ends where there is nothing to say them from.
-
-    Args:
-        kind: `paired` (over the same examples), `against 50%` (a win rate against that very baseline), `unpaired` (from
-            two standard errors), `identical` (every example scored the same under both), `these seeds only` (several
-            seeds, of which some lack examples, so that they cannot be taken for random).
-        n: pairs, or the smaller of the two samples.
-        p: of the two-sided t test that belongs to the interval; 1 where identical, None where there is no test.
-        p_holm: adjusted by Holm's method over all of one baseline's tests.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    kind: str
-    n: int
-    p: float | None = None
-    p_holm: float | None = None
-
-    @property
-    def clear(self) -> bool:
-        """Whether the adjusted test tells the difference from none."""
-        return self.p_holm is not None and self.p_holm < ALPHA
-
+PRIMARY, SECONDARY = "primary", "secondary"
+"""The families over which p-values are adjusted: the figures that sum the benchmarks up, and the others."""
 
 Compared = dict[tuple[str, Name], Difference]
 """One baseline's differences, by variant and figure."""
 
 
-def compare_all(run: Run, names: Sequence[Name]) -> dict[str, Compared]:
-    """For every variant as the baseline, the others' differences in the named figures, Holm-adjusted together."""
-    found: dict[str, Compared] = {variant: {} for variant in run.variants}
+def compared(run: Run) -> dict[str, Compared]:
+    """The primary figures' differences by baseline: as comparisons.parquet has them, else worked out."""
+    if run.comparisons is None:
+        return compare_all(run, primary_names(run))
+    return from_frame(of(run.comparisons, family=PRIMARY), run.variants)
+
+
+def comparisons(run: Run) -> pd.DataFrame:
+    """Everything of a run that is compared: what comparisons.parquet holds, see `radpo.core.run.Run`.
+
+    Primary figures are compared for every variant as the baseline, the others with the run's own baseline only.
+    """
+    import pandas as pd
+
+    primary = compare_all(run, primary_names(run))
+    return pd.concat(
+        [_frame(primary, PRIMARY), _frame({run.baseline: secondary(run, run.baseline)}, SECONDARY)], ignore_index=True
+    )
+
+
+def with_comparisons(run: Run) -> Run:
+    """The run with everything compared that its directory does not hold."""
+    return run if run.comparisons is not None else replace(run, comparisons=comparisons(run))
+
+
+def against(run: Run, baseline: str, *, high_score: float | None = None) -> pd.DataFrame:
+    """All figures' differences from one baseline, the rows of comparisons.parquet where it has them.
+
+    Args:
+        high_score: from which score on a response counts as high, where that is not to be the run's own setting.
+
+    Raises:
+        DataError: there is no such variant, or it is the only one.
+    """
+    import pandas as pd
+
+    if baseline not in run.variants:
+        raise DataError(f"there is no variant {baseline!r} to compare with; there are {', '.join(run.variants)}")
+    if len(run.variants) < 2:
+        raise DataError(f"{baseline!r} is the only variant, so there is nothing to compare")
+    if high_score is not None and high_score != high_score_of(run):
+        # The examples were sorted into high and low when the run was made; the likelihoods can be sorted anew.
+        kept = run.examples[run.examples["benchmark"] != BENCHMARK]
+        run = replace(run.with_setting(BENCHMARK, "high_score", high_score), examples=kept)
+    if run.comparisons is not None and baseline == run.baseline:
+        return of(run.comparisons, baseline=baseline).reset_index(drop=True)
+    rest = _frame({baseline: secondary(run, baseline)}, SECONDARY)
+    return pd.concat([_frame({baseline: compared(run)[baseline]}, PRIMARY), rest], ignore_index=True)
+
+
+def secondary(run: Run, baseline: str) -> Compared:
+    """The differences of all figures but the primary ones that are means of examples, from one baseline."""
+    scored = _scored(run)
+    primary = set(primary_names(run))
+    held_out = [
+        Name(BENCHMARK, str(goal), metric)
+        for (benchmark, metric), rows in scored.items()
+        if benchmark == BENCHMARK
+        for goal in rows["subset"].unique()
+    ]
+    known = dict.fromkeys([*names_of(run.results), *held_out])
+    names = [name for name in known if name not in primary and _rows(run, name, scored) is not None]
+    found = _compare(run, names, [baseline], scored)[baseline]
+    if run.likelihoods is not None:
+        found |= _between_groups(run, baseline, run.likelihoods)
+    return dict(zip(found, adjusted(list(found.values())), strict=True))
+
+
+def _between_groups(run: Run, baseline: str, likelihoods: pd.DataFrame) -> Compared:
+    known = {variant for variant in likelihoods["variant"].unique() if run.comparable(variant, baseline)}
+    if baseline not in known:
+        return {}
+    there = likelihoods[likelihoods["variant"].isin(list(known))]
+    return {
+        (variant, Name(BENCHMARK, goal, metric)): change
+        for (variant, goal, metric), change in between_groups(there, baseline, high_score=high_score_of(run)).items()
+    }
+
+
+def high_score_of(run: Run) -> float:
+    """From which score on the run's unlearning counts a response as high-scored."""
+    return float(run.setting(BENCHMARK, "high_score", HIGH_SCORE))
+
+
+def compare_all(run: Run, names: Sequence[Name], baselines: Sequence[str] | None = None) -> dict[str, Compared]:
+    """For every variant (or those given) as the baseline, the others' differences, Holm-adjusted together."""
+    return _compare(run, names, run.variants if baselines is None else baselines, _scored(run))
+
+
+def _compare(run: Run, names: Sequence[Name], baselines: Sequence[str], scored: Scored) -> dict[str, Compared]:
+    found: dict[str, Compared] = {variant: {} for variant in run.variants if variant in baselines}
+    pairs = [pair for pair in combinations(run.variants, 2) if not found.keys().isdisjoint(pair)]
     for name in names:
-        figures = {variant: quantity for variant in run.variants if (quantity := measure(run, variant, name))}
-        examples = _examples(run, name, figures)
-        for baseline, variant in combinations(run.variants, 2):
-            change = _differ(run, variant, baseline, name, figures, examples)
-            if change is None and (other := _differ(run, baseline, variant, name, figures, examples)) is not None:
-                change = _mirror(other)
-            if change is not None:
+        for (baseline, variant), change in _differences(run, name, pairs, scored).items():
+            if baseline in found:
                 found[baseline][variant, name] = change
-                found[variant][baseline, name] = _mirror(change)
-    return {baseline: _adjusted(differences) for baseline, differences in found.items()}
+            if variant in found:
+                found[variant][baseline, name] = change.mirrored()
+    return {
+        baseline: dict(zip(differences, adjusted(list(differences.values())), strict=True))
+        for baseline, differences in found.items()
+    }
 
 
 def leaders(run: Run, names: Sequence[Name], compared: dict[str, Compared]) -> dict[Name, str]:
     """Of each figure the one variant that tests tell from every other, Holm-adjusted over the others."""
-    from radpo.stats.estimates import holm
-
     found = {}
     for name in names:
         up = upward(run, name)
@@ -97,107 +179,143 @@ def leaders(run: Run, names: Sequence[Name], compared: dict[str, Compared]) -> d
     return found
 
 
-@dataclass(frozen=True)
-class _Examples:
+def from_frame(frame: pd.DataFrame, variants: Sequence[str]) -> dict[str, Compared]:
+    """Rows of comparisons.parquet as differences by baseline."""
+    found: dict[str, Compared] = {variant: {} for variant in variants}
+    fields = [name for name in Difference.__dataclass_fields__ if name in frame.columns]
+    whole = frame.astype(object).where(frame.notna(), None)
+    for row in whole.to_dict("records"):
+        name = Name(*(str(row[key]) for key in Name._fields))
+        change = Difference(**{key: row[key] for key in fields})
+        found.setdefault(str(row["baseline"]), {})[str(row["variant"]), name] = change
+    return found
+
+
+def _frame(compared: Mapping[str, Compared], family: str) -> pd.DataFrame:
+    return comparisons_frame(
+        {**asdict(change), **name._asdict(), "variant": variant, "baseline": baseline, "family": family,
+         "detectable": change.detectable}
+        for baseline, differences in compared.items()
+        for (variant, name), change in differences.items()
+    )  # fmt: skip
+
+
+Scored = Mapping[tuple[str, str], "pd.DataFrame"]
+"""Examples with a value, by benchmark and metric."""
+
+
+def _scored(run: Run) -> Scored:
+    """The run's examples, and of held-out responses, whose examples are log-likelihoods, those of every group."""
+    import numpy as np
+
+    columns = [
+        "variant",
+        "seed",
+        "benchmark",
+        "subset",
+        "example_id",
+        "prompt_id",
+        "baseline_output",
+        "metric",
+        "value",
+    ]
+    rows = run.examples[columns]
+    rows = rows[np.isfinite(rows["value"].to_numpy(dtype=float, na_value=np.nan))]
+    found = {(str(b), str(m)): part for (b, m), part in rows.groupby(["benchmark", "metric"], sort=False)}
+    if run.likelihoods is not None:
+        responses = likelihood_examples(run.likelihoods, high_score=high_score_of(run))
+        parts = responses.groupby("metric", sort=False)
+        found = {**{(BENCHMARK, str(m)): part.assign(baseline_output=None) for m, part in parts}, **found}
+    return found
+
+
+def _rows(run: Run, name: Name, scored: Scored) -> pd.DataFrame | None:
+    """The examples that a figure is the mean of, in its own unit; None where there are none."""
+    metric = run.metric(name.benchmark, name.metric)
+    rows = None if metric.example_metric is None else scored.get((name.benchmark, metric.example_metric))
+    if rows is None:
+        return None
+    rows = rows if name.subset == "all" else of(rows, subset=name.subset)
+    scale, offset = metric.example_scale
+    return None if rows.empty else rows.assign(value=scale * rows["value"].astype(float) + offset)
+
+
+def _units(run: Run, name: Name, figures: Mapping[str, Quantity], scored: Scored) -> Units | None:
     """A figure's examples side by side.
 
-    Args:
-        values: variant -> shape (units,), NaN where it has no such example; in the figure's own unit.
-        seeds, questions: shape (units,); units of one question (the turns of a conversation) share it.
+    Where nobody describes the metric, only those of variants whose figure is exactly the mean of their examples.
     """
-
-    values: dict[str, np.ndarray[Any, Any]]
-    seeds: np.ndarray[Any, Any]
-    questions: np.ndarray[Any, Any]
-
-
-def _examples(run: Run, name: Name, figures: dict[str, Quantity]) -> _Examples | None:
-    """The examples that a figure is the mean of, for those variants whose figure is exactly that."""
     import numpy as np
-    import pandas as pd
 
-    metric, scale, offset = ("preference", 100.0, -100.0) if name.metric == "win_rate" else (name.metric, 1.0, 0.0)
-    rows = of(run.examples, benchmark=name.benchmark, metric=metric)
-    rows = rows if name.subset == "all" else of(rows, subset=name.subset)
-    values = scale * rows["value"].to_numpy(dtype=float, na_value=np.nan) + offset
-    rows, values = rows[np.isfinite(values)], values[np.isfinite(values)]
-    if rows.empty:
-        return None
+    rows = _rows(run, name, scored)
     # Answers that were compared with different answers are not the same example, whatever their id.
-    keys = ["seed", "subset", "example_id", "baseline_output"]
-    codes, units = pd.factorize(pd.MultiIndex.from_frame(rows[keys].astype("string").fillna("")))
-    owners, members = pd.factorize(rows["variant"])
-    table = np.full((len(members), len(units)), np.nan)
-    table[owners, codes] = values
-    if np.isfinite(table).sum() != len(values):
-        return None  # an example comes twice, and which belongs to which cannot be said
-    means = {str(member): table[place] for place, member in enumerate(members)}
+    units = None if rows is None else side_by_side(rows, same=["baseline_output"])
+    if units is None or run.describes(name.benchmark, name.metric):
+        return units
     kept = {
-        variant: found
-        for variant, found in means.items()
-        if variant in figures and math.isclose(np.nanmean(found), figures[variant].value, rel_tol=1e-6, abs_tol=1e-9)
+        variant: values
+        for variant, values in units.values.items()
+        if variant in figures and math.isclose(np.nanmean(values), figures[variant].value, rel_tol=1e-6, abs_tol=1e-9)
     }
-    seeds, subset, identity = (np.asarray(units.get_level_values(level), dtype=object) for level in range(3))
-    # The turns of one MT-Bench question share the id before /turn-N: they are no independent facts.
-    questions = [f"{part}\0{one.split('/turn-')[0]}" for part, one in zip(subset, identity, strict=True)]
-    return _Examples(kept, pd.factorize(seeds)[0], pd.factorize(np.array(questions, dtype=object))[0])
+    return replace(units, values=kept)
 
 
-def _differ(
-    run: Run, variant: str, baseline: str, name: Name, figures: dict[str, Quantity], examples: _Examples | None
-) -> Difference | None:
-    """One difference; None where either side was not measured, or the two did not do the same."""
-    own, base = figures.get(variant), figures.get(baseline)
-    own_values, base_values = (None if examples is None else examples.values.get(v) for v in (variant, baseline))
-    if own is not None and base is None and is_duel(name):
-        if run.opponent(variant, name.benchmark) != baseline:
-            return None
-        if examples is not None and own_values is not None:
-            return _over_examples(own_values - 50, examples, "against 50%")
-        return _tested(own.value - 50, _stderr(own), own.degrees, "against 50%", own.n)
-    if own is None or base is None or not run.comparable(variant, baseline):
-        return None
-    if examples is not None and own_values is not None and base_values is not None:
-        paired = _over_examples(own_values - base_values, examples, "paired")
-        if paired is not None:
-            return paired
-    if run.source_of[variant] != run.source_of[baseline]:
-        return None
-    exact = [is_reference(run, side, name) for side in (variant, baseline)]
-    return _unpaired(own, base, exact)
+def _differences(
+    run: Run, name: Name, pairs: Sequence[tuple[str, str]], scored: Scored
+) -> dict[tuple[str, str], Difference]:
+    """(baseline, variant) -> how the variant's figure differs from the baseline's.
 
-
-def _over_examples(changes: Any, examples: _Examples, kind: str) -> Difference | None:
-    """The mean change: with one seed clustered by question, with several, seeds too taken for random.
-
-    Args:
-        changes: shape (units,), NaN where an example is not shared.
+    Pairs of which either side was not measured, or that did not do the same, are left out.
     """
     import numpy as np
 
-    from radpo.core.errors import DataError
-    from radpo.stats.estimates import mean
-    from radpo.stats.mixed import over_seeds
+    figures = {variant: quantity for variant in run.variants if (quantity := measure(run, variant, name))}
+    units = _units(run, name, figures, scored)
+    found: dict[tuple[str, str], Difference] = {}
+    samples: dict[tuple[str, str], tuple[Any, str]] = {}
+    for baseline, variant in pairs:
+        for own, base in ((variant, baseline), (baseline, variant)):
+            change = _one(run, name, own, base, figures, units)
+            if isinstance(change, Difference):
+                found[base, own] = change
+            elif change is not None:
+                samples[base, own] = change
+            if change is not None:
+                break
+    if samples and units is not None:
+        changes = np.column_stack([changes for changes, _ in samples.values()])
+        tests = paired_tests(changes, units.prompts, units.seeds)
+        for (pair, (_, kind)), test in zip(samples.items(), tests, strict=True):
+            if test is not None and (tested := difference_of(test, kind)) is not None:
+                found[pair] = tested
+    # As asked for: the other way round where only the baseline has a figure.
+    return {pair: found[pair] if pair in found else found[pair[::-1]].mirrored() for pair in pairs
+            if pair in found or pair[::-1] in found}  # fmt: skip
 
-    shared = np.isfinite(changes)
-    changes, seeds, questions = changes[shared], examples.seeds[shared], examples.questions[shared]
-    if len(changes) < 2:
+
+def _one(
+    run: Run, name: Name, own: str, base: str, figures: Mapping[str, Quantity], units: Units | None
+) -> Difference | tuple[Any, str] | None:
+    """A variant's figure minus another's: from standard errors, or as the pairs' changes and what they are called."""
+    import numpy as np
+
+    even = run.metric(name.benchmark, name.metric).even
+    mine, theirs = figures.get(own), figures.get(base)
+    my_values, their_values = (None if units is None else units.values.get(side) for side in (own, base))
+    if mine is not None and theirs is None and their_values is None and even is not None:
+        if run.opponent(own, name.benchmark) != base:
+            return None
+        kind = f"against {even:g}{'%' if even == 50 else ''}"
+        if my_values is not None and np.isfinite(my_values).sum() > 1:
+            return my_values - even, kind
+        return difference_from_errors(mine.value - even, _stderr(mine), mine.degrees, kind, mine.n)
+    if not run.comparable(own, base):
         return None
-    if not changes.any():
-        return Difference(0.0, None, None, "identical", len(changes), p=1.0)
-    if len(set(seeds)) > 1:
-        cells = seeds * (questions.max() + 1) + questions
-        _, firsts, places, sizes = np.unique(cells, return_index=True, return_inverse=True, return_counts=True)
-        try:
-            if sizes.min() == sizes.max():
-                means = np.bincount(places, weights=changes) / sizes
-                estimate = over_seeds(means, seeds[firsts], questions[firsts])
-                return _tested(estimate.value, estimate.stderr, estimate.degrees, kind, len(changes))
-        except DataError:
-            pass  # not every seed has every question
-        kind = "these seeds only"
-    found = mean(changes, clusters=questions)
-    return _tested(found.value, found.stderr or 0.0, found.clusters - 1, kind, found.n)
+    if my_values is not None and their_values is not None and np.isfinite(my_values - their_values).sum() > 1:
+        return my_values - their_values, "paired"
+    if mine is None or theirs is None or run.source_of[own] != run.source_of[base]:
+        return None
+    return _unpaired(mine, theirs, [is_reference(run, side, name) for side in (own, base)])
 
 
 def _unpaired(own: Quantity, base: Quantity, exact: Sequence[bool]) -> Difference:
@@ -205,36 +323,11 @@ def _unpaired(own: Quantity, base: Quantity, exact: Sequence[bool]) -> Differenc
     errors = (_stderr(own), _stderr(base))
     known = all(error > 0 or sure for error, sure in zip(errors, exact, strict=True))
     used = [side.degrees for side, error in zip((own, base), errors, strict=True) if error > 0]
-    degrees = min(used, default=0)
-    change, n = own.value - base.value, min(own.n, base.n)
-    return _tested(change, math.hypot(*errors) if known else 0.0, degrees, "unpaired", n)
+    stderr = math.hypot(*errors) if known else 0.0
+    n = min(own.n, base.n)
+    return difference_from_errors(own.value - base.value, stderr, min(used, default=0), "unpaired", n)
 
 
 def _stderr(quantity: Quantity) -> float:
     """The standard error that a quantity's interval amounts to, 0 where it has none."""
     return 0.0 if quantity.half is None else quantity.half / quantile_of_t(quantity.degrees)
-
-
-def _tested(value: float, stderr: float, degrees: float, kind: str, n: int) -> Difference:
-    from scipy.special import stdtr
-
-    if stderr <= 0 or degrees <= 0:
-        return Difference(value, None, None, kind, n)
-    half = quantile_of_t(degrees) * stderr
-    return Difference(value, value - half, value + half, kind, n, p=2 * float(stdtr(degrees, -abs(value) / stderr)))
-
-
-def _mirror(change: Difference) -> Difference:
-    low, high = (None if end is None else -end for end in (change.high, change.low))
-    return replace(change, value=-change.value, low=low, high=high)
-
-
-def _adjusted(differences: Compared) -> Compared:
-    from radpo.stats.estimates import holm
-
-    tested = [key for key, change in differences.items() if change.p is not None]
-    adjusted = holm([p for key in tested if (p := differences[key].p) is not None]) if tested else []
-    return {
-        **differences,
-        **{key: replace(differences[key], p_holm=p) for key, p in zip(tested, adjusted, strict=True)},
-    }

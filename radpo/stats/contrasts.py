@@ -1,4 +1,4 @@
-"""Variants against each other: differences-in-differences of log-likelihoods, with intervals.
+"""Held-out log-likelihoods as examples that variants can be compared by, for differences in differences.
 
 The first difference is policy minus reference, the second variant minus baseline, pair by pair. What both variants did
 to a response alike, as every training does, cancels; what is left is what the method does.
@@ -6,80 +6,85 @@ to a response alike, as every training does, cancels; what is left is what the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from radpo.core.errors import DataError
-from radpo.stats.estimates import Estimate, bootstrap, holm, minimum_detectable_effect, weighted_mean
-from radpo.stats.mixed import over_seeds
-from radpo.stats.permutation import sign_flip_test
+from radpo.stats.estimates import bootstrap, weighted_mean
+from radpo.stats.paired import Difference
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
+BENCHMARK = "unlearning"
+HIGH_SCORE = 5.0
+"""From this score on a response counts as high, unless a matrix says otherwise."""
 GROUPS = ("rejected_high", "rejected_low", "chosen_high", "chosen_low")
-UNITS = {"nats": "nats", "nats per token": "per_token"}
+UNITS = {"delta_logp": "change", "delta_logp_per_token": "per_token"}
+"""The beginnings of metrics' names, by the column that holds them: nats, and nats per token."""
 CONTRAST = "rejected_high_minus_low"
 """How much more (below 0) the variant lowers high-scored than low-scored rejected, beyond what the baseline does."""
-COLUMNS = (
-    "variant", "against", "goal", "group", "unit", "value", "stderr", "low", "high", "p", "p_holm",
-    "detectable", "n", "prompts", "seeds", "seed_low", "seed_high",
-)  # fmt: skip
+Key = tuple[str, str, str]
+"""variant, goal (none, best, own) and metric."""
 
 
-def differences(
-    likelihoods: pd.DataFrame,
-    against: str,
-    *,
-    high_score: float = 5.0,
-    units: Sequence[str] = tuple(UNITS),
-    resamples: int = 5_000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """The difference-in-differences of every other variant, by group of responses, goal and unit.
+def likelihood_examples(likelihoods: pd.DataFrame, *, high_score: float = HIGH_SCORE) -> pd.DataFrame:
+    """Changes of log p from reference to policy as rows of examples.
 
     Args:
         likelihoods: variant, seed, pair_id, response, goal, score, tokens, logp_policy, logp_reference, and where known
             prompt_id.
-        against: the variant that the others are compared with.
         high_score: from which score on a response counts as high.
-        units: of `UNITS`.
-        seed: of the bootstrap and the sign flips.
 
     Returns:
-        A tidy frame of `COLUMNS`, a row for each variant, goal (none, best, own), group (`GROUPS`, `CONTRAST`) and unit
-        (nats; nats per token). value is the mean over pairs and seeds, low and high its 95% bootstrap interval with
-        whole prompts drawn; p is the two-sided sign-flip test's (not given for `CONTRAST`, whose pairs have no two
-        sides) and p_holm is Holm's over all of the variant's rows; detectable is the effect found with power 0.8.
-        These speak of the checkpoints at hand; seed_low and seed_high, where there are several seeds, of the method,
-        seeds taken for random. Groups without a pair are left out.
-
-    Raises:
-        DataError: a variant is not there, or variants share no pairs.
+        variant, seed, subset (the goal: none, best, own), example_id, prompt_id, metric (`delta_logp_GROUP` in nats,
+        `delta_logp_per_token_GROUP`, for the groups of `GROUPS`), value.
     """
+    import numpy as np
     import pandas as pd
 
-    changes = changes_by_response(likelihoods)
-    variants = list(dict.fromkeys(changes["variant"]))
-    if against not in variants:
-        raise DataError(f"there is no variant {against!r} to compare with; there are {', '.join(map(str, variants))}")
+    changes = changes_by_response(whole_pairs(likelihoods)[0])
+    level = np.where(changes["score"] >= high_score, "_high", "_low")
+    group: pd.Series[str] = changes["response"].astype(str) + level
+    columns = {"goal": "subset", "pair_id": "example_id"}
+    named = changes.rename(columns=columns)[["variant", "seed", "subset", "example_id", "prompt_id"]]
+    named["example_id"] = named["example_id"].astype(str)
+    parts = [named.assign(metric=f"{beginning}_" + group, value=changes[column]) for beginning, column in UNITS.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def between_groups(
+    likelihoods: pd.DataFrame, against: str, *, high_score: float = HIGH_SCORE, resamples: int = 2_000, seed: int = 0
+) -> dict[Key, Difference]:
+    """`CONTRAST` of every other variant: its difference for high-scored rejected minus that for low-scored ones.
+
+    The interval is the bootstrap's, prompts drawn whole; it speaks of these checkpoints. There is no p-value, because
+    the pairs of two groups have no signs to flip.
+    """
+    import numpy as np
+
+    changes = changes_by_response(whole_pairs(likelihoods)[0])
+    changes = changes[changes["response"] == "rejected"]
     base = changes[changes["variant"] == against].drop(columns="variant")
-    frames = []
-    for variant in variants:
+    found: dict[Key, Difference] = {}
+    for variant in dict.fromkeys(map(str, changes["variant"])):
         if variant == against:
             continue
-        own = changes[changes["variant"] == variant].drop(columns="variant")
-        rows = list(_rows(_paired(own, base, variant, against), high_score, units, resamples, seed))
-        numbers = ["value", "stderr", "low", "high", "p", "detectable", "seed_low", "seed_high"]
-        frame = pd.DataFrame(rows).astype(dict.fromkeys(numbers, "float64")).assign(variant=variant, against=against)
-        known = frame["p"].notna()
-        frame["p_holm"] = float("nan")
-        frame.loc[known, "p_holm"] = holm(frame.loc[known, "p"].to_numpy())
-        frames.append(frame)
-    if not frames:
-        raise DataError(f"{against!r} is the only variant, so there is nothing to compare")
-    return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
+        both = _paired(changes[changes["variant"] == variant].drop(columns="variant"), base)
+        for goal in dict.fromkeys(map(str, both["goal"])):
+            rows = both[both["goal"] == goal]
+            high = (rows["score"] >= high_score).to_numpy()
+            if high.all() or not high.any():
+                continue
+            for beginning, column in UNITS.items():
+                values, clusters = rows[column].to_numpy(dtype=float), rows["prompt_id"].to_numpy()
+                rng = np.random.default_rng(seed)
+                statistic = _high_minus_low(values, high)
+                estimate = bootstrap(statistic, len(rows), clusters=clusters, resamples=resamples, rng=rng)
+                found[variant, goal, f"{beginning}_{CONTRAST}"] = Difference(
+                    estimate.value, estimate.low, estimate.high, "between groups", estimate.n, estimate.clusters,
+                    int(rows["seed"].nunique()), estimate.stderr,
+                    None if estimate.stderr is None else estimate.clusters - 1.0,
+                )  # fmt: skip
+    return found
 
 
 def whole_pairs(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -113,66 +118,16 @@ def changes_by_response(likelihoods: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame[frame["goal"].isin(["none", "best"])], own], ignore_index=True)[columns]
 
 
-def _paired(own: pd.DataFrame, base: pd.DataFrame, variant: str, against: str) -> pd.DataFrame:
+def _paired(own: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
     key = ["seed", "pair_id", "prompt_id", "response", "goal", "score"]
     both = own.merge(base, on=key, suffixes=("", "_base"), validate="one_to_one")
-    if both.empty:
-        raise DataError(f"variants {variant!r} and {against!r} have no seed and pair in common")
     return both[key].assign(
-        nats=both["change"] - both["change_base"], per_token=both["per_token"] - both["per_token_base"]
+        change=both["change"] - both["change_base"], per_token=both["per_token"] - both["per_token_base"]
     )
 
 
-def _rows(
-    both: pd.DataFrame, high_score: float, units: Sequence[str], resamples: int, seed: int
-) -> Iterator[dict[str, Any]]:
-    import numpy as np
-
-    high = both["score"] >= high_score
-    for goal in dict.fromkeys(both["goal"]):
-        asked = both["goal"] == goal
-        for group in (*GROUPS, CONTRAST):
-            response, level = group.split("_", 1)
-            rows = both[
-                asked & (both["response"] == response) & (level == "high_minus_low" or high == (level == "high"))
-            ]
-            sides = (rows["score"] >= high_score).to_numpy()
-            if rows.empty or (group == CONTRAST and (sides.all() or not sides.any())):
-                continue
-            for unit in units:
-                column = UNITS[unit]
-                values = rows[column].to_numpy(dtype=float)
-                clusters = rows["prompt_id"].to_numpy()
-                rng = np.random.default_rng(seed)
-                estimate = _estimate(values, sides if group == CONTRAST else None, clusters, resamples, rng)
-                p = None if group == CONTRAST else sign_flip_test(
-                    values, clusters=clusters, resamples=resamples, rng=rng
-                )  # fmt: skip
-                yield {
-                    "goal": goal, "group": group, "unit": unit, "value": estimate.value, "stderr": estimate.stderr,
-                    "low": estimate.low, "high": estimate.high, "p": p,
-                    "detectable": None if estimate.stderr is None else minimum_detectable_effect(estimate.stderr),
-                    "n": estimate.n, "prompts": estimate.clusters, "seeds": rows["seed"].nunique(),
-                    **_over_seeds(rows, column, group),
-                }  # fmt: skip
-
-
-def _estimate(values: Any, sides: Any | None, clusters: Any, resamples: int, rng: np.random.Generator) -> Estimate:
-    """The mean, or, where there are sides, the mean of the first minus that of the second; prompts drawn whole."""
-
+def _high_minus_low(values: Any, high: Any) -> Any:
     def statistic(weights: Any) -> Any:
-        if sides is None:
-            return weighted_mean(weights, values)
-        return weighted_mean(weights * sides, values) - weighted_mean(weights * ~sides, values)
+        return weighted_mean(weights * high, values) - weighted_mean(weights * ~high, values)
 
-    return bootstrap(statistic, len(values), clusters=clusters, resamples=resamples, rng=rng)
-
-
-def _over_seeds(rows: pd.DataFrame, column: str, group: str) -> dict[str, float | None]:
-    """The interval with seeds taken for random, where several were run."""
-    nothing: dict[str, float | None] = {"seed_low": None, "seed_high": None}
-    if group == CONTRAST or rows["seed"].nunique() < 2 or rows["prompt_id"].nunique() < 2:
-        return nothing
-    means = rows.groupby(["seed", "prompt_id"], as_index=False)[column].mean()
-    estimate = over_seeds(means[column].to_numpy(), means["seed"].to_numpy(), means["prompt_id"].to_numpy())
-    return {"seed_low": estimate.low, "seed_high": estimate.high}
+    return statistic

@@ -1,9 +1,10 @@
-"""Permutation tests of per-example figures. Pure."""
+"""Permutation tests of per-example figures, with the intervals that belong to them. Pure."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from radpo.core.errors import DataError
@@ -17,6 +18,125 @@ if TYPE_CHECKING:
 Alternative = Literal["two-sided", "less", "greater"]
 
 
+@dataclass(frozen=True)
+class SignFlips:
+    """The sign-flip test of one mean, at any value that the mean might have, and the interval that belongs to it.
+
+    Under the null hypothesis that the mean is m, values are as likely to lie so far above m as below it (for paired
+    differences: which side of a pair is which is chance), so that every sign of x - m may be flipped, those of a whole
+    cluster at once (Fisher 1935; Good 2005, ch. 3). The flipped mean is at least as low as the observed one exactly
+    where the mean over the flipped clusters alone is at least m. So the means over random sets of clusters are all that
+    it takes: their share above m is the p-value of "below m", and their quantiles are the ends of the interval
+    (Hartigan 1969, JASA 64:1303), which leaves out m exactly where the test rejects m.
+
+    Args:
+        means: of the flipped clusters, by flip, in rising order.
+        idle: how many flips flipped nothing; they are as extreme as what was observed.
+        exact: whether the flips are all there are; else they were drawn, and a p-value is (1 + b) / (1 + flips), which
+            is never 0 (Phipson & Smyth 2010).
+        slack: means nearer than this are equal but for rounding.
+        at_zero: p-values of `less` and `greater` at 0 where these are exact although the others are not: clusters
+            whose sum is 0 do not move it.
+    """
+
+    means: Floats
+    idle: int
+    exact: bool
+    slack: float
+    at_zero: tuple[float, float] | None = None
+
+    def less(self, at: float = 0.0) -> float:
+        """The one-sided p-value of "the mean is below `at`"."""
+        if at == 0 and self.at_zero is not None:
+            return self.at_zero[0]
+        return self._share(len(self.means) - int(self.means.searchsorted(at - self.slack, side="left")))
+
+    def greater(self, at: float = 0.0) -> float:
+        """The one-sided p-value of "the mean is above `at`"."""
+        if at == 0 and self.at_zero is not None:
+            return self.at_zero[1]
+        return self._share(int(self.means.searchsorted(at + self.slack, side="right")))
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """The values that neither one-sided test rejects at half the level; None where flips are too few to reject."""
+        tail = (1 - confidence) / 2
+        total = len(self.means) + self.idle
+        spared = tail * total - self.idle if self.exact else tail * (1 + total) - 1 - self.idle
+        if spared < 0:
+            return None
+        place = math.floor(spared + 1e-9)
+        if place >= len(self.means):
+            return None
+        return float(self.means[place]), float(self.means[-1 - place])
+
+    def _share(self, extreme: int) -> float:
+        total = len(self.means) + self.idle
+        extreme += self.idle
+        return extreme / total if self.exact else (1 + extreme) / (1 + total)
+
+
+def sign_flips(sums: Floats, sizes: Floats, *, resamples: int, rng: np.random.Generator) -> list[SignFlips]:
+    """The sign-flip test of several means over the same clusters, all from the same flips.
+
+    Where all flips are no more than `resamples`, they are enumerated.
+
+    Args:
+        sums: shape (G, K), the sum of each cluster's values in every one of K samples.
+        sizes: shape (G,), how many values a cluster has.
+    """
+    import numpy as np
+
+    groups = len(sizes)
+    exact = _enumerable(groups, resamples)
+    weights = np.column_stack([sums, sizes]).astype(np.float64)
+
+    def means(flipped: Any) -> Floats:
+        totals = flipped.astype(np.float64) @ weights
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found: Floats = totals[:, :-1] / totals[:, -1:]
+        return found
+
+    if exact:
+        drawn = means(_all_flips(groups))
+    else:
+        drawn = in_blocks(lambda count: means(rng.integers(0, 2, size=(count, groups))), resamples, groups)
+    idle = int(np.isnan(drawn[:, 0]).sum())
+    drawn = np.sort(drawn[~np.isnan(drawn[:, 0])], axis=0)
+    slack = 1e-10 * np.abs(sums).sum(axis=0) / max(float(sizes.sum()), 1.0)
+    return [
+        SignFlips(
+            means=drawn[:, column],
+            idle=idle,
+            exact=exact,
+            slack=float(slack[column]),
+            at_zero=None if exact else _at_zero(sums[:, column], resamples),
+        )
+        for column in range(sums.shape[1])
+    ]
+
+
+def _enumerable(groups: int, resamples: int) -> bool:
+    return groups < 63 and 2**groups <= resamples
+
+
+def _all_flips(groups: int) -> Any:
+    import numpy as np
+
+    return ((np.arange(2**groups)[:, None] >> np.arange(groups)) & 1).astype(np.uint8)
+
+
+def _at_zero(sums: Floats, resamples: int) -> tuple[float, float] | None:
+    """The exact p-values at 0 where few clusters moved."""
+    import numpy as np
+
+    moved = sums[np.abs(sums) > 1e-12 * np.abs(sums).max(initial=0.0)]
+    if not _enumerable(len(moved), resamples):
+        return None
+    totals = _all_flips(len(moved)) @ moved
+    slack = 1e-10 * float(np.abs(moved).sum())
+    return float(np.mean(totals >= -slack)), float(np.mean(totals <= slack))
+
+
 def sign_flip_test(
     differences: Values,
     *,
@@ -25,35 +145,21 @@ def sign_flip_test(
     resamples: int = 10_000,
     rng: np.random.Generator,
 ) -> float:
-    """The p-value of the paired permutation test: were the differences' signs heads or tails, how rare is this mean?
-
-    Under the null hypothesis the two sides of a pair are exchangeable, so every sign (of a whole cluster's sum) may be
-    flipped (Fisher 1935; Good 2005, ch. 3). Where all flips are no more than `resamples`, they are enumerated and the
-    p-value is exact; else it is (1 + b) / (1 + resamples), which is never 0 (Phipson & Smyth 2010).
+    """The p-value of the paired permutation test that the mean is 0; see `SignFlips`.
 
     Args:
         differences: shape (n,), candidate minus baseline of every pair.
         clusters: shape (n,), labels; all differences of a cluster flip together.
-        alternative: `less` asks whether the candidate is below the baseline.
+        alternative: `less` asks whether the candidate is below the baseline; two-sided is twice the smaller of both.
 
     Raises:
         DataError: as `mean`.
     """
-    import numpy as np
-
-    sums, _ = by_cluster(finite(differences), clusters)
-    groups = len(sums)
-    exact = groups < 63 and 2**groups <= resamples
-    observed = sums.sum()
-    if exact:
-        bits = (np.arange(2**groups)[:, None] >> np.arange(groups)) & 1
-        totals = (1.0 - 2.0 * bits) @ sums
-    else:
-        totals = in_blocks(
-            lambda count: (1.0 - 2.0 * rng.integers(0, 2, size=(count, groups))) @ sums, resamples, groups
-        )
-    extreme = _extreme(totals, float(observed), alternative, float(np.abs(sums).sum()))
-    return float(extreme / len(totals)) if exact else float((1 + extreme) / (1 + len(totals)))
+    sums, sizes = by_cluster(finite(differences), clusters)
+    (flips,) = sign_flips(sums[:, None], sizes, resamples=resamples, rng=rng)
+    if alternative == "two-sided":
+        return min(1.0, 2 * min(flips.less(), flips.greater()))
+    return flips.less() if alternative == "less" else flips.greater()
 
 
 def shuffle_test(

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from radpo.core.metrics import UNIT_BOUNDS
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -31,7 +33,8 @@ class Quantity:
         value: the value in results.parquet; the mean over seeds where there are several.
         half: half the width of its 95% interval; None where there is no standard error, or where every example came
             out alike (a standard error of 0 says only that the sample was too small to see any spread).
-        low, high: the interval's ends, cut at the metric's own bounds; both `value` where `half` is None.
+        low, high: the interval's ends, cut at the metric's own bounds; where `half` is None, Wilson's of a share of
+            nothing or all, else both `value`.
         degrees: of freedom of Student's t in that interval.
         n: examples that each seed's figure rests on.
         seeds: how many seeds.
@@ -74,16 +77,16 @@ def subsets(run: Run, benchmark: str, metric: str) -> list[Name]:
 
 
 def primary_names(run: Run) -> list[Name]:
-    """The primary figures in the order of results.parquet, those of one benchmark together.
+    """The primary figures, and those that lead their benchmark though they are no mean over examples; by benchmark."""
+    import numpy as np
 
-    AlpacaEval's length-controlled win rate is among them, as the figure that its leaderboard and papers go by. It is
-    not marked as primary because it is no mean over examples.
-    """
     results = run.results
-    led_by = (results["benchmark"] == "alpaca-eval") & (results["metric"] == "length_controlled_winrate")
-    names = names_of(results[is_true(results["primary"]) | led_by])
-    place = {"alpaca-eval": 0, "arena-hard": 1, "mt-bench": 2, "unlearning": 4}
-    return sorted(names, key=lambda name: place.get(name.benchmark, 3))
+    known = results[["benchmark", "metric"]].drop_duplicates().itertuples(index=False)
+    leading = {(benchmark, metric) for benchmark, metric in known if run.metric(benchmark, metric).leads}
+    led_by = [pair in leading for pair in zip(results["benchmark"], results["metric"], strict=True)]
+    names = names_of(results[is_true(results["primary"]).to_numpy() | np.array(led_by, dtype=bool)])
+    place = {benchmark: place for place, benchmark in enumerate(run.benchmarks)}
+    return sorted(names, key=lambda name: place[name.benchmark])
 
 
 def measure(run: Run, variant: str, name: Name) -> Quantity | None:
@@ -94,7 +97,7 @@ def measure(run: Run, variant: str, name: Name) -> Quantity | None:
     wider of that (with their mean standard error: they answer the same examples, so more seeds do not shrink it) and
     Student's t over the seeds' values.
     """
-    from radpo.stats.estimates import mean
+    from radpo.stats.estimates import extreme_share_interval, mean
 
     rows = run.figures.get((variant, *name))
     if rows is None:
@@ -108,12 +111,17 @@ def measure(run: Run, variant: str, name: Name) -> Quantity | None:
     wide = over_seeds - value if over_seeds is not None else 0.0
     degrees = len(values) - 1 if wide > half else n - 1
     half = max(half, wide)
-    bottom, top = bounds(name.metric, name.benchmark)
+    metric = run.metric(name.benchmark, name.metric)
+    bottom, top = metric.limits
+    ends = max(value - half, min(bottom, value)), min(value + half, max(top, value))
+    if half <= 0 and metric.unit in UNIT_BOUNDS:
+        shares = extreme_share_interval((value - bottom) / (top - bottom), n)
+        ends = ends if shares is None else (bottom + shares[0] * (top - bottom), bottom + shares[1] * (top - bottom))
     return Quantity(
         value=value,
         half=half if half > 0 else None,
-        low=max(value - half, min(bottom, value)),
-        high=min(value + half, max(top, value)),
+        low=ends[0],
+        high=ends[1],
         degrees=degrees,
         n=n,
         seeds=len(rows),
@@ -133,41 +141,27 @@ def upward(run: Run, name: Name) -> bool | None:
     return run.upward.get((name.benchmark, name.subset, name.metric))
 
 
-def is_duel(name: Name) -> bool:
-    """Whether a figure is measured against somebody's answers, for whom it is 50 by definition."""
-    return unit(name.metric) == "%" or (name.benchmark == "arena-hard" and name.metric == "score")
+def unit_of(run: Run, name: Name) -> str:
+    """A figure's unit: `%`, `share` (0 to 1), `nats`, or nothing known."""
+    return run.metric(name.benchmark, name.metric).unit
+
+
+def label_of(run: Run, benchmark: str, metric: str) -> str:
+    """What readers see for a metric: its label, else its name in words."""
+    described = run.metric(benchmark, metric)
+    plain = metric.split(",")[0]
+    return plain.replace("_", " ") if described.label in ("", plain, metric) else described.label
 
 
 def is_reference(run: Run, variant: str, name: Name) -> bool:
-    """Whether a change of log-likelihood is the reference's own: 0 by definition, not by measurement."""
-    quantity = measure(run, variant, name) if name.metric.startswith("delta_logp") else None
+    """Whether a figure is the reference model's own: 0 by definition, not by measurement."""
+    quantity = measure(run, variant, name) if run.metric(name.benchmark, name.metric).zero_is_reference else None
     return quantity is not None and quantity.value == 0 and quantity.half is None
 
 
-def bounds(metric: str, benchmark: str) -> tuple[float, float]:
-    """The lowest and highest value that a metric can have, infinite where there is none."""
-    if unit(metric) == "%" or (benchmark == "arena-hard" and metric == "score"):
-        return 0.0, 100.0
-    if unit(metric) == "share":
-        return 0.0, 1.0
-    if benchmark == "mt-bench" and metric in ("score", "first_turn", "second_turn"):
-        return 1.0, 10.0
-    return -math.inf, math.inf
-
-
-def unit(metric: str) -> str:
-    """A metric's unit: `%`, `share` (0 to 1), `nats`, or nothing known."""
-    plain = metric.split(",")[0]
-    if plain.endswith(("win_rate", "winrate")):
-        return "%"
-    if plain in ("acc", "acc_norm", "exact_match", "preference_accuracy", "accuracy") or plain.startswith("share_"):
-        return "share"
-    return "nats" if plain.startswith("delta_logp") else ""
-
-
-def number(value: float, metric: str, *, signed: bool = False) -> str:
+def number(value: float, unit: str, *, signed: bool = False) -> str:
     """A value as the report prints it, with a true minus sign and as many digits as its unit deserves."""
-    digits = {"%": 1, "share": 3, "nats": 2}.get(unit(metric), 2 if abs(value) < 100 else 0)
+    digits = {"%": 1, "share": 3, "nats": 2}.get(unit, 2 if abs(value) < 100 else 0)
     text = f"{value:{'+' if signed else ''}.{digits}f}"
     if float(text) == 0:
         text = text.replace("-", "+" if signed else "")

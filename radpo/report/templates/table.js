@@ -44,7 +44,7 @@ if (table) {
         cell.dataset.verdict = change?.verdict ?? "";
         if (!change) return;
         line.append("Δ ", make("b", "", change.text), " ", make("span", "", change.ends));
-        if (change.p) line.append(" ", make("span", "p", `p ${change.p.startsWith("<") ? change.p : `= ${change.p}`}`));
+        if (change.said) line.append(" ", make("span", "p", change.said));
         if (change.verdict) line.append(" ", make("span", `mark ${change.verdict}`, marks[change.verdict]), make("span", "hidden-words", change.verdict));
       });
     });
@@ -108,9 +108,9 @@ if (table) {
       const rows = cells().flatMap(({ variant, changes, cells: row }) => row.map((cell, place) => {
         const { benchmark, subset, metric } = columns[place];
         const change = changes[place];
-        return [variant, benchmark, subset, metric, cell.dataset.value, cell.dataset.half, cell.dataset.n, select.value, change?.value, change?.low, change?.high, change?.p_holm];
+        return [variant, benchmark, subset, metric, cell.dataset.value, cell.dataset.half, cell.dataset.n, select.value, change?.value, change?.low, change?.high, change?.p, change?.p_holm];
       }));
-      const head = ["variant", "benchmark", "subset", "metric", "value", "half_interval", "n", "baseline", "difference", "low", "high", "p_holm"];
+      const head = ["variant", "benchmark", "subset", "metric", "value", "half_interval", "n", "baseline", "difference", "low", "high", "p", "p_holm"];
       return `${[head, ...rows].map((row) => row.map((value) => quoted(String(value ?? ""))).join(",")).join("\n")}\n`;
     },
   };
