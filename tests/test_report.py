@@ -22,7 +22,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from typer.testing import CliRunner
 
-from radpo.benchmarks import unlearning_figures
+from radpo.benchmarks import unlearning_report
 from radpo.core.errors import DataError
 from radpo.core.metrics import find_metric
 from radpo.core.results import results_frame
@@ -438,7 +438,7 @@ def test_figures_and_captions_go_by_the_matrix_high_score(tmp_path: Path, high_s
     drawn = [trace for trace in page.figures("contrasts")[0]["data"] if trace.get("meta") == "dpo" and trace.get("x")]
     shown = {value for trace in drawn for value in trace["x"] if value is not None}
     assert any(value == pytest.approx(high) for value in shown), "the base variant did not change"
-    edges = unlearning_figures.score_edges(likelihoods["score"], high_score)
+    edges = unlearning_report.score_edges(likelihoods["score"], high_score)
     assert high_score in edges
 
 
@@ -706,8 +706,8 @@ def test_unlearning_bins_hold_the_mean_change_and_own_asks_for_the_responses_sco
         for response in ("chosen", "rejected")
         for goal in ("none", "best", "chosen", "rejected")
     ]  # fmt: skip
-    edges = unlearning_figures.score_edges(pd.Series([6.0, 9.0]))
-    changes = unlearning_figures.unlearning_by_bin(pd.DataFrame(rows), edges)
+    edges = unlearning_report.score_edges(pd.Series([6.0, 9.0]))
+    changes = unlearning_report.unlearning_by_bin(pd.DataFrame(rows), edges)
     value = {(row["response"], row["goal"]): row["value"] for row in changes.to_dict("records")}
     assert value == {
         ("chosen", "none"): 2, ("chosen", "best"): 102, ("chosen", "own"): 202,
@@ -718,7 +718,7 @@ def test_unlearning_bins_hold_the_mean_change_and_own_asks_for_the_responses_sco
 
 @pytest.mark.parametrize("scores", [[1.0, 10.0], [5.0], [7.0, 9.0], [-3.0, 4.0], [0.0, 1.0], [10.0]])
 def test_every_score_falls_into_a_bin(scores: list[float]) -> None:
-    edges = unlearning_figures.score_edges(pd.Series(scores))
+    edges = unlearning_report.score_edges(pd.Series(scores))
     assert edges == sorted(set(edges))
     assert edges[0] <= min(scores)
     assert max(scores) <= edges[-1]

@@ -26,7 +26,11 @@ from radpo.core.errors import ConfigError, DataError, ModelError
 from radpo.core.metrics import Metric
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores, write_scores
+from radpo.core.run import Run
 from radpo.engine.graph import Function, Source, Stage, Task
+from radpo.figures.charts import by_group
+from radpo.figures.sections import ReportSection, panel, points, seeds_note, shown_in, sizes, table_rows
+from radpo.figures.styles import Styles
 from radpo.models.chat_template import date_notes, template_of
 from radpo.models.context import saved_context
 from radpo.models.decoding import turn_end_notes
@@ -35,8 +39,11 @@ from radpo.models.loading import load_tokenizer, torch_dtype
 from radpo.models.precision import Precision
 from radpo.models.prompt_cuts import Asked, Cut, cut_note, cut_of
 from radpo.preferences.goals import is_goal_aware
+from radpo.stats.comparison import compared
+from radpo.stats.quantities import Name, label_of, primary_names, unit_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from lm_eval.tasks import TaskManager
 
 NAME = "academic"
@@ -506,6 +513,51 @@ def _texts(document: Mapping[str, Any]) -> Iterable[str]:
     return (value for value in document.values() if isinstance(value, str))
 
 
+def sections(run: Run, styles: Styles) -> list[ReportSection]:
+    """Each task's figure, and its difference from the baseline's over the same documents."""
+    title = "Academic retention"
+    names = [name for name in primary_names(run) if name.benchmark == NAME]
+    tasks = points(run, names)
+    if tasks.empty:
+        return [ReportSection(NAME, title)]
+    shares = {unit_of(run, name) for name in names} == {"share"}
+    metrics = ", ".join(dict.fromkeys(label_of(run, NAME, name.metric) for name in names))
+    slots = tasks["variant"].nunique()
+    each = by_group(tasks, styles, axis=metrics, within=(0, 1) if shares else None, slots=slots)
+    panels = [panel("Each task", each)]
+    changes = _differences(run, names)
+    if len(changes):
+        axis = f"difference from {run.baseline}"
+        panels.append(panel("Against the baseline", by_group(changes, styles, axis=axis, reference=0, slots=slots)))
+    unpaired = "unpaired" in set(changes["kind"])
+    caption = (
+        "Tasks that alignment should not hurt, scored by lm-eval with the chat template applied. "
+        f"n = {sizes(tasks)} documents a task. Whiskers, each task: 95% t interval from lm-eval's standard error"
+        + (", cut at 0 and 1" if shares else "")
+        + ". Against the baseline: mean difference over the same documents with the 95% interval of its test"
+        + (", or unpaired interval where the figure is no mean of documents" if unpaired else "")
+        + f". Left of the dotted line the variant lost against {run.baseline}; an interval across it leaves that open."
+        + seeds_note(tasks)
+    )
+    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, tasks), table_rows("each task", tasks))]
+
+
+def _differences(run: Run, names: Sequence[Name]) -> pd.DataFrame:
+    """variant, group (the task), value, low, high, n, kind: differences from the run's baseline."""
+    import pandas as pd
+
+    known = compared(run)[run.baseline]
+    rows = [
+        {"variant": variant, "group": name.subset, "value": found.value, "low": found.low, "high": found.high,
+         "n": found.n, "kind": found.kind}
+        for name in names
+        for variant in run.variants
+        if (found := known.get((variant, name))) is not None
+    ]  # fmt: skip
+    columns = ["variant", "group", "value", "low", "high", "n", "kind"]
+    return pd.DataFrame(rows, columns=columns).astype({"low": "float64", "high": "float64"})
+
+
 BENCHMARK = Benchmark(
     name=NAME,
     title="Academic tasks",
@@ -515,6 +567,9 @@ BENCHMARK = Benchmark(
     stages=stages,
     functions={NAME: Function(_score, version=4, packages=(*pieces.NUMERICS, "lm-eval"))},
     cost={NAME: _cost},
+    sections=sections,
+    answers=False,
+    rendered_prompts=True,
     place=30,
     files={"lm_eval.json": "lm_eval.json"},
 )

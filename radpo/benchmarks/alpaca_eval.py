@@ -34,10 +34,25 @@ from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.quiet import quiet_package
 from radpo.core.results import Example, Result, Scores
+from radpo.core.run import Run
 from radpo.core.texts import with_reasons
 from radpo.engine.graph import Function, Stage, Task
+from radpo.figures.charts import by_group, intervals
+from radpo.figures.sections import (
+    ReportSection,
+    opponents,
+    panel,
+    points,
+    seeds_note,
+    shown_in,
+    sizes,
+    table_rows,
+)
+from radpo.figures.spreads import against
+from radpo.figures.styles import Styles
 from radpo.judges.base import CompareRequest, ComparingJudge, Comparison, Judge, compare
 from radpo.judges.quality import BIAS_METRICS, Bias, bias, unswapped
+from radpo.stats.quantities import Name, label_of, subsets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +80,10 @@ METRICS = (
 """The margin is wide enough that the benchmark's own questions can tell: by released judgments of its 805 questions the
 standard error of the paired difference of two models is 0.4 to 1.6 points, and a gate of three metrics finds drops of
 three standard errors."""
+
+
+CONTROLLED = ("length_controlled_winrate", "win_rate_at_equal_length")
+"""The length-controlled rates, the one that the report would rather show first."""
 
 
 class Sampling(SamplingSettings):
@@ -454,6 +473,61 @@ def _cost(sizes: Sizes, stage: Stage) -> Work:
     return judged(sizes, stage, pairwise=True, swapped=swapped, judge_tokens=1 if weighted else JUDGE_TOKENS)
 
 
+def sections(run: Run, styles: Styles) -> list[ReportSection]:
+    """The win rate, whole and by category, and beside the length-controlled one."""
+    return [_win_rates(run, styles), _controlled_against_raw(run, styles)]
+
+
+def _win_rates(run: Run, styles: Styles) -> ReportSection:
+    title = "AlpacaEval win rate"
+    whole = points(run, [Name(NAME, "all", "win_rate")]).assign(group=lambda rows: rows["variant"])
+    if whole.empty:
+        return ReportSection("win-rate", title)
+    parts = points(run, subsets(run, NAME, "win_rate"))
+    opponent = opponents(run, NAME, shown_in(styles, whole))
+    axis = f"win rate against {opponent} (%)"
+    figure = intervals(whole, styles, axis=axis, reference=50, suffix="%", labelled=True, within=(0, 100))
+    panels = [panel("All instructions", figure, 2 if parts.empty else 1)]
+    caption = (
+        f"Share of instructions on which the judge prefers the variant's answer to that of {opponent}; ties "
+        f"count half. Right of the dotted line the variant is ahead; an interval across it leaves that open. "
+        f"n = {sizes(whole)} instructions. "
+    )
+    if len(parts):
+        by_category = by_group(parts, styles, axis=axis, within=(0, 100), reference=50, suffix="%")
+        panels.append(panel("By category", by_category))
+        caption += f"By category n = {sizes(parts)}: read those as hints. "
+    caption += "Whiskers: 95% t interval of the mean, cut at 0 and 100; none where all comparisons came alike."
+    caption += seeds_note(whole)
+    numbers = table_rows("all instructions", whole.assign(group="all")) + table_rows("by category", parts)
+    return ReportSection("win-rate", title, caption, panels, 2, shown_in(styles, whole), numbers)
+
+
+def _controlled_against_raw(run: Run, styles: Styles) -> ReportSection:
+    title = "Length-controlled against raw win rate"
+    raw = points(run, [Name(NAME, "all", "win_rate")]).set_index("variant")
+    for metric in CONTROLLED:
+        controlled = points(run, [Name(NAME, "all", metric)]).set_index("variant")
+        if len(controlled):
+            break
+    else:
+        return ReportSection("length-control", title)
+    both = raw.join(controlled, how="inner", lsuffix="_raw").reset_index()
+    placed = both.rename(
+        columns={
+            "value_raw": "x", "low_raw": "x_low", "high_raw": "x_high", "value": "y", "low": "y_low", "high": "y_high",
+        }
+    )  # fmt: skip
+    figure = against(placed, styles, axes=("win rate (%)", f"{label_of(run, NAME, metric)} (%)"))
+    caption = (
+        "Below the dotted line the judge's preference owes something to the length of the answers: with lengths held "
+        f"equal the variant would win less often. n = {sizes(placed)} instructions. Whiskers: 95% t intervals."
+    )
+    numbers = table_rows("raw", raw.reset_index()) + table_rows("length-controlled", controlled.reset_index())
+    panels = [panel("Variants", figure)]
+    return ReportSection("length-control", title, caption, panels, 2, shown_in(styles, placed), numbers)
+
+
 BENCHMARK = Benchmark(
     name=NAME,
     title="AlpacaEval",
@@ -463,6 +537,7 @@ BENCHMARK = Benchmark(
     stages=stages,
     functions={NAME: Function(_score, version=7, packages=("alpaca-eval",))},
     cost={NAME: _cost},
+    sections=sections,
     place=0,
     files={"answers.jsonl": "answers/answers.jsonl", "annotations.json": "annotations.json"},
     alone=alone,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from radpo.preferences.questions import Question
 
 FAILED = "$ERROR$"
-"""What FastChat and Arena-Hard-Auto write for an answer that they could not get."""
+"""What FastChat and benchmarks after it write for an answer that they could not get."""
 Answers = Mapping[str, tuple[str, ...]]
 """A model's answer to every turn, by question_id."""
 

@@ -35,10 +35,25 @@ from radpo.core.json_rows import read_rows
 from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Scores
+from radpo.core.run import Run
 from radpo.core.texts import with_reasons
 from radpo.engine.graph import Function, Stage, Task
+from radpo.figures.charts import by_group, intervals
+from radpo.figures.sections import (
+    ReportSection,
+    opponents,
+    panel,
+    points,
+    seeds_note,
+    shown_in,
+    sizes,
+    table_rows,
+)
+from radpo.figures.spreads import shares
+from radpo.figures.styles import Styles
 from radpo.judges.base import CompareRequest, Judge
 from radpo.judges.quality import BIAS_METRICS, Bias, bias, both_orders
+from radpo.stats.quantities import Name, of, subsets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -563,6 +578,43 @@ def _cost(sizes: Sizes, stage: Stage) -> Work:
     return judged(sizes, stage, pairwise=True, swapped=turns, judge_tokens=JUDGE_TOKENS)
 
 
+def sections(run: Run, styles: Styles) -> list[ReportSection]:
+    """The score, whole and by category, and how many questions were won and lost."""
+    title = "Arena-Hard"
+    whole = points(run, [Name(NAME, "all", "score")]).assign(group=lambda rows: rows["variant"])
+    if whole.empty:
+        return [ReportSection(NAME, title)]
+    opponent = opponents(run, NAME, shown_in(styles, whole))
+    axis = f"score against {opponent} (0–100)"
+    figure = intervals(whole, styles, axis=axis, reference=50, labelled=True, within=(0, 100))
+    panels, numbers = [panel("Score", figure)], table_rows("score", whole.assign(group="all"))
+    parts = points(run, subsets(run, NAME, "score"))
+    if len(parts):
+        panels.append(panel("By category", by_group(parts, styles, axis=axis, within=(0, 100), reference=50)))
+        numbers += table_rows("by category", parts)
+    outcomes = _outcomes(of(run.examples, benchmark=NAME, metric="score"))
+    if len(outcomes):
+        names = {name: name for name in ("won", "even", "lost")}
+        panels.append(panel("Questions won and lost", shares(outcomes, styles, names, axis="questions (%)")))
+    caption = (
+        f"Score: the Bradley–Terry chance, in percent, of winning a game against {opponent}; each question is judged "
+        "twice, with the answers in either order, and a strong verdict counts three times. Right of the dotted line "
+        f"the variant is ahead. n = {sizes(whole)} games. Whiskers: 95% intervals from the benchmark's bootstrap over "
+        "games, taken for normal. A question is won where its games' mean is above 50"
+        + (f"; n = {sizes(outcomes)} questions." if len(outcomes) else ".")
+        + seeds_note(whole)
+    )
+    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, whole), numbers)]
+
+
+def _outcomes(examples: pd.DataFrame) -> pd.DataFrame:
+    """The shares of questions won, even and lost by every variant."""
+    known = examples[examples["value"].notna()]
+    flags = known.assign(won=known["value"] > 50, even=known["value"] == 50, lost=known["value"] < 50)
+    found = flags.groupby("variant", sort=False)[["won", "even", "lost"]].mean()
+    return found.assign(n=flags.groupby("variant").size()).reset_index()
+
+
 BENCHMARK = Benchmark(
     name=NAME,
     title="Arena-Hard",
@@ -572,6 +624,7 @@ BENCHMARK = Benchmark(
     stages=stages,
     functions={NAME: Function(_score, version=5, packages=("scikit-learn",))},
     cost={NAME: _cost},
+    sections=sections,
     place=10,
     files={"answers.jsonl": "answers/answers.jsonl", "judgments.jsonl": "judgments.jsonl"},
     Existing=Existing,

@@ -26,12 +26,17 @@ from radpo.core.json_rows import read_rows
 from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores
+from radpo.core.run import Run
 from radpo.core.texts import with_reasons
 from radpo.engine.graph import Function, Stage, Task
+from radpo.figures.charts import SIDE_BY_SIDE, bars, grid, intervals, radar
+from radpo.figures.sections import ReportSection, panel, points, seeds_note, shown_in, sizes, table_rows
+from radpo.figures.styles import Styles
 from radpo.judges.base import GradeRequest, Judge
 from radpo.judges.fastchat import NEED_REFERENCE
 from radpo.judges.quality import BIAS_METRICS, Bias, spearman
 from radpo.stats.estimates import mean
+from radpo.stats.quantities import Name, subsets
 
 if TYPE_CHECKING:
     from radpo.preferences.questions import Question
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
 NAME = "mt-bench"
 METRICS = (
     Metric("score", "score", bounds=(1, 10), primary="all", margin=1.0, overview=True),
-    Metric("*_turn", "", bounds=(1, 10), examples=None),
+    Metric("*_turn", "", bounds=(1, 10), examples=None, overview=True),
     *BIAS_METRICS,
 )
 """By released judgments of 80 questions the standard error of the paired difference of two models is 0.20 to 0.34 of a
@@ -409,6 +414,32 @@ def _cost(sizes: Sizes, stage: Stage) -> Work:
     return judged(sizes, stage, pairwise=False)
 
 
+def sections(run: Run, styles: Styles) -> list[ReportSection]:
+    """Scores by category and by turn."""
+    parts = points(run, subsets(run, NAME, "score"))
+    turns = {"first_turn": "first turn", "second_turn": "second turn"}
+    by_turn = points(run, [Name(NAME, "all", metric) for metric in turns]).replace({"group": turns})
+    axis = "score (1–10)"
+    panels, caption = [], ""
+    if len(parts):
+        caption = f"Mean score (1–10) by category, n = {sizes(parts)} judgments each"
+        if parts["variant"].nunique() > SIDE_BY_SIDE:
+            panels.append(panel("By category", grid(parts, styles, axis=axis, within=None)))
+            caption += ". "
+        elif parts["group"].nunique() >= 3:
+            panels.append(panel("By category", radar(parts, styles, within=(1, 10))))
+            caption += ": few, so differences between spokes are rough; no interval is drawn on the radar. "
+        else:
+            panels.append(panel("By category", intervals(parts, styles, axis=axis, within=(1, 10))))
+            caption += ". "
+    if len(by_turn):
+        panels.append(panel("By turn", bars(by_turn, styles, axis=axis, base=1, within=(1, 10.3))))
+        caption += f"By turn: n = {sizes(by_turn)} judgments each; the second continues the conversation of the first. "
+    caption += "Whiskers: 95% t interval from the standard error over questions, cut at 1 and 10." + seeds_note(parts)
+    numbers = table_rows("by category", parts) + table_rows("by turn", by_turn)
+    return [ReportSection(NAME, "MT-Bench", caption, panels, 2, shown_in(styles, parts, by_turn), numbers)]
+
+
 BENCHMARK = Benchmark(
     name=NAME,
     title="MT-Bench",
@@ -418,6 +449,7 @@ BENCHMARK = Benchmark(
     stages=stages,
     functions={NAME: Function(_score, version=7)},
     cost={NAME: _cost},
+    sections=sections,
     place=20,
     files={"answers.jsonl": "answers/answers.jsonl", "judgments.jsonl": "judgments.jsonl"},
     elsewhere={"baseline_outputs": "mt-bench-pairwise"},

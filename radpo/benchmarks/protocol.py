@@ -264,6 +264,9 @@ class Benchmark:
         functions: what its own stages run, by name; module-level, so that another process finds them.
         cost: what its own stages have to do, by function.
         sections: its own part of the report; None where the overview and the tables say all.
+        answers: whether the outputs of its examples are answers, of which the report shows how long they are.
+        rendered_prompts: whether its examples' prompts are as the model saw them, goal and all, which is the variant's
+            own; two runs' examples are then alike where the `target` of their details is.
         check: what is wrong with its settings beside the matrix's other benchmarks' (by name); None if nothing is.
         tables: the files of its stage's folder that the run directory gathers, by the table's name.
         place: where it is listed, rising.
@@ -286,6 +289,8 @@ class Benchmark:
     functions: Mapping[str, Function]
     cost: Mapping[str, Cost]
     sections: Sections | None = None
+    answers: bool = True
+    rendered_prompts: bool = False
     check: Callable[[Any, Mapping[str, Section]], str | None] | None = None
     tables: Mapping[str, str] = field(default_factory=dict)
     place: int = 1000

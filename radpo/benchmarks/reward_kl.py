@@ -238,6 +238,7 @@ BENCHMARK = Benchmark(
     functions={NAME: Function(_score, version=3, packages=("scipy",))},
     cost={NAME: pieces.scored_samples_cost},
     sections=sections,
+    answers=False,
     place=70,
     command="analyze",
     files={"samples.parquet": "samples/samples.parquet"},

@@ -16,6 +16,7 @@ from radpo.benchmarks import pieces
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.benchmarks.settings import Section
 from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.unlearning_report import sections
 from radpo.benchmarks.work import Work
 from radpo.core.errors import DataError
 from radpo.core.metrics import Metric, result
@@ -31,8 +32,12 @@ if TYPE_CHECKING:
 NAME = "unlearning"
 METRICS = (
     Metric(
-        "delta_logp_rejected_high", "high-scored rejected", "nats", primary="*", margin=2.0, zero_is_reference=True,
-        overview=True,
+        "delta_logp_rejected_high", "high-scored rejected responses", "nats", primary="*", margin=2.0,
+        zero_is_reference=True, overview=True,
+        parts=(
+            ("none", "asked without a goal"), ("best", "asked for the best score"),
+            ("own", "asked for each response's own score"),
+        ),
     ),
     Metric("delta_logp_rejected_low", "low-scored rejected", "nats", higher_is_better=None, zero_is_reference=True),
     Metric("delta_logp_*", "", "nats", higher_is_better=None, zero_is_reference=True),
@@ -308,6 +313,7 @@ BENCHMARK = Benchmark(
     stages=stages,
     functions={NAME: Function(_score, version=4)},
     cost={NAME: _cost},
+    sections=sections,
     tables={"likelihoods": "likelihoods.parquet"},
     place=40,
     command="analyze",

@@ -38,6 +38,7 @@ class Metric:
         example_scale: value = scale * mean of the examples' values + offset.
         overview: whether the report's overview draws it.
         leads: whether the summary shows it although it is not primary.
+        parts: what its subsets are called in a sentence, such as ("none", "asked without a goal"); the others by name.
     """
 
     name: str
@@ -53,11 +54,16 @@ class Metric:
     example_scale: tuple[float, float] = (1.0, 0.0)
     overview: bool = False
     leads: bool = False
+    parts: tuple[tuple[str, str], ...] = ()
 
     @property
     def limits(self) -> tuple[float, float]:
         """The lowest and the highest possible value, infinite where there is none."""
         return self.bounds or UNIT_BOUNDS.get(self.unit, (-math.inf, math.inf))
+
+    def part(self, subset: str) -> str:
+        """What a subset is called in a sentence."""
+        return dict(self.parts).get(subset, subset)
 
     @property
     def example_metric(self) -> str | None:
@@ -116,4 +122,5 @@ def _from_json(row: Mapping[str, Any]) -> Metric:
         if values.get(name) is not None:
             low, high = values[name]
             values[name] = (float(low), float(high))
+    values["parts"] = tuple((str(subset), str(words)) for subset, words in values.get("parts", ()))
     return Metric(**values)

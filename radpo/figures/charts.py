@@ -219,15 +219,15 @@ def bars(
             hovertemplate="%{x}: %{customdata[0]}, n = %{customdata[1]}" + hover_name(variant),
             meta=variant,
         )
-        told = None if published is None else published[published["variant"] == variant]
-        if told is not None and len(told):
+        others = None if published is None else published[published["variant"] == variant]
+        if others is not None and len(others):
             hatched = {"color": "rgba(0,0,0,0)", "line": {"color": styles[variant].colour, "width": 1.4}}
             figure.add_bar(
-                x=[shown[str(group)] for group in told["group"]],
-                y=(told["value"] - base).tolist(),
+                x=[shown[str(group)] for group in others["group"]],
+                y=(others["value"] - base).tolist(),
                 base=base,
                 marker={**hatched, "pattern": {"shape": "/", "fgcolor": styles[variant].colour, "size": 7}},
-                customdata=told["value"].tolist(),
+                customdata=others["value"].tolist(),
                 hovertemplate="%{x}: %{customdata:.4g}, published" + hover_name(variant),
                 meta=variant,
             )
@@ -253,7 +253,7 @@ def grid(points: pd.DataFrame, styles: Styles, *, axis: str, within: tuple[float
     groups = list(dict.fromkeys(points["group"]))
     shown = labels(variants)
     table = points.pivot(index="variant", columns="group", values="value").reindex(index=variants, columns=groups)
-    told = {
+    hover_texts = {
         (row["variant"], row["group"]): f"{value_text(row, '')}, n = {int(row['n'])}" for _, row in points.iterrows()
     }
     figure = go.Figure()
@@ -265,7 +265,7 @@ def grid(points: pd.DataFrame, styles: Styles, *, axis: str, within: tuple[float
         zmax=None if within is None else within[1],
         colorscale=COLOURS,
         colorbar={"title": {"text": plain(axis, 34), "side": "right"}, "thickness": 12, "outlinewidth": 0},
-        customdata=[[told.get((variant, group), "") for group in groups] for variant in variants],
+        customdata=[[hover_texts.get((variant, group), "") for group in groups] for variant in variants],
         hovertemplate="%{y}, %{x}: %{customdata}<extra></extra>",
         xgap=1, ygap=1, hoverongaps=False,
     )  # fmt: skip

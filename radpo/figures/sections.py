@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from plotly.graph_objects import Figure
 
-COLUMNS = ["variant", "group", "value", "low", "high", "n", "seeds", "metric", "unit", "rows"]
+COLUMNS = ["variant", "subset", "group", "value", "low", "high", "n", "seeds", "metric", "unit", "rows"]
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,10 @@ def points(run: Run, names: Sequence[Name]) -> pd.DataFrame:
 
     rows = [
         {
-            "variant": variant, "group": name.metric if name.subset == "all" else name.subset, "value": found.value,
-            "low": None if found.low == found.high else found.low,
-            "high": None if found.low == found.high else found.high,
-            "n": found.n, "seeds": found.seeds, "metric": name.metric, "unit": unit_of(run, name),
-            "rows": " ".join(found.rows),
+            "variant": variant, "subset": name.subset, "group": name.metric if name.subset == "all" else name.subset,
+            "value": found.value, "low": None if found.low == found.high else found.low,
+            "high": None if found.low == found.high else found.high, "n": found.n, "seeds": found.seeds,
+            "metric": name.metric, "unit": unit_of(run, name), "rows": " ".join(found.rows),
         }
         for name in names
         for variant in run.variants
@@ -106,6 +105,11 @@ def table_rows(panel: str, frame: pd.DataFrame) -> list[TableRow]:
         )
         for _, row in frame.iterrows()
     ]  # fmt: skip
+
+
+def opponents(run: Run, benchmark: str, variants: Sequence[str]) -> str:
+    """Whose answers those of the variants were compared with, in words."""
+    return " or ".join(dict.fromkeys(run.opponent(variant, benchmark) or "another model" for variant in variants))
 
 
 def shown_in(styles: Styles, *frames: pd.DataFrame) -> list[str]:

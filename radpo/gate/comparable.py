@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 _CANNOT_MATTER = frozenset({"batch_size", "limit", "swap_check", "resamples", "precision"})
 """Settings of a benchmark's section that change no example's value but by rounding; a limit says only how many there
 are."""
-_SCORERS = ("alpaca-eval", "lm-eval")
-_RENDERED = "academic"
-"""Its prompts are as the model saw them, goal and all, which is the variant's own; its documents must be the same."""
 
 
 def differing_settings(baseline: Run, candidate: Run, benchmarks: Iterable[str]) -> list[str]:
@@ -53,15 +50,18 @@ def differing_examples(name: MetricName, pairs: pd.DataFrame, same_model: bool) 
         same_model: whether both runs began with the same model: then a few answers of the baseline may differ, by the
             order in which another machine adds up; else they are another model's, and the win rate another quantity.
     """
+    from radpo.benchmarks.registry import benchmarks
+
     both, (_, benchmark, *_) = in_both(pairs), name
-    if benchmark == _RENDERED:
+    rendered = benchmark in benchmarks() and benchmarks()[benchmark].rendered_prompts
+    if rendered:
         asked = [both[f"detail_{run}"].map(lambda text: detail_of(text).get("target")) for run in _RUNS]
     else:
         asked = [both[f"prompt_{run}"] for run in _RUNS]
     differ = asked[0].notna() & asked[1].notna() & (asked[0] != asked[1])
     if differ.any():
         example = both.loc[differ, "example_id"].iloc[0]
-        what = "documents" if benchmark == _RENDERED else "prompts"
+        what = "documents" if rendered else "prompts"
         yield f"the {what} of {benchmark} differ (such as example {example!r})", True
     answers = [both[f"baseline_output_{run}"] for run in _RUNS]
     differ = answers[0].notna() & answers[1].notna() & (answers[0] != answers[1])
@@ -79,7 +79,9 @@ def same_models(baseline: Run, candidate: Run) -> bool:
 
 
 def remarks(baseline: Run, candidate: Run) -> list[str]:
-    """What a reader should know that forbids nothing."""
+    """What a reader should know that forbids nothing, versions of packages that figures rest on among it."""
+    from radpo.benchmarks.registry import stage_functions
+
     found = [
         f"{run.sources[0].folder.name} has no matrix.yaml: judges, prompts and sampling could not be compared."
         for run in (baseline, candidate)
@@ -87,7 +89,7 @@ def remarks(baseline: Run, candidate: Run) -> list[str]:
     ]
     found += _precisions(baseline, candidate)
     ours, theirs = (run.manifest.get("packages", {}) for run in (baseline, candidate))
-    for name in _SCORERS:
+    for name in sorted({package for function in stage_functions().values() for package in function.packages}):
         if ours.get(name) != theirs.get(name):
             found.append(f"{name} is {_said(ours.get(name))} in one run and {_said(theirs.get(name))} in the other.")
     return found

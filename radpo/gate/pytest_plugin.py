@@ -4,7 +4,7 @@
     def test_ra_dpo_has_not_regressed(radpo_gate):
         radpo_gate("benchmarks/quickstart.yaml", variant="ra-dpo")
 
-The marker takes `alpha` and `margins` (as `radpo regress --margin`: {"mt-bench": 2, "unlearning": None}; None leaves a
+The marker takes `alpha` and `margins` (as `radpo regress --margin`: {"score": 2, "BENCHMARK": None}; None leaves a
 metric out). Baselines are looked for under `radpo_baselines` of the pytest configuration, reports/baselines unless set,
 and kept there by `radpo regress RUN_DIR --save NAME`. Run directories lie under `radpo_runs`, runs/gate unless set;
 finished stages are kept (RADPO_STORE, else `store` beside them), so that a test that is run again computes nothing.

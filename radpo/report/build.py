@@ -7,22 +7,25 @@ page's own scripts and styles are allowed by their hashes; no others are.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from radpo.benchmarks.registry import benchmarks
 from radpo.core.files import replace_file
 from radpo.core.run import JUDGE, Run, load_run, load_runs
-from radpo.figures.styles import variant_styles
+from radpo.figures.sections import ReportSection
+from radpo.figures.styles import Styles, variant_styles
 from radpo.report import run_sections, summary
-from radpo.report.analysis_sections import analysis_sections
 from radpo.report.benchmark_sections import benchmark_sections
 from radpo.report.embed import TEMPLATES, packed_json, plotly, policy, script, source_hash, style
 from radpo.report.examples import pack
-from radpo.report.sections import sections
+from radpo.report.overview import lengths, overview
 from radpo.report.training import training_section
 from radpo.stats.comparison import compared, with_comparisons
+
+LENGTHS_PLACE = 35
+"""Where the section on answers' lengths stands among the benchmarks' places: after those that score answers."""
 
 
 def build_report(run_dir: Path) -> Path:
@@ -62,12 +65,7 @@ def render(run: Run) -> str:
     of_benchmarks = benchmark_sections(run, styles)
     differences = compared(run)
     views = summary.views(run, differences)
-    found = [
-        *sections(run, styles, differences[run.baseline]),
-        *analysis_sections(run, styles),
-        *chain.from_iterable(of_benchmarks.sections.values()),
-        training_section(run, styles),
-    ]
+    found = _sections(run, styles, of_benchmarks.sections)
     code, sheet = script("page.js", "table.js", "text.js", "browser.js"), style()
     packed_plotly, plotly_hash, plotly_style = plotly()
     environment = Environment(
@@ -98,6 +96,26 @@ def render(run: Run) -> str:
         plotly_style=plotly_style,
         policy=policy(plotly_hash, source_hash(code), styles=(source_hash(sheet),)),
     )
+
+
+def _sections(run: Run, styles: Styles, own: Mapping[str, Sequence[ReportSection]]) -> list[ReportSection]:
+    """All sections in the order in which they are read.
+
+    Args:
+        own: benchmarks' own sections, by benchmark.
+    """
+    installed = benchmarks()
+    titles = {name: benchmark.title for name, benchmark in installed.items()}
+    answering = [name for name in run.benchmarks if name not in installed or installed[name].answers]
+    before = [section for name in own if installed[name].place < LENGTHS_PLACE for section in own[name]]
+    after = [section for name in own if installed[name].place >= LENGTHS_PLACE for section in own[name]]
+    return [
+        overview(run, styles, titles),
+        *before,
+        lengths(run, styles, answering),
+        *after,
+        training_section(run, styles),
+    ]
 
 
 def _all_results(run: Run) -> Iterator[dict[str, Any]]:

@@ -73,10 +73,10 @@ def facts(profile: Profile) -> list[tuple[str, str]]:
         ("identical responses", shown(profile.identical, profile.pairs)),
         ("empty responses", f"{profile.empty_chosen:,} chosen, {profile.empty_rejected:,} rejected"),
         ("chosen scored below rejected", shown(profile.chosen_below_rejected, profile.pairs)),
-        (f"rejected scored {high:g} or more", spoken(profile.rejected_high)),
-        (f"chosen scored below {high:g}", spoken(profile.chosen_low)),
-        (f"chosen with the best score, {best:g}", spoken(profile.best_chosen)),
-        (f"rejected with the best score, {best:g}", spoken(profile.best_rejected)),
+        (f"rejected scored {high:g} or more", share_text(profile.rejected_high)),
+        (f"chosen scored below {high:g}", share_text(profile.chosen_low)),
+        (f"chosen with the best score, {best:g}", share_text(profile.best_chosen)),
+        (f"rejected with the best score, {best:g}", share_text(profile.best_rejected)),
         (f"score gap (scale {low:g}-{best:g})", f"mean {profile.gaps.mean:.2f}, median {profile.gaps.median:.2f}"),
     ]
     for lengths in (profile.characters, profile.tokens):
@@ -92,11 +92,11 @@ def facts(profile: Profile) -> list[tuple[str, str]]:
     lines += [(f"noted: {what}", f"{count:,}") for what, count in profile.noted.items()]
     if profile.leakage:
         leakage = profile.leakage
-        told = f"{leakage.prompts:,} of {leakage.heldout_prompts:,} prompts, in {leakage.pairs:,} pairs"
-        lines.append(("held-out prompts in the set", told))
+        text = f"{leakage.prompts:,} of {leakage.heldout_prompts:,} prompts, in {leakage.pairs:,} pairs"
+        lines.append(("held-out prompts in the set", text))
     for overlap in profile.overlaps:
-        told = f"{overlap.prompts_hit:,} of {overlap.prompts:,} prompts, by {overlap.pairs:,} pairs"
-        lines.append((f"overlap with {overlap.name}", told))
+        text = f"{overlap.prompts_hit:,} of {overlap.prompts:,} prompts, by {overlap.pairs:,} pairs"
+        lines.append((f"overlap with {overlap.name}", text))
     return lines
 
 
@@ -105,7 +105,7 @@ def shown(count: int, n: int) -> str:
     return f"{count:,} ({count / n:.1%})"
 
 
-def spoken(share: Share) -> str:
+def share_text(share: Share) -> str:
     """A share with its interval."""
     interval = "" if share.low is None or share.high is None else f", 95% {share.low:.1%} to {share.high:.1%}"
     return f"{share.count:,} of {share.n:,} ({share.share:.1%}{interval})"
@@ -118,7 +118,7 @@ def _length_facts(lengths: Lengths) -> list[tuple[str, str]]:
         for name, spread in (("prompt", lengths.prompt), ("chosen", lengths.chosen), ("rejected", lengths.rejected))
     ]  # fmt: skip
     rank = "not defined" if lengths.gap_correlation is None else f"{lengths.gap_correlation:+.2f}"
-    lines.append((f"chosen is the longer, in {lengths.unit}", spoken(lengths.chosen_longer)))
+    lines.append((f"chosen is the longer, in {lengths.unit}", share_text(lengths.chosen_longer)))
     lines.append((f"rank correlation of score and length gaps, in {lengths.unit}", rank))
     return lines
 

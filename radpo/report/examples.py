@@ -25,7 +25,6 @@ BLOCK = 300_000
 SNIPPET = 140
 """Characters of a prompt that the list shows."""
 _UNWIELDY = re.compile(r"\.\d{6}|NaN|Infinity")  # a long number, or one that is none to the page
-ORDER = {"alpaca-eval": 0, "arena-hard": 1, "mt-bench": 2}
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,10 @@ def pack(run: Run, room: int = ROOM) -> Packed:
     """Everything that the page shows of examples.
 
     The index: `variants`, `benchmarks`, `opponents` (by benchmark and variant, whose answers its own were compared
-    with), `subsets`, `metrics` with `down` (those of which less is better), and by example, in columns, b, s, m (places
-    in those), i (example_id), d (seed or null), p (the prompt's beginning), c (its block) and, by variant, x (values;
-    null where there is none).
+    with), `subsets`, `metrics`; by benchmark and metric `even` (the value of an example at which both answers are
+    alike, or null) and `down` (whether less is better); and by example, in columns, b, s, m (places in those), i
+    (example_id), d (seed or null), p (the prompt's beginning), c (its block) and, by variant, x (values; null where
+    there is none).
 
     A block: `t`, texts, and `g`, for each example [prompt, baseline_output or -1, [variant, output, detail, and where
     they differ from the example's own, prompt, baseline_output] ...], texts by their places.
@@ -87,7 +87,8 @@ def pack(run: Run, room: int = ROOM) -> Packed:
         "benchmarks": names["b"],
         "subsets": names["s"],
         "metrics": names["m"],
-        "down": [name for name in names["m"] if name in _falling(run)],
+        "even": [[_even(run, name, metric) for metric in names["m"]] for name in names["b"]],
+        "down": [[_falls(run, name, metric) for metric in names["m"]] for name in names["b"]],
         "b": [places["b"][key[0]] for key in keys],
         "s": [places["s"][key[1]] for key in keys],
         "i": [key[2] for key in keys],
@@ -128,7 +129,9 @@ def _groups(run: Run) -> Mapping[Key, list[Row]]:
         )
     for rows in groups.values():
         rows.sort(key=lambda row: row.variant)
-    return dict(sorted(groups.items(), key=lambda item: ORDER.get(item[0][0], len(ORDER))))
+    # Benchmarks without a result follow those that have some.
+    place = {name: place for place, name in enumerate(run.benchmarks)}
+    return dict(sorted(groups.items(), key=lambda item: place.get(item[0][0], len(place))))
 
 
 def _blocks(groups: Sequence[Sequence[Row]]) -> list[tuple[int, int]]:
@@ -195,10 +198,27 @@ def _short(digits: str) -> float:
     return float(f"{float(digits):.6g}")
 
 
-def _falling(run: Run) -> set[str]:
-    """The metrics of which less is better."""
-    down = run.results["higher_is_better"].fillna(True).astype(bool)
-    return set(run.results["metric"][~down])
+def _figures_of(run: Run, benchmark: str, metric: str) -> list[str]:
+    """The metrics of results that are means of a benchmark's examples with this metric."""
+    found = dict.fromkeys(map(str, run.results["metric"][run.results["benchmark"] == benchmark]))
+    return [name for name in found if run.metric(benchmark, name).example_metric == metric]
+
+
+def _even(run: Run, benchmark: str, metric: str) -> float | None:
+    """The value of an example at which an answer is as good as its opponent's; None where none is compared."""
+    for name in _figures_of(run, benchmark, metric):
+        described = run.metric(benchmark, name)
+        scale, offset = described.example_scale
+        if described.even is not None and scale:
+            return (described.even - offset) / scale
+    return None
+
+
+def _falls(run: Run, benchmark: str, metric: str) -> bool:
+    """Whether less of a metric is better."""
+    known = run.results[run.results["benchmark"] == benchmark]
+    down = ~known["higher_is_better"].fillna(True).astype(bool)
+    return bool(down[known["metric"].isin([metric, *_figures_of(run, benchmark, metric)])].any())
 
 
 def _finite(value: Any) -> float | None:

@@ -38,12 +38,6 @@ FEW = 6
 QUALIFIED = ("unpaired", THESE_SEEDS)
 """The kinds of difference that the table names."""
 
-GOALS = {
-    "none": "asked without a goal",
-    "best": "asked for the best score",
-    "own": "asked for each response's own score",
-}
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -129,10 +123,7 @@ def summarise(run: Run, compared: dict[str, Compared]) -> Summary:
     columns = tuple(Column(name, *title(run, name), upward(run, name)) for name in primary_names(run))
     groups: dict[str, int] = {}
     for column in columns:
-        heading = column.name.benchmark
-        if _is_change(run, column.name):
-            heading += ": change of log p (nats)"
-        groups[heading] = groups.get(heading, 0) + 1
+        groups[column.name.benchmark] = groups.get(column.name.benchmark, 0) + 1
     best = leaders(run, [column.name for column in columns], compared)
     by_column = [_cells(run, column, best.get(column.name)) for column in columns]
     rows = tuple((variant, tuple(cells[i] for cells in by_column)) for i, variant in enumerate(run.variants))
@@ -159,18 +150,22 @@ def views(run: Run, compared: dict[str, Compared]) -> dict[str, View]:
 
 def title(run: Run, name: Name) -> tuple[str, str]:
     """What a column is called below its benchmark's name: its heading and, in smaller type, its subheading."""
-    metric = label_of(run, name.benchmark, name.metric) + (" (%)" if unit_of(run, name) == "%" else "")
-    if _is_change(run, name) and name.subset in GOALS:
-        return f"{name.subset.replace('none', 'no')} goal", metric
-    return (metric, "") if name.subset == "all" else (name.subset, metric)
+    unit = f" ({unit_of(run, name)})" if unit_of(run, name) in ("%", "nats") else ""
+    metric = label_of(run, name.benchmark, name.metric) + unit
+    return (metric, "") if name.subset == "all" else (_part(run, name), metric)
 
 
 def called(run: Run, name: Name) -> str:
     """What a figure is called in a sentence."""
     if _is_change(run, name):
-        return f"{name.benchmark} {GOALS.get(name.subset, name.subset)}"
+        return f"{name.benchmark} {_part(run, name)}"
     metric = "" if _is_task(run, name) else f" {label_of(run, name.benchmark, name.metric)}"
     return f"{name.benchmark if name.subset == 'all' else name.subset}{metric}"
+
+
+def _part(run: Run, name: Name) -> str:
+    """A figure's part of its benchmark in words."""
+    return run.metric(name.benchmark, name.metric).part(name.subset)
 
 
 def _is_change(run: Run, name: Name) -> bool:
@@ -179,7 +174,7 @@ def _is_change(run: Run, name: Name) -> bool:
 
 
 def _is_task(run: Run, name: Name) -> bool:
-    """Whether a figure is one of many of a kind, such as academic tasks, which share a sentence."""
+    """Whether a figure is one of many of a kind, such as the tasks of a suite, which share a sentence."""
     return name.subset != "all" and not _is_change(run, name)
 
 
@@ -315,7 +310,7 @@ def _figure(run: Run, baseline: str, name: Name, quantity: Quantity, change: Dif
     shown = f"{number(quantity.value, unit, signed=unit == 'nats')}{'%' if unit == '%' else ''}"
     shown += "" if quantity.half is None else f" ± {number(quantity.half, unit)}"
     if _is_change(run, name):
-        what = f"{shown} nats for {title(run, name)[1]} responses, {GOALS.get(name.subset, name.subset)}"
+        what = f"{shown} {unit} for {label_of(run, name.benchmark, name.metric)}, {_part(run, name)}"
     else:
         what = f"{title(run, name)[0].removesuffix(' (%)').capitalize()} {shown}"
     if change is None:

@@ -49,15 +49,14 @@ if (list) {
   const value = (example, variant) => {
     const own = index.x[variant]?.[example] ?? null;
     if (own !== null) return own;
-    const metric = index.metrics[index.m[example]];
-    const even = metric === "preference" ? 1.5 : index.benchmarks[index.b[example]] === "arena-hard" ? 50 : null;
+    const even = index.even[index.b[example]][index.m[example]];
     return even !== null && index.opponents[index.b[example]].includes(nameOf(variant)) ? even : null;
   };
   const outcome = (example, one, other) => {
     const [a, b] = [value(example, one), value(example, other)];
     if (a === null || b === null) return "";
     if (a === b) return "same";
-    return (a > b) !== index.down.includes(index.metrics[index.m[example]]) ? "first" : "second";
+    return (a > b) !== index.down[index.b[example]][index.m[example]] ? "first" : "second";
   };
 
   // ---- one example --------------------------------------------------------------------------------------------------
