@@ -139,6 +139,7 @@ def evaluate(
     from radpo.core.errors import ConfigError
     from radpo.core.files import replace_json
     from radpo.core.results import read_figures
+    from radpo.matrix.manifest import pair_notes
     from radpo.matrix.one_cell import one_cell
     from radpo.matrix.run import leave_files
 
@@ -153,6 +154,7 @@ def evaluate(
             raise ConfigError(f"{benchmark}: there is nothing to compare with; give baseline_outputs, other answers")
         _execute(plan_, folder, kept)
         document = read_figures(kept.open(stage))
+        document["notes"] = [*document.get("notes", ()), *pair_notes(plan_.stages, kept)]
         if benchmarks()[benchmark].takes_answers and "answers" not in variant:
             goal = variant.get("goal", "default")
             document["goal"] = None if goal == "none" else goal

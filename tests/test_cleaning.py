@@ -291,7 +291,7 @@ def test_a_matrix_reads_its_pairs_as_it_says_and_the_keys_know(tmp_path: Path) -
     from cheap_stages import run_inline
 
     from radpo.engine.store import Store
-    from radpo.matrix.manifest import _pair_notes
+    from radpo.matrix.manifest import pair_notes
 
     rows = [pair(id="a"), pair(id="b", chosen="No."), pair(id="c", score_chosen=1.0), pair(HELPSTEER, id="d")]
     for row in rows:
@@ -307,7 +307,7 @@ def test_a_matrix_reads_its_pairs_as_it_says_and_the_keys_know(tmp_path: Path) -
     read = pq.read_table(store.folder(pairs[0]) / "pairs.parquet")
     assert read["id"].to_pylist() == ["a", "c", "d"]
     assert read["score_chosen"].to_pylist() == [9.0, 3.0, 9.0]
-    assert set(_pair_notes(pairs, store)) == {
+    assert set(pair_notes(pairs, store)) == {
         "pairs.jsonl: 1 of 4 rows were left out (rejected: identical responses).",
         f"pairs.jsonl: 1 times in 4 rows, prompt: {TURNS_READ}.",
     }

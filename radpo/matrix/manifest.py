@@ -102,7 +102,7 @@ def _notes(plan: Plan, cells: Sequence[Cell], seeds: int, store: Store) -> list[
     for cell in cells:
         for stage in (*cell.benchmarks.values(), *([cell.train] if cell.train else [])):
             notes.update(dict.fromkeys(json.loads((store.open(stage) / "notes.json").read_text(encoding="utf-8"))))
-    notes.update(dict.fromkeys(_pair_notes(plan.stages, store)))
+    notes.update(dict.fromkeys(pair_notes(plan.stages, store)))
     if seeds == 1:
         notes["One seed was run: differences between variants include the luck of that seed."] = None
     missing = [name for name in benchmarks() if name not in plan.matrix.benchmarks.named()]
@@ -111,7 +111,7 @@ def _notes(plan: Plan, cells: Sequence[Cell], seeds: int, store: Store) -> list[
     return list(notes)
 
 
-def _pair_notes(stages: Sequence[Stage], store: Store) -> list[str]:
+def pair_notes(stages: Sequence[Stage], store: Store) -> list[str]:
     """What was left out of every file of scored pairs, and what is to be known of the rest."""
     notes = []
     for stage in (stage for stage in stages if stage.function_name == "pairs"):
