@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radpo.benchmarks.mt_bench_pairs import PairJudgment, is_pairwise, load_pair_judgments, score_pairs
+from radpo.benchmarks.mt_bench import is_pairwise
+from radpo.benchmarks.mt_bench_pairs import PairJudgment, load_pair_judgments, score_pairs
 from radpo.core.errors import DataError
 
 
