@@ -267,8 +267,10 @@ def _common(benchmark: Benchmark) -> Iterator[Option]:
         yield Option("max_length", int, about, (("training", "max_length"),))
     if benchmark.takes_answers:
         about = (
-            "Or who answers: an OpenAI-compatible endpoint, as model=NAME base_url=URL; repeatable. Others: version, "
-            "api_key_env, concurrency, requests_per_minute, timeout, price_in, price_out, max_cost, max_requests."
+            "Or who answers: an OpenAI-compatible endpoint, as model=NAME base_url=URL; repeatable. Others: version "
+            "(replies are kept for other runs only where it says which model the name stands for), api_key_env, "
+            "token_limit, sampling_options, max_unanswered, concurrency, requests_per_minute, timeout, attempts, "
+            "price_in, price_out, max_cost, max_requests."
         )
         yield Option("endpoint", list[str], about, panel=ANSWERING, metavar="KEY=VALUE")
         about = "Or answers that there are, in any of the benchmarks' formats."
