@@ -80,19 +80,26 @@ def test_a_users_variants_appear_in_a_matrix_and_a_broken_package_beside_them_hu
     installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = shutil.copytree(installed, tmp_path / "site")
-    groups = ("variants", "judges", "executors")
+    groups = ("variants", "benchmarks", "judges", "executors")
     write_plugin(site, "sick-package", {f"radpo.{group}": "sick = sick:THING" for group in groups}, sick="1 / 0")
     matrix = write_matrix(tmp_path, {"wide-gap": None, "cautious": None})
     done = run(matrix, packages=site)
     assert done.returncode == 0, done.stderr[-3000:]
+    told = [line for line in done.stderr.splitlines() if "sick-package" in line]
+    assert len(told) == 1, "once, by name"
+    assert told[0].startswith(
+        "radpo: warning: radpo.benchmarks 'sick' of sick-package 1.0 (sick:THING) cannot be loaded"
+    )
     results = pd.read_parquet(tmp_path / "run" / "results.parquet")
     assert {"wide-gap", "cautious"} <= set(results["variant"])
     counts = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["pairs"]
     assert counts["relabel/train/wide-gap"]["pairs"] == 3, "the pairs whose scores are two apart"
-    monkeypatch.syspath_prepend(str(site))
+    # Without the benchmarks, which a process looks for once: other tests are not to see them.
+    plain = shutil.copytree(installed, tmp_path / "plain", ignore=shutil.ignore_patterns("radpo_concise*"))
+    monkeypatch.syspath_prepend(str(plain))
     before = expand(load_matrix(matrix))
-    (site / "radpo_variant.py").write_text(
-        (site / "radpo_variant.py").read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8"
+    (plain / "radpo_variant.py").write_text(
+        (plain / "radpo_variant.py").read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8"
     )
     after = expand(load_matrix(matrix))
     assert {c.train.key for c in before.cells if c.train}.isdisjoint({c.train.key for c in after.cells if c.train})

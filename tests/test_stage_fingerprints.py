@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from stage_fingerprints import fingerprints, read_source, unaccepted
+from stage_fingerprints import PYTHON, RECORD, ROOT, fingerprints, radpo_stages, read_source, unaccepted
 
 PROJECT = '[project]\nname = "toy"\n[project.entry-points."toy.judges"]\nstrict = "toy.judges:STRICT"\n'
 FILES = {
@@ -91,3 +92,14 @@ def test_a_new_stage_is_not_in_the_record(root: Path) -> None:
     record = fingerprints(source, STAGES)
     stages = {**STAGES, "second": (("toy.stages", "other"), 1)}
     assert unaccepted(record, source, stages) == {"second": "it is new: its source is not in the record"}
+
+
+def test_no_stage_of_radpo_changed_without_a_word() -> None:
+    """Raise the stage's version if it writes something else now; else accept the change, as the message says."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    if record["python"] != PYTHON:
+        pytest.skip(f"the record is of Python {record['python']}")
+    changed = unaccepted(record, read_source(ROOT, "radpo"), radpo_stages())
+    what = "".join(f"\n  {name}: {why}" for name, why in changed.items())
+    accept = "python tests/stage_fingerprints.py --accept"
+    assert not changed, f"raise the versions of the stages that write something else now, and {accept}:{what}"

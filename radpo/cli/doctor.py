@@ -40,7 +40,7 @@ def examine() -> dict[str, Any]:
         "precision auto": str(arithmetic()),
         "model cache": str(cache_folder()),
         **models,
-        "plug-ins": plugins(),
+        "plug-ins": plugins() or "none",
     }
 
 
