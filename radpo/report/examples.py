@@ -169,7 +169,7 @@ def _block(groups: Sequence[Sequence[Row]]) -> str:
     def at(text: str | None) -> int:
         return -1 if text is None else places.setdefault(text, len(places))
 
-    told: list[list[Any]] = []
+    groups_of_texts: list[list[Any]] = []
     for rows in groups:
         prompt = rows[0].prompt
         compared = next((row.baseline_output for row in rows if row.baseline_output is not None), None)
@@ -179,8 +179,8 @@ def _block(groups: Sequence[Sequence[Row]]) -> str:
             if row.prompt != prompt or row.baseline_output not in (compared, None):
                 entry += [at(row.prompt), at(row.baseline_output)]
             entries.append(entry)
-        told.append([at(prompt), at(compared), *entries])
-    return json.dumps({"t": list(places), "g": told}, ensure_ascii=False, separators=(",", ":"))
+        groups_of_texts.append([at(prompt), at(compared), *entries])
+    return json.dumps({"t": list(places), "g": groups_of_texts}, ensure_ascii=False, separators=(",", ":"))
 
 
 def _detail(text: str) -> str:

@@ -185,8 +185,8 @@ def headline(run: Run, baseline: str, compared: Compared) -> str:
     if not tested:
         names = ", ".join(dict.fromkeys(name.benchmark for name in primary_names(run))) or "no primary figure"
         return f"{len(run.variants)} variants, measured on {names}; there is nothing to test against {baseline}."
-    told = {variant: _told(run, variant, compared) for variant in tested}
-    apart = {variant: found for variant, found in told.items() if any(found.values())}
+    established = {variant: _established(run, variant, compared) for variant in tested}
+    apart = {variant: found for variant, found in established.items() if any(found.values())}
     same = [variant for variant in tested if variant not in apart]
     if not apart:
         who = _listed(same, "no variant") if len(same) <= FEW else f"any of {len(same)} variants"
@@ -260,7 +260,7 @@ def caveats(run: Run, absent: Sequence[str]) -> list[str]:
     return notes
 
 
-def _told(run: Run, variant: str, compared: Compared) -> dict[str, list[Name]]:
+def _established(run: Run, variant: str, compared: Compared) -> dict[str, list[Name]]:
     """Where a variant is better, worse, or different with neither way better."""
     found: dict[str, list[Name]] = {"better": [], "worse": [], "differs": []}
     for (who, name), change in compared.items():
