@@ -21,10 +21,11 @@ TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} </s> {% endfor %}"
     "{% if add_generation_prompt %}<assistant> {% endif %}"
 )
-# The command in a process of its own, which says at its end how much memory it held at most.
+# The command in a process of its own, which says at its end how much memory it or its workers held at most.
 MEASURED = (
-    "import re, sys; from radpo.cli.main import app; app(sys.argv[1:], standalone_mode=False); "
-    "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr)"
+    "import re, resource, sys; from radpo.cli.main import app; app(sys.argv[1:], standalone_mode=False); "
+    "own = int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]); "
+    "print(max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss), file=sys.stderr)"
 )
 
 

@@ -92,7 +92,7 @@ def test_interrupted_work_is_taken_up_and_finished_work_left(model: Path, tmp_pa
 
     out = tmp_path / "l.parquet"
     with pytest.raises(KeyboardInterrupt):
-        write_heldout(model, PAIRS.to_batches(), out, total=7, **HOW, made_by="a", progress=stop)
+        write_heldout(model, PAIRS.to_batches(), out, total=7, **HOW, key="a", progress=stop)
     assert not out.exists()
     scored: list[int] = []
     original = heldout._Scorer.score
@@ -102,11 +102,11 @@ def test_interrupted_work_is_taken_up_and_finished_work_left(model: Path, tmp_pa
         return original(self, rows, progress)
 
     monkeypatch.setattr(heldout._Scorer, "score", count)
-    write_heldout(model, PAIRS.to_batches(), out, total=7, **HOW, made_by="a")
+    write_heldout(model, PAIRS.to_batches(), out, total=7, **HOW, key="a")
     assert scored == [1], "only the last chunk was left to do"
-    write_heldout(model, PAIRS.to_batches(), out, total=7, **HOW, made_by="a")
+    write_heldout(model, PAIRS.to_batches(), out, total=7, **HOW, key="a")
     assert scored == [1]
-    write_heldout(model, PAIRS.to_batches(), out, total=7, **HOW, made_by="b")
+    write_heldout(model, PAIRS.to_batches(), out, total=7, **HOW, key="b")
     assert scored == [1, 3, 3, 1], "another call's file does not count"
 
 

@@ -118,7 +118,7 @@ def _ches(task: Task) -> None:
             out,
             total=pairs.total,
             max_length=settings["max_length"],
-            made_by=task.stage.key,
+            key=task.stage.key,
             progress=task.progress,
         )
 
@@ -172,7 +172,7 @@ BENCHMARK = Benchmark(
     metrics=METRICS,
     stages=stages,
     functions={
-        "ches": Function(_ches, version=2, packages=pieces.NUMERICS, resumable=True),
+        "ches": Function(_ches, version=3, packages=pieces.NUMERICS, resumable=True),
         NAME: Function(_score, version=3, packages=("scipy",)),
     },
     cost={"ches": _ches_cost, NAME: figures_only},

@@ -408,7 +408,7 @@ def _likelihood(task: Task) -> None:
             scale=tuple(settings["scale"]),
             max_length=settings["max_length"],
             precision=settings["precision"],
-            made_by=task.stage.key,
+            key=task.stage.key,
             progress=task.progress,
         )
 
@@ -507,7 +507,7 @@ def _samples(task: Task) -> None:
             _single_turn_questions(task),
             out,
             drawing,
-            made_by=task.stage.key,
+            key=task.stage.key,
             progress=task.progress,
         )
 
@@ -540,11 +540,11 @@ def _number_of_samples(sizes: Sizes, stage: Stage) -> int:
 
 FUNCTIONS: Mapping[str, Function] = {
     "pairs": Function(_pairs, version=1, packages=("pyarrow",)),
-    "likelihood": Function(_likelihood, version=4, packages=NUMERICS, resumable=True),
+    "likelihood": Function(_likelihood, version=5, packages=NUMERICS, resumable=True),
     "generate": Function(_generate, version=4, packages=NUMERICS, resumable=True),
     "endpoint-answers": Function(_ask_endpoint, version=1, resumable=True),
     "given-answers": Function(_given_answers, version=2),
-    "samples": Function(_samples, version=3, packages=NUMERICS, resumable=True),
+    "samples": Function(_samples, version=4, packages=NUMERICS, resumable=True),
 }
 COSTS: Mapping[str, Cost] = {
     "pairs": _pairs_cost,

@@ -128,9 +128,9 @@ def _implicit(context: Context, scored: DataFile | None, policy: Stage, training
 
 def _relabel(context: Context, data: Data, split: str, method: str, rewarded: Stage | None) -> Stage:
     variant = find_variant(method)
-    made_by = {"method": method, "code": variant_code(method)} if callable(variant.data) else {"kind": variant.data}
+    made_of = {"method": method, "code": variant_code(method)} if callable(variant.data) else {"kind": variant.data}
     file = data.train if split == "train" else data.heldout
-    settings = {"model": context.model, "scale": list(data.scale), **made_by}
+    settings = {"model": context.model, "scale": list(data.scale), **made_of}
     if variant.data == "attributes":
         settings["attribute_scale"] = list(data.attribute_scale)
     inputs = {"pairs": context.pairs(file, split), **({} if rewarded is None else {"scored": rewarded})}

@@ -11,7 +11,6 @@ chosen response itself: likelihood displacement.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,7 @@ def write_ches(
     *,
     total: int,
     max_length: int,
-    made_by: str = "",
+    key: str = "",
     progress: Progress = no_progress,
 ) -> Path:
     """CHES scores of scored pairs, asked without a goal, to a Parquet file: pair_id, prompt_id, ches, ches_normalised.
@@ -47,6 +46,7 @@ def write_ches(
     Args:
         pairs: scored preferences as a stream of batches; `total` of them.
         max_length: tokens of prompt and response; what is longer, or beyond the model's context, is cut.
+        key: the stage's, which names model, pairs and settings; chunks of another are not taken up.
     """
     import pyarrow as pa
 
@@ -81,8 +81,7 @@ def write_ches(
             ("ches_normalised", pa.float64()),
         ]
     )
-    identity = json.dumps(["ches", made_by, max_length])
-    if write_chunks(out, schema, identity, in_chunks(pairs), rows, lambda chunk: progress(chunk[1], total)) == 0:
+    if write_chunks(out, schema, key, in_chunks(pairs), rows, lambda chunk: progress(chunk[1], total)) == 0:
         raise DataError("there are no held-out pairs to measure")
     return out
 

@@ -79,7 +79,7 @@ def write_heldout(
     scale: Scale,
     max_length: int,
     precision: Precision,
-    made_by: str = "",
+    key: str = "",
     progress: Progress = no_progress,
 ) -> Path:
     """`heldout_log_likelihoods` to a Parquet file, chunk by chunk. Interrupted, the same call resumes where it stopped.
@@ -89,10 +89,9 @@ def write_heldout(
     Args:
         pairs: scored preferences as a stream of batches; `total` of them.
         out: the file; until it is whole, finished chunks are kept in a folder beside it.
-        made_by: says which model and pairs these are; chunks of another call are not taken up.
+        key: the stage's, which names model, pairs and settings; chunks of another are not taken up.
         progress: told of responses, `RESPONSES` a pair.
     """
-    identity = json.dumps({"made_by": made_by, "scale": scale, "max_length": max_length, "precision": precision})
     scorer: list[_Scorer] = []  # loaded when the first chunk needs it
 
     def rows(number: int, chunk: _Chunk) -> list[dict[str, Any]]:
@@ -103,7 +102,7 @@ def write_heldout(
     def finished(chunk: _Chunk) -> None:
         progress(chunk[1] * RESPONSES, total * RESPONSES)
 
-    if write_chunks(out, _schema(), identity, in_chunks(pairs), rows, finished) == 0:
+    if write_chunks(out, _schema(), key, in_chunks(pairs), rows, finished) == 0:
         raise DataError("there are no held-out pairs to measure")
     return out
 

@@ -6,7 +6,6 @@ means over them are unbiased estimates of expectations under the policy: of KL(p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +58,7 @@ def write_samples(
     out: Path,
     config: SampleConfig,
     *,
-    made_by: str = "",
+    key: str = "",
     progress: Progress = no_progress,
 ) -> Path:
     """Draw answers to every question's first turn from the policy, and score them under policy and reference.
@@ -70,7 +69,7 @@ def write_samples(
         reference_folder: None where only the answers are wanted; logp_reference is null then.
         out: a Parquet file: prompt_id, goal, sample (its number), text, tokens (drawn, the end included), ended,
             logp_policy and logp_reference (nats, given the same prompt, goal included).
-        made_by: says which models and questions these are.
+        key: the stage's, which names models, questions and settings; chunks of another are not taken up.
 
     Raises:
         ModelError: a prompt and max_new_tokens together are more than a model's context.
@@ -96,9 +95,7 @@ def write_samples(
             loaded[0].check_room(questions, config)
         return loaded[0].rows(chunk, config.max_new_tokens, seed=config.seed * 1_000_003 + number)
 
-    identity = json.dumps([made_by, config.goals, config.per_prompt, config.max_new_tokens, config.seed,
-                           config.batch_size, config.scale])  # fmt: skip
-    write_chunks(out, _schema(), identity, chunks(), rows, finished)
+    write_chunks(out, _schema(), key, chunks(), rows, finished)
     return out
 
 

@@ -30,7 +30,7 @@ def write_chunks(
 
     Args:
         schema: the columns of the rows.
-        identity: everything that the rows depend on, in words; chunks and files of another identity are of no use.
+        identity: names everything that the rows depend on; chunks and files of another identity are of no use.
         rows: makes the rows of a chunk, given its number and itself.
         finished: told of every chunk whose rows are there.
 
@@ -78,7 +78,7 @@ def _whole_part(parts: Path, number: int) -> Path | None:
 
 def _take_up(parts: Path, identity: str) -> None:
     """Keep the chunks of an interrupted call like this one, and no others."""
-    stamp = parts / "made_by.txt"
+    stamp = parts / "key.txt"
     if parts.exists() and not (stamp.exists() and stamp.read_text(encoding="utf-8") == identity):
         shutil.rmtree(parts)
     parts.mkdir(parents=True, exist_ok=True)
