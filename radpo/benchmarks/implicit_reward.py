@@ -90,7 +90,7 @@ def score_existing(existing: Existing) -> pd.DataFrame:
         ]  # fmt: skip
     if existing.against is not None:
         compared = agreement(run.likelihoods, existing.against, seed=existing.seed).rename(columns={"goal": "subset"})
-        rows += compared.drop(columns=["low", "high"]).to_dict("records")
+        rows += compared.drop(columns=["low", "high"], errors="ignore").to_dict("records")
     return pd.DataFrame(rows)
 
 

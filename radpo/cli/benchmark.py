@@ -320,7 +320,7 @@ def _run(benchmark: Benchmark, options: list[Option], given: dict[str, Any]) -> 
     quiet_libraries()
     try:
         document = api.evaluate(
-            chosen, settings, variant=variant, name=given["name"], seed=given["seed"], model=values.get("model"),
+            chosen, settings, variant=variant, name=given["name"], seed=given["seed"] or 0, model=values.get("model"),
             data=values.get("data"), training={"precision": "float32", **values.get("training", {})}, out=out,
             store=given["store"],
         )  # fmt: skip
