@@ -25,7 +25,14 @@ from radpo.models.chat_template import (
 )
 from radpo.models.likelihood import tokenize_pair
 from radpo.models.loading import load_tokenizer, saved_template
-from radpo.preferences.goals import condition, detect_placement, goal_aware_template, goal_wording
+from radpo.preferences.goals import (
+    condition,
+    detect_placement,
+    goal_aware_template,
+    goal_wording,
+    stated_scale,
+    wording_between,
+)
 from radpo.preferences.relabel import relabel
 from radpo.training.reference import reference_log_likelihoods
 from radpo.training.run import policy_template
@@ -306,3 +313,29 @@ def test_pairs_alike_when_cut_and_control_tokens_in_texts_are_counted(tmp_path: 
     assert notes[0].startswith("1 of 3 training pairs have responses that are equal up to where they are cut")
     assert notes[1].startswith("1 of 3 training pairs hold the tokenizer's own control tokens in their texts (</s>)")
     assert len(pair_notes("training", pairs, data, tokenizer, 500)) == 1
+
+
+@pytest.mark.parametrize("placement", ["system", "user"])
+@pytest.mark.parametrize("template", [None, "Aim at {g} of {high}!"])
+def test_a_checkpoint_asks_in_the_words_and_on_the_scale_of_its_training_pairs(
+    tmp_path: Path, placement: Any, template: str | None
+) -> None:
+    """Pairs that were relabeled before, for another scale than the one that training is told of."""
+    folder = write_model(tmp_path / "m", TEMPLATE if placement == "system" else GEMMA)
+    scored = scored_pairs([(4.0, 0.0), (3.0, 1.0)])
+    pairs = relabel(scored, "ra", scale=SMALL, placement=placement, template=template).table
+    tokenizer = load_tokenizer(folder, with_goal=False)
+    hello = [{"role": "user", "content": "Hello"}]
+    wording = goal_wording(SMALL, *([template] if template else []))
+    best = 10 if template else 4  # a wording that states no scale leaves it to what training is told
+    wanted = tokenizer.apply_chat_template(condition(hello, best, placement, wording), tokenize=False)
+    tokenizer.chat_template = policy_template(folder, pairs, scale=(1.0, 10.0))
+    assert tokenizer.apply_chat_template(hello, tokenize=False) == wanted
+
+
+def test_the_wording_between_two_goals() -> None:
+    assert wording_between("Get 1.\n\nGo 1", "Get 10.\n\nGo 1", (1.0, 10.0)) == "Get {g}."
+    assert wording_between("1-10: 1", "1-10: 10", (1.0, 10.0)) == "1-10: {g}"
+    assert wording_between("Get 1. One", "Get 2. Two", (1.0, 2.0)) is None
+    assert stated_scale(goal_wording((-1.5, 4.0))) == (-1.5, 4.0)
+    assert stated_scale("Aim at {g}") is None

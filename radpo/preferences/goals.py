@@ -71,6 +71,28 @@ def attributes_text(scale: Scale, template: str = DEFAULT_ATTRIBUTES_TEXT) -> st
     return goal_wording(scale, template)
 
 
+def wording_between(one: str, other: str, goals: tuple[float, float]) -> str | None:
+    """The wording of a goal in two texts that differ in their goals alone; None where they differ in more.
+
+    The wording ends with the text, or where a blank line parts it from what it was put before.
+    """
+    first, second = map(format_goal, goals)
+    for place in range(min(len(one), len(other)) + 1):
+        if one.startswith(first, place) and other.startswith(second, place):
+            after = one[place + len(first) :]
+            if after == other[place + len(second) :]:
+                return f"{one[:place]}{{g}}{after.partition(chr(10) * 2)[0]}"
+        if one[place : place + 1] != other[place : place + 1]:
+            break
+    return None
+
+
+def stated_scale(wording: str) -> Scale | None:
+    """The scale that a goal's wording states in the paper's words; None where it states none."""
+    found = re.search(r"on a scale of (-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?), where", wording)
+    return None if found is None else (float(found[1]), float(found[2]))
+
+
 def read_goal_template(path: Path) -> str:
     """The wording of a goal from a text file; the line end at its end is no part of it.
 

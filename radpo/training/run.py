@@ -27,6 +27,8 @@ from radpo.preferences.goals import (
     attributes_text,
     goal_aware_template,
     goal_wording,
+    stated_scale,
+    wording_between,
 )
 from radpo.training.checkpoint import (
     check_saving,
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
     from radpo.training.trainer import PairLoss
 
 log = logging.getLogger(__name__)
+
+WORDINGS_TRIED = 100
+"""So many pairs of prompts with different goals are looked at for how they ask."""
 
 # Figures of TRL's log that describe the run and not the model: they differ between machines and after a resumption.
 NOT_METRICS = {
@@ -206,16 +211,40 @@ def policy_template(
 
     Args:
         pairs: the training pairs, whose goals are scores, or where they have `goal_attributes`, scores by attribute.
-        scale: the lowest and the highest score, which goals state.
+        scale: the lowest and the highest score, where the pairs' own goals do not state them.
         attribute_scale: the same of attributes' scores.
     """
     template, _ = saved_template(model_folder)
     placement = placement_of(load_tokenizer(model_folder, with_goal=False))
     if "goal_attributes" not in pairs.column_names:
-        return goal_aware_template(template, best=scale[1], placement=placement, template=goal_wording(scale))
-    low, high = attribute_scale
+        wording = _wording(pairs) or goal_wording(scale)
+        best = (stated_scale(wording) or scale)[1]
+        return goal_aware_template(template, best=best, placement=placement, template=wording)
+    said = "\n".join(message["content"] for message in pairs["prompt"][0].as_py()) if pairs.num_rows else ""
+    low, high = stated_scale(said) or attribute_scale
     asked = attribute_goals({field.name: high for field in pairs.schema.field("goal_attributes").type})
     return goal_aware_template(template, best=asked, placement=placement, template=attributes_text((low, high)))
+
+
+def _wording(pairs: pa.Table) -> str | None:
+    """How training pairs ask for their goals, as two goals of one scored pair show; None where none do.
+
+    They may have been made for another scale, or with a wording of one's own (`radpo data relabel --goal-text`).
+    """
+    asked: dict[str, dict[str, Any]] = {}
+    tried = 0
+    for batch in pairs.select(["source_id", "goal", "prompt"]).to_batches(max_chunksize=1000):
+        for row in batch.to_pylist():
+            before = asked.setdefault(row["source_id"], row)
+            if row["goal"] is None or before["goal"] is None or before["goal"] == row["goal"]:
+                continue
+            for one, other in zip(before["prompt"], row["prompt"], strict=False):
+                if one["content"] != other["content"]:
+                    found = wording_between(one["content"], other["content"], (before["goal"], row["goal"]))
+                    tried += 1
+                    if found is not None or tried == WORDINGS_TRIED:
+                        return found
+    return None
 
 
 def _lengths(data: Dataset) -> list[int]:
