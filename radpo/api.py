@@ -138,6 +138,7 @@ def evaluate(
     from radpo.benchmarks.registry import benchmarks
     from radpo.core.errors import ConfigError
     from radpo.core.files import replace_json
+    from radpo.core.metrics import with_extreme_intervals
     from radpo.core.results import read_figures
     from radpo.matrix.manifest import pair_notes
     from radpo.matrix.one_cell import one_cell
@@ -153,7 +154,7 @@ def evaluate(
         if stage is None:
             raise ConfigError(f"{benchmark}: there is nothing to compare with; give baseline_outputs, other answers")
         _execute(plan_, folder, kept)
-        document = read_figures(kept.open(stage))
+        document = with_extreme_intervals(benchmarks()[benchmark].metrics, read_figures(kept.open(stage)))
         document["notes"] = [*document.get("notes", ()), *pair_notes(plan_.stages, kept)]
         if benchmarks()[benchmark].takes_answers and "answers" not in variant:
             goal = variant.get("goal", "default")

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from radpo.core.errors import DataError
+from radpo.core.metrics import Metric, extreme_interval, with_extreme_intervals
 from radpo.stats.estimates import (
     bootstrap,
     holm,
@@ -314,3 +316,19 @@ def test_sample_size_is_statsmodels(sd, effect, alpha, power):
 def test_no_sample_shows_no_effect():
     with pytest.raises(DataError, match="effect of 0"):
         sample_size(1.0, 0.0)
+
+
+@pytest.mark.parametrize(("unit", "top"), [("share", 1.0), ("%", 100.0)])
+def test_a_share_of_nothing_or_all_has_wilsons_interval(unit, top):
+    metric = Metric("acc", "accuracy", unit)
+    for right in (0, 20):
+        low, high = proportion_confint(right, 20, method="wilson")
+        assert extreme_interval(metric, top * right / 20, 20) == pytest.approx((top * low, top * high))
+    assert extreme_interval(metric, top / 2, 20) is None
+    assert extreme_interval(Metric("score", "score", bounds=(0, 1)), 1.0, 20) is None
+    document = {"a/b/acc": {"value": top, "stderr": None, "n": 20}, "all/acc": {"value": top, "stderr": 1.0, "n": 20}}
+    found = with_extreme_intervals([metric], {**document, "notes": []})
+    assert (set(found["a/b/acc"]) - {"value", "stderr", "n"}, found["all/acc"]) == (
+        {"low", "high"},
+        document["all/acc"],
+    )

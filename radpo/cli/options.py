@@ -16,7 +16,6 @@ from radpo.core.results import known_stderr
 if TYPE_CHECKING:
     import pandas as pd
 
-    from radpo.core.results import Result, Scores
     from radpo.preferences.preferences import Preferences, Reading
 
 Json = Annotated[
@@ -155,26 +154,6 @@ def parse_pairs(option: str, pairs: list[str]) -> dict[str, Any]:
             found[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             found[key] = value
-    return found
-
-
-def figures(scores: Scores) -> dict[str, Any]:
-    """A benchmark's results as one document, by subset and metric."""
-    return {**{f"{r.subset}/{r.metric}": _figure(r) for r in scores.results}, "notes": list(scores.notes)}
-
-
-def _figure(result: Result) -> dict[str, Any]:
-    """A figure with its standard error, or, of a share of nothing or all, which has none, Wilson's interval."""
-    from radpo.core.metrics import UNIT_BOUNDS, find_metric
-    from radpo.core.run import installed_metrics
-    from radpo.stats.estimates import extreme_share_interval
-
-    found = {"value": result.value, "stderr": result.stderr, "n": result.n}
-    unit = find_metric(installed_metrics().get(result.benchmark, ()), result.metric).unit
-    if result.stderr is None and unit in UNIT_BOUNDS:
-        top = UNIT_BOUNDS[unit][1]
-        ends = extreme_share_interval(result.value / top, result.n)
-        found |= {} if ends is None else {"low": ends[0] * top, "high": ends[1] * top}
     return found
 
 

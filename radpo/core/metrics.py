@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from statistics import NormalDist
 from typing import Any, Literal
 
 from radpo.core.results import Result
@@ -91,6 +92,31 @@ def find_metric(metrics: Iterable[Metric], name: str) -> Metric:
 def fits(metric: Metric, name: str) -> bool:
     """Whether a description is of the metric of that name; with lm-eval's filter (`acc,none`) or without."""
     return fnmatchcase(name, metric.name) or fnmatchcase(name.split(",")[0], metric.name)
+
+
+def extreme_interval(metric: Metric, value: float, n: int) -> tuple[float, float] | None:
+    """Wilson's 95% interval (1927) of a share of nothing or all, in the metric's unit; None for anything else.
+
+    No standard error tells of these: all examples came out alike. Of n examples it reaches z^2 / (n + z^2) of the scale
+    inwards, z = 1.96; as all examples are at the end, it holds for means of values between the ends, too.
+    """
+    if metric.unit not in UNIT_BOUNDS or n < 1:
+        return None
+    bottom, top = UNIT_BOUNDS[metric.unit]
+    squared = NormalDist().inv_cdf(0.975) ** 2
+    reach = (top - bottom) * squared / (n + squared)
+    return (bottom, bottom + reach) if value == bottom else (top - reach, top) if value == top else None
+
+
+def with_extreme_intervals(metrics: Iterable[Metric], document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document of figures by SUBSET/METRIC, with `low` and `high` where `extreme_interval` has them."""
+    described, found = tuple(metrics), dict(document)
+    for name, figure in document.items():
+        if isinstance(figure, dict) and {"value", "stderr", "n"} <= figure.keys() and figure["stderr"] is None:
+            metric = find_metric(described, name.rpartition("/")[2])
+            ends = extreme_interval(metric, figure["value"], figure["n"])
+            found[name] = figure if ends is None else {**figure, "low": ends[0], "high": ends[1]}
+    return found
 
 
 def result(

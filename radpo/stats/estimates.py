@@ -224,21 +224,6 @@ def holm(p_values: Values) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def extreme_share_interval(share: float, n: int, *, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Wilson's interval (1927) of a share of 0 or 1, which no standard error tells of; None for any other share.
-
-    n / (n + z^2) to 1, or 0 to z^2 / (n + z^2). It holds for means of values between 0 and 1, too: all of them are at
-    the end.
-    """
-    from scipy import stats
-
-    if share not in (0.0, 1.0) or n < 1:
-        return None
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
-    reach = z * z / (n + z * z)
-    return (0.0, reach) if share == 0 else (1 - reach, 1.0)
-
-
 def minimum_detectable_effect(stderr: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """The smallest true difference that a two-sided test at `alpha` finds with probability `power`.
 

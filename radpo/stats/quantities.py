@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from radpo.core.metrics import UNIT_BOUNDS
+from radpo.core.metrics import extreme_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +97,7 @@ def measure(run: Run, variant: str, name: Name) -> Quantity | None:
     wider of that (with their mean standard error: they answer the same examples, so more seeds do not shrink it) and
     Student's t over the seeds' values.
     """
-    from radpo.stats.estimates import extreme_share_interval, mean
+    from radpo.stats.estimates import mean
 
     rows = run.figures.get((variant, *name))
     if rows is None:
@@ -114,9 +114,8 @@ def measure(run: Run, variant: str, name: Name) -> Quantity | None:
     metric = run.metric(name.benchmark, name.metric)
     bottom, top = metric.limits
     ends = max(value - half, min(bottom, value)), min(value + half, max(top, value))
-    if half <= 0 and metric.unit in UNIT_BOUNDS:
-        shares = extreme_share_interval((value - bottom) / (top - bottom), n)
-        ends = ends if shares is None else (bottom + shares[0] * (top - bottom), bottom + shares[1] * (top - bottom))
+    if half <= 0:
+        ends = extreme_interval(metric, value, n) or ends
     return Quantity(
         value=value,
         half=half if half > 0 else None,
