@@ -100,10 +100,10 @@ def _answered(place: str, row: Mapping[str, Any]) -> tuple[str, Answered]:
         if isinstance(parts, list) and parts and isinstance(parts[0], dict):
             tokens = parts[0].get("token_len")
     question = row.get("question_id", row.get("uid"))
-    turns = tuple(map(_text, parts)) if isinstance(parts, list) and parts else ()
-    if question is not None and turns and None in turns:
+    turns = tuple(map(_text, parts)) if isinstance(parts, list) else None
+    if question is not None and turns is not None and None in turns:
         raise DataError(f"{place}: question {str(question)[:80]!r}: a turn is no text")
-    if question is None or not turns:
+    if question is None or turns is None:
         raise DataError(
             f"{place}: an answer needs question_id and choices with turns, or turns, or messages, texts all; "
             "or instruction and output"
