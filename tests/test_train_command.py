@@ -97,7 +97,7 @@ def test_plain_training_pairs_give_a_checkpoint_without_a_goal(place: Path) -> N
 
 
 def test_a_killed_training_resumes_from_its_last_checkpoint(place: Path, tmp_path: Path) -> None:
-    settings = {**TRAINING, "num_train_epochs": 40}
+    settings = {**TRAINING, "num_train_epochs": 8}
     words = [sys.executable, "-m", "radpo", "train", str(place / "ra.jsonl"), "--out", str(tmp_path / "out")]
     words += ["--model", str(place / "model"), "--save-every", "2", *(f"--set={k}={v}" for k, v in settings.items())]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
