@@ -97,9 +97,9 @@ def test_the_parts_agree_with_each_other(run_dir: Path) -> None:
     accuracy = results["unlearning", "ra-dpo", "none", "preference_accuracy"]
     assert results["implicit-reward", "ra-dpo", "none", "accuracy"] == pytest.approx(accuracy)
     compared = table("analyze", "compare", str(run_dir))
-    row = compared[(compared.variant == "ra-dpo") & (compared.goal == "none") & (compared.unit == "nats")]
+    row = compared[(compared.variant == "ra-dpo") & (compared.benchmark == "unlearning") & (compared.subset == "none")]
     high = results["unlearning", "ra-dpo", "none", "delta_logp_rejected_high"]  # base is its own reference
-    assert row[row.group == "rejected_high"].value.item() == pytest.approx(high)
+    assert row[row.metric == "delta_logp_rejected_high"].value.item() == pytest.approx(high)
 
 
 def test_trajectories_end_where_the_checkpoint_is(run_dir: Path, place: Path) -> None:
