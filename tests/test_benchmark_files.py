@@ -285,10 +285,11 @@ def test_alpaca_evals_own_lines_are_not_printed_and_the_root_logger_is_as_it_was
 
 def test_git_says_nothing_where_there_is_no_repository(tmp_path, monkeypatch, capfd):
     from lm_eval import evaluator
+    from lm_eval.loggers.utils import get_git_commit_hash
 
     from radpo.models.lm_eval import ask_git_quietly
 
-    monkeypatch.setattr(evaluator, "get_git_commit_hash", evaluator.get_git_commit_hash)
+    monkeypatch.setattr(evaluator, "get_git_commit_hash", get_git_commit_hash)
     monkeypatch.chdir(tmp_path)
     evaluator.get_git_commit_hash()
     assert "not a git repository" in capfd.readouterr().err  # what lm-eval prints of its own accord

@@ -364,10 +364,10 @@ def test_ordinary_rows_are_all_taken_by_the_columns() -> None:
     assert pa.Table.from_batches([found[0]]).equals(pairs)
 
 
-CUT = gzip.compress(b"\n".join(json.dumps(GOOD | {"id": n}).encode() for n in range(999)))[:-30]
+CUT = gzip.compress(b"\n".join(json.dumps(GOOD | {"id": n}).encode() for n in range(999)), mtime=0)[:-30]
 BAD_FILES: list[tuple[str, bytes, str]] = [
     ("cut.jsonl.gz", CUT, "damaged or cut short"),
-    ("cut.csv.gz", gzip.compress(b"id,chosen\n" + b"1,x\n" * 9999)[:-9], "damaged or cut short"),
+    ("cut.csv.gz", gzip.compress(b"id,chosen\n" + b"1,x\n" * 9999, mtime=0)[:-9], "damaged or cut short"),
     ("quote.csv", b'id,chosen\n1,"x\n', "not CSV"),
     ("twice.csv", b"id,id\n1,2\n", "two columns have the same name"),
     ("empty.parquet", b"", "cannot be read as Parquet"),

@@ -243,14 +243,17 @@ def _rows(run: Run, name: Name, scored: Scored) -> pd.DataFrame | None:
 def _units(run: Run, name: Name, figures: Mapping[str, Quantity], scored: Scored) -> Units | None:
     """A figure's examples side by side.
 
-    Where nobody describes the metric, only those of variants whose figure is exactly the mean of their examples.
+    Of a metric against an opponent, in which a strong verdict may count for several, and of one that nobody describes,
+    only those of variants whose figure is exactly the mean of their examples.
     """
     import numpy as np
 
     rows = _rows(run, name, scored)
     # Answers that were compared with different answers are not the same example, whatever their id.
     units = None if rows is None else side_by_side(rows, same=["baseline_output"])
-    if units is None or run.describes(name.benchmark, name.metric):
+    if units is None:
+        return None
+    if run.describes(name.benchmark, name.metric) and run.metric(name.benchmark, name.metric).even is None:
         return units
     kept = {
         variant: values
