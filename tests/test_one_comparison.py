@@ -214,3 +214,19 @@ def test_the_order_of_rows_changes_nothing(tmp_path: Path) -> None:
     name = Name("mt-bench", "all", "score")
     again = Run(run.sources, run.results, shuffled, None, None, None, None)
     assert compare_all(again, [name]) == compare_all(run, [name])
+
+
+def test_a_figure_that_is_no_mean_of_its_examples_is_compared_by_its_own_value(tmp_path: Path) -> None:
+    """As Arena-Hard's, in which a strong verdict counts for three games."""
+    folder = write_run(tmp_path, prompts=24)
+    table = pd.read_parquet(folder / "results.parquet")
+    chosen = (table["benchmark"] == "alpaca-eval") & (table["metric"] == "win_rate") & (table["subset"] == "all")
+    table.loc[chosen & (table["variant"] == "dpo"), "value"] += 10.0
+    table.to_parquet(folder / "results.parquet", index=False)
+    found = compared(load_run(folder))["base"]
+    value = table.loc[chosen & (table["variant"] == "dpo"), "value"].item()
+    moved, as_it_was = (found[name, Name("alpaca-eval", "all", "win_rate")] for name in ("dpo", "ra-dpo"))
+    assert moved.value == pytest.approx(value - 50)
+    assert moved.low is not None
+    assert as_it_was.kind == moved.kind == "against 50%"
+    assert as_it_was.value == pytest.approx(table.loc[chosen & (table["variant"] == "ra-dpo"), "value"].item() - 50)
