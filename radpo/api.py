@@ -50,12 +50,14 @@ def run(
         ConfigError: the matrix file, an option or a plug-in is wrong.
         StageError: a stage failed.
     """
-    from radpo.matrix.loading import load_matrix
+    from radpo.matrix.loading import load_matrix, located
     from radpo.matrix.one_cell import narrowed
 
     loaded = load_matrix(Path(matrix))
     folder, kept = places(loaded.name, out, store)
-    asked = _expanded(loaded if variant is None else narrowed(loaded, variant, seed), folder)
+    chosen = loaded if variant is None else narrowed(loaded, variant, seed)
+    with located(Path(matrix)):
+        asked = _expanded(chosen, folder)
     return _execute(asked, folder, kept, executor, executor_options or {}, jobs, keep_going)
 
 
@@ -297,7 +299,7 @@ def plan(
     from radpo.core.machine import cores
     from radpo.matrix.estimate import estimate
     from radpo.matrix.expand import expand
-    from radpo.matrix.loading import load_matrix
+    from radpo.matrix.loading import load_matrix, located
     from radpo.matrix.machines import find_machine
     from radpo.matrix.run import occasion_of
 
@@ -305,14 +307,25 @@ def plan(
     folder, kept = places(loaded.name, out, store)
     found = find_machine(machine, max(1, cores() // (jobs or 1)))
     precision: Any = None if found.this else "bfloat16"
-    plan_ = expand(loaded, planning=True, precision=precision, occasion=occasion_of(loaded, folder))
+    with located(Path(matrix)):
+        plan_ = expand(loaded, planning=True, precision=precision, occasion=occasion_of(loaded, folder))
     expected = estimate(plan_.stages, kept, found, jobs or found.gpus, loaded.size_hints)
     return Planned(loaded.name, expected, kept, tuple(plan_.absent))
 
 
 def places(name: str, out: str | Path | None, store: str | None) -> tuple[Path, Store]:
-    """The run directory of a matrix of that name, and the store."""
+    """The run directory of a matrix of that name, and the store.
+
+    Raises:
+        ConfigError: a file is where the run directory would be.
+    """
+    from radpo.core.errors import ConfigError
     from radpo.engine.shared import open_store
 
     folder = Path(out) if out is not None else Path("runs") / name
+    # Else it would be found out when all the work is done.
+    if taken := next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None):
+        raise ConfigError(
+            f"{taken}: is a file, and the run directory {folder} cannot be there; give another with --out"
+        )
     return folder, open_store(store or os.environ.get("RADPO_STORE") or str(folder.parent / "store"))

@@ -10,9 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from report_factory import write_run
+from typer.testing import CliRunner
 
 import radpo
-from radpo.core.errors import DataError
+from radpo.cli.main import app
+from radpo.core.errors import DataError, RadpoError
 from radpo.core.metrics import Metric, metrics_to_json
 from radpo.core.results import EXAMPLE_DTYPES, RESULT_DTYPES
 
@@ -34,6 +36,29 @@ def test_the_frames_have_the_documented_columns_and_types(tmp_path: Path) -> Non
     documented = type(run).__doc__ or ""
     for name in (*RESULT_DTYPES, *EXAMPLE_DTYPES):
         assert name in documented, name
+
+
+def test_a_run_shows_as_one_line_and_a_table_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    assert "\n" not in repr(radpo.load_run(folder))
+    assert len(repr(radpo.load_run(folder))) < 120
+    (folder / "examples.parquet").unlink()
+    with pytest.raises(DataError, match=r"examples\.parquet: cannot be read \(no such file\)"):
+        radpo.load_run(folder)
+    with pytest.raises(DataError, match=r"manifest\.json: cannot be read \(no such file\)"):
+        radpo.load_run(tmp_path / "none")
+
+
+def test_a_report_or_table_that_cannot_be_written_is_one_message_and_no_unexpected_error(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", only=("mt-bench",))
+    for words, file in (
+        (("report",), "page.html"),
+        (("analyze", "compare"), "table.csv"),
+        (("analyze", "compare"), "table.parquet"),
+    ):
+        out = tmp_path / "none" / file
+        with pytest.raises(RadpoError, match=f"{out}: cannot be written"):
+            CliRunner().invoke(app, [*words, str(folder), "--out", str(out)], catch_exceptions=False)
 
 
 def test_an_old_runs_examples_get_their_questions_and_opponents_from_the_detail(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from cheap_stages import run_inline, stage
 from factories import scored_pairs, write_model
 from typer.testing import CliRunner
 
+import radpo
 from radpo.benchmarks.registry import stage_costs, stage_functions
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import Work
@@ -21,7 +22,7 @@ from radpo.core.errors import ConfigError
 from radpo.core.machine import describe_machine
 from radpo.engine.store import Store
 from radpo.matrix import training_stages
-from radpo.matrix.estimate import count_work, wall_seconds
+from radpo.matrix.estimate import count_work, estimate, wall_seconds
 from radpo.matrix.expand import Plan, expand
 from radpo.matrix.loading import load_matrix
 from radpo.matrix.machines import Machine, corrections, find_machine, seconds
@@ -164,6 +165,12 @@ def test_seconds_follow_the_machine() -> None:
     assert taken == pytest.approx(100 * 2e9 / 1e11), "a step reads every weight once, in bfloat16"
 
 
+def test_a_plan_with_nothing_to_do_states_its_zeros(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    expected = estimate([], Store(folder), find_machine("h100-sxm", 1), 1, {})
+    assert "0 to do: 0 tokens, 0 FLOP," in plan_text("done", expected, folder)
+
+
 def test_what_was_measured_corrects_the_guess_for_its_own_kind(tmp_path: Path) -> None:
     store, work = Store(tmp_path), Work(parameters=10**8, prefill_tokens=1e4)
     stages = [stage(f"s{n}", n) for n in range(3)]
@@ -270,6 +277,27 @@ def test_resources_are_for_stages_that_there_are_and_no_part_of_a_key(place: Pat
     assert train.hints["resources"] == {"cpus": 4, "gpus": 1.0, "memory_gib": 40.0}
     with pytest.raises(ConfigError, match=r"resources\.trian: no such stage; .*did you mean 'train'"):
         planned(place, resources={"trian": {}})
+
+
+def test_what_is_wrong_as_a_matrix_is_expanded_has_its_file_and_line(place: Path) -> None:
+    path = place / "given.yaml"
+    path.write_text(
+        f"name: given\nmodel: {place / 'model'}\nvariants: {{base: , mine: {{checkpoint: {place / 'model'}}}}}\n"
+        "data: {heldout: {path: pairs.jsonl}}\nbenchmarks:\n  implicit-reward: {}\n"
+    )
+    told = r"given\.yaml:6: benchmarks\.implicit-reward\.beta: missing: .*variant 'mine'"
+    with pytest.raises(ConfigError, match=told):
+        radpo.plan(path)
+    with pytest.raises(ConfigError, match=told):
+        radpo.run(path, out=place / "given")
+
+
+def test_a_file_in_the_run_directorys_place_is_told_before_anything_is_done(place: Path) -> None:
+    path = place / "plain.yaml"
+    path.write_text("name: plain\nmodel: smollm2-135m-instruct\nvariants: {base: }\nbenchmarks: {}\n")
+    for out in (path, path / "below"):
+        with pytest.raises(ConfigError, match=r"plain\.yaml: is a file, .*--out"):
+            radpo.plan(path, out=out)
 
 
 @pytest.mark.parametrize(

@@ -190,9 +190,19 @@ def _plain(value: Any) -> str:
 
 def show_table(frame: pd.DataFrame, as_json: bool, out: Path | None = None) -> None:
     """Print a tidy frame, whole; missing values are null in JSON. Written to `out`, too, where there is one."""
-    if out is None:
-        pass
-    elif out.suffix == ".json":
+    if out is not None:
+        try:
+            _save(frame, out)
+        except OSError as error:
+            raise ConfigError(f"--out {out}: cannot be written ({error.strerror or error})") from error
+    if as_json:
+        print_json(json.loads(frame.to_json(orient="records")))
+    else:
+        print(frame.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.4g}"))
+
+
+def _save(frame: pd.DataFrame, out: Path) -> None:
+    if out.suffix == ".json":
         frame.to_json(out, orient="records", indent=1)
     elif out.suffix == ".csv":
         frame.to_csv(out, index=False)
@@ -200,7 +210,3 @@ def show_table(frame: pd.DataFrame, as_json: bool, out: Path | None = None) -> N
         frame.to_parquet(out, index=False)
     else:
         raise ConfigError(f"--out {out}: must end in .parquet, .csv or .json")
-    if as_json:
-        print_json(json.loads(frame.to_json(orient="records")))
-    else:
-        print(frame.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.4g}"))

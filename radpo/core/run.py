@@ -139,6 +139,13 @@ class Run:
     comparisons: pd.DataFrame | None = None
     _metrics: dict[tuple[str, str], Metric] = field(default_factory=dict, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        """A line: a notebook would show whole manifests and tables else."""
+        return (
+            f"<Run {self.title!r}: {len(self.variants)} variants, {len(self.results)} results, "
+            f"{len(self.examples)} examples>"
+        )
+
     @property
     def manifest(self) -> dict[str, Any]:
         """The first directory's manifest."""
@@ -419,12 +426,17 @@ def _text(path: Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
+def _why(error: Exception) -> str:
+    """Why a file cannot be read; of one that is not there pandas says no more than its name."""
+    return "no such file" if isinstance(error, FileNotFoundError) else str(error)
+
+
 def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{path}: cannot be read ({error}), so its folder is no finished run; run the matrix"
+            f"{path}: cannot be read ({_why(error)}), so its folder is no finished run; run the matrix"
         ) from error
     if not isinstance(manifest, dict):
         raise DataError(f"{path}: a manifest is a JSON object, this is {type(manifest).__name__}; run the matrix again")
@@ -454,7 +466,8 @@ def _table(path: Path, columns: Iterable[str] | Mapping[str, str]) -> pd.DataFra
         raise DataError(f"{path}: no Parquet file ({error}); run the matrix again") from error
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path}: cannot be read ({error}); give a run directory as `radpo run` makes, or run the matrix again"
+            f"{path}: cannot be read ({_why(error)}); give a run directory as `radpo run` makes, "
+            "or run the matrix again"
         ) from error
     lacking = [column for column in columns if column not in frame.columns]
     if lacking:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,18 @@ def load_matrix(path: Path, *, planning: bool = False) -> Matrix:
         return problems[-1]
     told = dict.fromkeys(f"{_place(layers, location)}: {message}" for location, message in problems)
     raise ConfigError("\n".join(told))
+
+
+@contextmanager
+def located(path: Path) -> Iterator[None]:
+    """Give what turns out to be wrong with a matrix only as it is expanded the file and the line of its key."""
+    try:
+        yield
+    except ConfigError as error:
+        layers, location = read_layers(path, _read), _first_word(f"{error}")
+        if location[:1] and location[0] in Matrix.model_fields:
+            raise ConfigError(f"{_place(layers, location)}: {error}") from error
+        raise
 
 
 def check_matrix(document: dict[str, Any]) -> Matrix:

@@ -65,8 +65,8 @@ def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] 
     to_do = _figures(expected.to_do)
     lines += [
         "",
-        f"{name}: {len(expected.stages)} stages, {len(expected.to_do)} to do: {_number(to_do['tokens'])} tokens, "
-        f"{_number(to_do['flops'])} FLOP, {_time(expected.wall_seconds)} with {expected.jobs} "
+        f"{name}: {len(expected.stages)} stages, {len(expected.to_do)} to do: {_number(to_do['tokens']) or 0} tokens, "
+        f"{_number(to_do['flops']) or 0} FLOP, {_time(expected.wall_seconds)} with {expected.jobs} "
         f"{'job' if expected.jobs == 1 else 'jobs'} on {expected.machine.name}, {_bytes(to_do['disk_bytes'])} of disk, "
         f"{to_do['judge_calls']} judge calls, {_dollars(to_do['judge_dollars'])}.",
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from radpo.benchmarks.registry import benchmarks
+from radpo.core.errors import DataError
 from radpo.core.files import replace_file
 from radpo.core.run import JUDGE, Run, load_run, load_runs
 from radpo.figures.sections import ReportSection
@@ -51,7 +52,10 @@ def build_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
 
 def _write(run: Run, out: Path) -> Path:
     html = render(run)
-    replace_file(out, lambda partial: partial.write_text(html, encoding="utf-8", errors="replace"))
+    try:
+        replace_file(out, lambda partial: partial.write_text(html, encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
     return out
 
 
