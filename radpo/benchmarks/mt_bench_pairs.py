@@ -54,11 +54,9 @@ class Settings(mt_bench.Settings):
     @classmethod
     def _fastchats_prompt(cls, judge: Any) -> Any:
         """An endpoint judges with FastChat's prompt, unless another annotator is named."""
-        if (
-            isinstance(judge, dict)
-            and judge.get("kind") == "openai"
-            and not {"annotator", "arena_config"} & judge.keys()
-        ):
+        from radpo.judges.openai import COMPARISON_SETTINGS
+
+        if isinstance(judge, dict) and judge.get("kind") == "openai" and not COMPARISON_SETTINGS & judge.keys():
             return {**judge, "annotator": "fastchat"}
         return judge
 

@@ -53,6 +53,8 @@ class OpenAISettings(Endpoint):
         return Endpoint(**{name: getattr(self, name) for name in Endpoint.model_fields})
 
 
+COMPARISON_SETTINGS = frozenset({"annotator", "arena_config"})
+"""The settings that choose the prompt by which two answers are compared."""
 HINTS = frozenset(set(Endpoint.model_fields) - RESULT_FIELDS)
 
 
