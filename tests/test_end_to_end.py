@@ -62,7 +62,7 @@ def test_the_quickstart_reduced_ends_in_a_report_and_survives_a_kill(tmp_path: P
     assert again.stdout.strip().splitlines()[-1] == str(report)
     assert {path.name for path in torn.iterdir()} == {
         "report.html", "manifest.json", "matrix.yaml", "results.parquet", "examples.parquet", "likelihoods.parquet",
-        "training.parquet",
+        "training.parquet", "comparisons.parquet",
     }  # fmt: skip
 
     # Only what training gives is computed a second time: the rest of the store holds no trace of the kill.
@@ -124,7 +124,10 @@ def test_help_answers_without_loading_what_is_heavy() -> None:
         (("store", "list", "--store", "none"), "--store none: no such folder"),
         (("data", "validate", "none.jsonl"), "none.jsonl: no such file"),
         (("train", "none.jsonl", "--out", "x", "--set", "bta=1"), "settings are beta"),
-        (("train", "none.jsonl", "--out", "x", "--method", "ppo"), "no such variant; there are base, dpo, ra-dpo"),
+        (
+            ("train", "none.jsonl", "--out", "x", "--method", "ppo"),
+            "no such variant; there are base, cond-sft, dpo, dpo-norm, half-ra",
+        ),
         (("report", "."), "no finished run"),
         (("data", "pair", "x.jsonl", "--out", "y.jsonl", "--rule", "any"), "--rule 'any': must be one of"),
     ],
