@@ -253,7 +253,7 @@ class Benchmark:
     """One benchmark, or one analysis of what training did: everything that radpo knows of it.
 
     Args:
-        name: as in matrix files and tables, such as `mt-bench`.
+        name: as in matrix files and tables, such as `concise`.
         title: as the report calls it.
         summary: one sentence for `--help` and the schema.
         Settings: the section of a matrix file.

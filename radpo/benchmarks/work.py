@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PROGRAMS = ("verifier", "reward-model")
 """Judges that run here and cost nothing."""
 JUDGE_TOKENS = 200
-"""Tokens that a judge is taken to answer with: 177 in released judgments of MT-Bench by GPT-4."""
+"""Tokens that a judge is taken to answer with: 177 in released judgments of two-turn answers by GPT-4."""
 GOAL_TOKENS = 42
 """Of the goal's text, in any tokenizer about as many."""
 

@@ -76,7 +76,7 @@ class Result:
     """One figure of one benchmark, before a matrix adds the cell it belongs to.
 
     Args:
-        benchmark: the benchmark's name, such as `alpaca-eval`.
+        benchmark: the benchmark's name, such as `concise`.
         subset: a part of it (a category, a task, a score bin), or `all`.
         metric: the benchmark's own name for the figure, such as `win_rate`.
         value: the figure, in the benchmark's own unit.

@@ -18,7 +18,7 @@ from radpo.judges.record import judge_notes
 
 @dataclass(frozen=True)
 class JudgedPair:
-    """Two responses and the reference verdict on them, on alpaca-eval's scale; `subset` may be ''."""
+    """Two responses and the reference verdict on them, on the scale of preferences from 1 to 2; `subset` may be ''."""
 
     request: CompareRequest
     preference: float

@@ -21,7 +21,7 @@ from radpo.judges.base import CompareRequest, Comparison
 from radpo.judges.record import JudgeRecord, Said, read_reply, says_nothing, texts_of
 from radpo.judges.structure import acting_marks, frame_of
 
-# Verdicts on alpaca-eval's scale; judges also write the labels the other way round.
+# Verdicts on the scale of preferences; judges also write the labels the other way round.
 PREFERENCES: Mapping[str, float] = {
     "A>>B": 1.0, "A>B": 1.25, "A=B": 1.5, "B>A": 1.75, "B>>A": 2.0,
     "B<<A": 1.0, "B<A": 1.25, "B=A": 1.5, "A<B": 1.75, "A<<B": 2.0,

@@ -58,7 +58,7 @@ class Comparison:
     """A judge's word on two responses.
 
     Args:
-        preference: alpaca-eval's scale: 1 the first is better … 2 the second, 1.5 neither; None where it could not be
+        preference: a scale: 1 the first is better … 2 the second, 1.5 neither; None where it could not be
             had.
         reason: in text.
         grades: of the first and the second, where the comparison follows from grades.

@@ -63,7 +63,7 @@ class Agreement:
 
     Args:
         agreement: the share of pairs with the same verdict; where one of the two says neither, half a pair
-            (AlpacaEval's human agreement counts so).
+            (agreement with human verdicts is usually counted so).
         kappa: Cohen's kappa over the three verdicts; None where all verdicts are one and the same.
         n: pairs with a verdict of both.
     """
@@ -74,7 +74,7 @@ class Agreement:
 
 
 def verdict(preference: float) -> int:
-    """1 for the first, 2 for the second, 0 for neither, from alpaca-eval's scale."""
+    """1 for the first, 2 for the second, 0 for neither, from the scale of preferences, 1 to 2."""
     return 1 if 1 <= preference < 1.5 else 2 if preference > 1.5 else 0
 
 
@@ -128,7 +128,7 @@ def bias(
 
 
 def agreement(given: Sequence[float | None], reference: Sequence[float | None]) -> Agreement | None:
-    """A judge's preferences against reference preferences, both on alpaca-eval's scale; None where none are shared."""
+    """A judge's preferences against reference preferences, both from 1 to 2; None where none are shared."""
     shared = [
         (verdict(a), verdict(b)) for a, b in zip(given, reference, strict=True) if a is not None and b is not None
     ]
