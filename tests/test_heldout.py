@@ -136,19 +136,24 @@ def test_no_pairs_are_an_error(model: Path, tmp_path: Path) -> None:
         write_heldout(model, [], tmp_path / "l.parquet", total=0, **HOW)
 
 
-def test_streamed_pairs_are_the_file_read_again_and_again(tmp_path: Path) -> None:
+def test_checked_pairs_are_the_file_read_again_and_again(tmp_path: Path) -> None:
     import pyarrow as pa
 
-    from radpo.preferences.preferences import load_preferences
-    from radpo.preferences.streamed import stream_pairs
+    from radpo.core.files import sha256
+    from radpo.preferences.preferences import Reading, load_preferences
+    from radpo.preferences.streamed import CheckedPairs, write_checked
     from radpo.preferences.writing import write_preferences
+
+    def checked(name: str, limit: int | None = None) -> CheckedPairs:
+        write_checked(tmp_path / "p.jsonl", Reading(), tmp_path / name, limit)
+        return CheckedPairs.open(tmp_path / name)
 
     write_preferences(PAIRS, tmp_path / "p.jsonl")
     whole = load_preferences(tmp_path / "p.jsonl").table
-    pairs = stream_pairs(tmp_path / "p.jsonl")
+    pairs = checked("all.parquet")
     for _ in range(2):
         assert pa.Table.from_batches(list(pairs)).equals(whole)
-    few = stream_pairs(tmp_path / "p.jsonl", limit=5)
+    few = checked("few.parquet", limit=5)
     assert (few.total, pa.Table.from_batches(list(few)).equals(whole.slice(0, 5))) == (5, True)
-    assert stream_pairs(tmp_path / "p.jsonl", limit=50).total == 7
-    assert few.content != pairs.content == stream_pairs(tmp_path / "p.jsonl").content
+    assert checked("more.parquet", limit=50).total == 7
+    assert sha256(few.path) != sha256(pairs.path) == sha256(checked("again.parquet").path)

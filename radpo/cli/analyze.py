@@ -9,11 +9,9 @@ import typer
 
 from radpo.cli.benchmark import AnalyzeGroup
 from radpo.cli.options import Json, PairsFile, Scale, Seed, load_pairs, show, show_table
-from radpo.core.errors import ConfigError, DataError
+from radpo.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from radpo.core.run import Run
 
 HighScore = Annotated[float, typer.Option(help="Responses from this score on count as high-scored.")]
@@ -171,9 +169,3 @@ def _run(run_dir: Path) -> Run:
     from radpo.core.run import load_run
 
     return load_run(run_dir)
-
-
-def _likelihoods(run: Run, run_dir: Path) -> pd.DataFrame:
-    if run.likelihoods is None:
-        raise DataError(f"{run_dir} has no likelihoods.parquet: its matrix did not ask for the unlearning benchmark")
-    return run.likelihoods

@@ -28,7 +28,6 @@ Kind = Literal["eval", "analyze"]
 Place = tuple[str, ...]
 """Where an option's value goes: `settings`, `existing`, `data`, `training`, ... and the keys below it."""
 ANSWERING, JUDGING, EXISTING, READING = "Answering", "Judging", "Judged already", "Reading pairs"
-WHO = ("model", "endpoint", "answers")
 
 
 @dataclass(frozen=True)
