@@ -75,6 +75,8 @@ class Chat:
     endpoint: Endpoint
     cache: Path
     usage: Usage = field(default_factory=Usage)
+    notes: list[str] = field(default_factory=list)
+    """What is to be said of the cache."""
 
     def __post_init__(self) -> None:
         self.dialect = Dialect(self.endpoint.token_limit, self.endpoint.sampling_options)
@@ -105,6 +107,7 @@ class Chat:
             progress(len(replies), len(replies) + len(missing))
             if missing:
                 replies |= _run(fetch, missing)
+            self.notes += cache.notes
         first = next((reply for reply in replies.values()), None)
         if first is not None and not self.useful and all(reply.text is None for reply in replies.values()):
             raise ServiceError(f"{self.endpoint.base_url}: {first.error}")

@@ -6,19 +6,31 @@ several processes may share it. Neither keys nor headers of a request are in it.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
+import itertools
 import json
+import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from radpo.core.errors import DataError
+from radpo.core.warn import warn_once
 
 _AT_ONCE = 500
 ROOM = 64 * 2**20
 """Bytes that must be free before another request is paid for: more than all answers on their way can take."""
+_LOOKED_THROUGH: set[tuple[str, int]] = set()
+"""Files, with their inodes, that this process found to be whole."""
+
+
+class _CorruptError(sqlite3.DatabaseError):
+    """What SQLite's own check found."""
 
 
 def remove_cache(path: Path) -> None:
@@ -31,18 +43,27 @@ def remove_cache(path: Path) -> None:
 class ReplyCache:
     """The answers in one file; used as a context, which closes it.
 
+    A file that is no whole SQLite database is set aside under another name and begun anew; an answer that does not have
+    its checksum is as one that is not there. `notes` says so.
+
     Raises:
-        DataError: the file cannot be opened or is no such cache.
+        DataError: the file cannot be opened, or, as the context ends, it was damaged meanwhile.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.notes: list[str] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-            self.connection.execute("PRAGMA journal_mode=WAL")
-            self.connection.execute("PRAGMA synchronous=NORMAL")
-            self.connection.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+            with _folder_lock(path.parent):
+                try:
+                    self.connection = _opened(path)
+                except sqlite3.DatabaseError as error:
+                    if not _is_corrupt(error):
+                        raise
+                    aside = _set_aside(path)
+                    self._note(f"{path}: the cache of answers is corrupt ({error}); it was set aside as {aside.name}")
+                    self.connection = _opened(path)
         except (OSError, sqlite3.Error) as error:
             raise DataError(
                 f"{path}: cannot be used as a cache of answers ({error}); remove it, or set RADPO_CACHE"
@@ -50,12 +71,19 @@ class ReplyCache:
 
     def get(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The answers that there are, by key."""
-        wanted, found = list(dict.fromkeys(keys)), {}
+        wanted, found, corrupt = list(dict.fromkeys(keys)), {}, 0
         for start in range(0, len(wanted), _AT_ONCE):
             part = wanted[start : start + _AT_ONCE]
             marks = ",".join("?" * len(part))
-            rows = self.connection.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", part)
-            found.update({key: json.loads(reply) for key, reply in rows})
+            # Bytes, because a damaged text need not be UTF-8.
+            question = f"SELECT key, CAST(reply AS BLOB), checksum FROM replies WHERE key IN ({marks})"
+            for key, reply, checksum in self.connection.execute(question, part):
+                if checksum in (None, _checksum(key, reply)):  # None: kept before answers had checksums
+                    found[key] = json.loads(reply)
+                else:
+                    corrupt += 1
+        if corrupt:
+            self._note(f"{self._path}: {corrupt} answers in the cache are not as they were kept; they are asked again")
         return found
 
     def put(self, key: str, reply: Mapping[str, Any]) -> None:
@@ -64,10 +92,16 @@ class ReplyCache:
         Raises:
             DataError: it cannot be written.
         """
+        text = json.dumps(reply)
+        row = (key, text, _checksum(key, text.encode()))
         try:
-            self.connection.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, json.dumps(reply)))
+            self.connection.execute("INSERT OR REPLACE INTO replies (key, reply, checksum) VALUES (?, ?, ?)", row)
         except sqlite3.Error as error:
             raise DataError(f"{self._path}: an answer cannot be kept ({error}); free some room there") from error
+
+    def _note(self, message: str) -> None:
+        self.notes.append(message)
+        warn_once(message)
 
     def check_room(self) -> None:
         """See that what is paid for next can be kept.
@@ -88,3 +122,64 @@ class ReplyCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.connection.close()
+        if isinstance(error, sqlite3.DatabaseError) and _is_corrupt(error):
+            raise DataError(
+                f"{self._path}: the cache of answers was damaged while it was used ({error}); the same command sets it "
+                "aside and asks again what it does not hold"
+            ) from error
+
+
+def _checksum(key: str, reply: bytes) -> str:
+    return hashlib.sha256(key.encode() + b" " + reply).hexdigest()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """The database with its table, looked through as a whole the first time that this process opens it."""
+    connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        file = (str(path), path.stat().st_ino)
+        if file not in _LOOKED_THROUGH:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise _CorruptError(" ".join(found.split()))
+            _LOOKED_THROUGH.add(file)
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL, checksum TEXT)"
+        )
+        if "checksum" not in {row[1] for row in connection.execute("PRAGMA table_info(replies)")}:
+            connection.execute("ALTER TABLE replies ADD COLUMN checksum TEXT")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_corrupt(error: sqlite3.DatabaseError) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, _CorruptError) or (
+        code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    )
+
+
+def _set_aside(path: Path) -> Path:
+    """Give a corrupt cache another name; what belongs to it goes with it."""
+    number = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}.corrupt-{n}").exists())
+    aside = path.with_name(f"{path.name}.corrupt-{number}")
+    for ending in ("-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + ending).rename(aside.with_name(aside.name + ending))
+    return aside
+
+
+@contextlib.contextmanager
+def _folder_lock(folder: Path) -> Iterator[None]:
+    """One process at a time opens caches there, so that none sets aside what another has just begun anew."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # where a file system knows no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -140,8 +140,9 @@ class JudgeRecord:
 
 def judge_notes(judge: object, benchmark: str) -> tuple[str, ...]:
     """What a judge has to say of the verdicts that it gave; nothing from one that keeps no record."""
-    record = getattr(judge, "record", None)
-    return tuple(f"{benchmark}: {note}" for note in record.notes()) if isinstance(record, JudgeRecord) else ()
+    record, chat = getattr(judge, "record", None), getattr(judge, "chat", None)
+    found = [*(record.notes() if isinstance(record, JudgeRecord) else ()), *getattr(chat, "notes", ())]
+    return tuple(f"{benchmark}: {note}" for note in found)
 
 
 def texts_of(request: GradeRequest | CompareRequest) -> Iterator[str]:

@@ -224,6 +224,6 @@ def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
             found.append(
                 f"{kept} of {total} answers came from the cache of replies, of version {chat.endpoint.version}."
             )
-        return found
+        return [*found, *chat.notes]
 
     return _Noted(backend, notes, unanswered, chat.check_unanswered)
