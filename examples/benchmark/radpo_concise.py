@@ -27,7 +27,7 @@ from radpo.stats.estimates import mean
 from radpo.stats.quantities import Name
 
 NAME = "concise"
-METRICS = (Metric("win_rate", "concise win rate", unit="%", primary="all", margin=5.0, even=50.0, overview=True),)
+METRICS = (Metric("win_rate", f"{NAME} win rate", unit="%", primary="all", margin=5.0, even=50.0, overview=True),)
 PROMPT = """Two assistants answered a user. Which answer tells the user more of what was asked in fewer words? A wrong
 answer loses to a right one, whatever their lengths. Reply with one line: [[A]], [[B]], or [[C]] if neither does.
 

@@ -16,6 +16,7 @@ from radpo.cli import regress as regress_command
 from radpo.cli.analyze import analyze_app
 from radpo.cli.data import data_app
 from radpo.cli.eval import eval_app
+from radpo.cli.init import init
 from radpo.cli.options import (
     Columns,
     FalseTens,
@@ -38,15 +39,15 @@ from radpo.core.warn import RadpoWarning
 
 app = typer.Typer(
     help="Train plain and reward-augmented DPO, score the checkpoints, measure unlearning, compare.\n\n"
-    "Begin with: radpo run benchmarks/quickstart.yaml",
+    "Begin with: radpo init quickstart",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
 app.add_typer(analyze_app, name="analyze")
 
+app.command()(init)
 app.command()(matrix_commands.run)
 app.command()(matrix_commands.plan)
 app.command()(matrix_commands.schema)
@@ -149,7 +150,8 @@ def train(
 
     Interrupted, the same command resumes from its last checkpoint.
 
-    On several GPUs: accelerate launch --config_file benchmarks/accelerate/data_parallel.yaml -m radpo train …;
+    On several GPUs: accelerate launch --config_file accelerate/data_parallel.yaml -m radpo train …, with a file that
+    `radpo init accelerate` writes;
     batch_size is what all of them see together in an optimiser step.
 
     Settings not set are the paper's: beta 0.01, learning_rate 5e-7, batch_size 128, one epoch, max_length 1024.

@@ -6,7 +6,6 @@ where a resumable stage resumes from what it had saved. Needs the extra `ray`.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import time
@@ -18,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from radpo.core.errors import ConfigError, ServiceError
+from radpo.core.optional import need_package
 from radpo.engine.execute import Outcome, divide_threads, execute
 from radpo.engine.executors import Executor
 from radpo.engine.graph import Stage
@@ -48,8 +48,7 @@ class RayPool:
     """
 
     def __init__(self, store: Store, jobs: int | None, address: str | None) -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise ConfigError("--executor ray: Ray is not installed; install it with `pip install radpo[ray]`")
+        need_package("ray", "--executor ray", "radpo[ray]")
         self.slots = jobs or UNLIMITED
         self._store = store
         self._address = address

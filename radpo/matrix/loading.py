@@ -77,7 +77,7 @@ def _read(path: Path) -> tuple[yaml.Node | None, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give a matrix file such as benchmarks/quickstart.yaml") from None
+        raise ConfigError(f"{path}: no such file; give a matrix file, such as `radpo init` writes") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     return _parse(path, text)

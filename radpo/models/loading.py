@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from radpo.core.cache import cache_folder
 from radpo.core.errors import ModelError
 from radpo.core.files import replace_file, sha256
+from radpo.core.optional import need_package
 from radpo.models.chat_template import DEFAULT, default_template, prints_date, template_date, with_date
 from radpo.models.precision import Precision, settle
 from radpo.models.weights import OTHER_FORMATS, check_files, check_pointer, check_weights, load_weights
@@ -211,6 +212,7 @@ def _converted(gguf: Path, name: str) -> Path:
     folder = cache_folder() / "models" / f"{name}-{CONVERSION}-{sha256(gguf)[:12]}"
     if folder.is_dir():
         return folder
+    need_package("gguf", f"{gguf.name}", "radpo[gguf]")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():

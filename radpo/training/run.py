@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import ConfigError, DataError
+from radpo.core.optional import need_package
 from radpo.core.progress import Progress, no_progress
 from radpo.models.chat_template import DEFAULT, date_notes, placement_of
 from radpo.models.context import Context, saved_context
@@ -288,13 +289,10 @@ def _model(folder: Path, settings: TrainingSettings) -> Any:
     attention = None if settings.attention == "auto" else settings.attention
     if settings.lora is None or not settings.lora.four_bit:
         return load_model(folder, attention=attention)
-    import importlib.util
-
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError("training.lora.four_bit: needs the package bitsandbytes; install it, or leave four_bit out")
+    need_package("bitsandbytes", "training.lora.four_bit", "bitsandbytes")
     quantised = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch_dtype(settings.precision)
     )
