@@ -190,7 +190,7 @@ def test_published_figures_stand_beside_ours_and_are_called_published(run_dir: P
     assert [cell.text for cell in rows[1][3:6]] == ["0.61", "not measured", ""]
     hatched = [trace for figure in page.figures("overview") for trace in figure["data"] if "pattern" in trace["marker"]]
     assert [(trace["meta"], trace["y"], trace["base"]) for trace in hatched] == [("dpo", [6.25], 1.0)]
-    assert "Hatched: published figures, not measured here" in page.text
+    assert "hatched: published, not measured here" in page.text
 
 
 def test_cost_and_settings_are_the_manifests(run_dir: Path, page: Page) -> None:
@@ -612,6 +612,23 @@ def test_every_caption_says_the_sample_and_the_interval(page: Page) -> None:
     for caption in captions:
         assert re.search(r"n = \d|\d+ pairs", caption), caption
         assert "interval" in caption or "standard errors" in caption, caption
+
+
+def test_captions_have_two_sentences_at_most_and_the_method_behind_a_fold(page: Page) -> None:
+    captions = [
+        " ".join(re.sub("<[^>]+>", "", text).split())
+        for _, text in re.findall(r'<(p|figcaption) class="caption[^"]*"[^>]*>(.*?)</\1>', page.html, flags=re.DOTALL)
+    ]
+    for caption in captions:
+        assert len(re.findall(r"[.!?](?=\s|$)", caption)) <= 2, caption
+    # The captions of this very run had 1,371 words when they held the method, too; half of it is the most.
+    assert sum(len(caption.split()) for caption in captions) <= 1371 / 2
+    sections = re.findall(r"<section id=.*?</section>", page.html, flags=re.DOTALL)
+    drawn = [section for section in sections if "<figcaption" in section]
+    assert len(drawn) > 14
+    folded = [section for section in drawn if re.search(r'<details class="method"><summary>How this is', section)]
+    assert len(drawn) - len(folded) <= 1, "only lengths of answers have nothing more to say"
+    assert '<details class="method" open' not in page.html
 
 
 # ---- parts that are missing, files that are wrong ----

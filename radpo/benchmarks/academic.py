@@ -531,15 +531,20 @@ def sections(run: Run, styles: Styles) -> list[ReportSection]:
         panels.append(panel("Against the baseline", by_group(changes, styles, axis=axis, reference=0, slots=slots)))
     unpaired = "unpaired" in set(changes["kind"])
     caption = (
-        "Tasks that alignment should not hurt, scored by lm-eval with the chat template applied. "
-        f"n = {sizes(tasks)} documents a task. Whiskers, each task: 95% t interval from lm-eval's standard error"
+        f"Tasks that alignment should not harm; left of the dotted line the variant is worse than {run.baseline}. "
+        f"n = {sizes(tasks)} documents per task; whiskers: 95% intervals."
+    )
+    method = (
+        "Scored by lm-eval with the chat template applied. Intervals of each task are t intervals from lm-eval's "
+        "standard error"
         + (", cut at 0 and 1" if shares else "")
-        + ". Against the baseline: mean difference over the same documents with the 95% interval of its test"
-        + (", or unpaired interval where the figure is no mean of documents" if unpaired else "")
-        + f". Left of the dotted line the variant lost against {run.baseline}; an interval across it leaves that open."
+        + ". Differences are means over the same documents with the interval of their test"
+        + (", or an unpaired interval where the figure is no mean of documents" if unpaired else "")
+        + "; an interval across the dotted line leaves open which is better."
         + seeds_note(tasks)
     )
-    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, tasks), table_rows("each task", tasks))]
+    numbers = table_rows("each task", tasks)
+    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, tasks), numbers, method)]
 
 
 def _differences(run: Run, names: Sequence[Name]) -> pd.DataFrame:

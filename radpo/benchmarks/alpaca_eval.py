@@ -488,19 +488,22 @@ def _win_rates(run: Run, styles: Styles) -> ReportSection:
     axis = f"win rate against {opponent} (%)"
     figure = intervals(whole, styles, axis=axis, reference=50, suffix="%", labelled=True, within=(0, 100))
     panels = [panel("All instructions", figure, 2 if parts.empty else 1)]
-    caption = (
-        f"Share of instructions on which the judge prefers the variant's answer to that of {opponent}; ties "
-        f"count half. Right of the dotted line the variant is ahead; an interval across it leaves that open. "
-        f"n = {sizes(whole)} instructions. "
-    )
+    categories = ""
     if len(parts):
         by_category = by_group(parts, styles, axis=axis, within=(0, 100), reference=50, suffix="%")
         panels.append(panel("By category", by_category))
-        caption += f"By category n = {sizes(parts)}: read those as hints. "
-    caption += "Whiskers: 95% t interval of the mean, cut at 0 and 100; none where all comparisons came alike."
-    caption += seeds_note(whole)
+        categories = f", {sizes(parts)} per category"
+    caption = (
+        f"How often the judge prefers the variant's answer to that of {opponent}; right of the dotted line the variant "
+        f"is ahead. n = {sizes(whole)} instructions{categories}; whiskers: 95% intervals."
+    )
+    method = (
+        "Ties count half. An interval across the dotted line leaves open which answers are preferred. Intervals are t "
+        "intervals of the mean, cut at 0 and 100; there is none where all comparisons came out alike."
+        + seeds_note(whole)
+    )
     numbers = table_rows("all instructions", whole.assign(group="all")) + table_rows("by category", parts)
-    return ReportSection("win-rate", title, caption, panels, 2, shown_in(styles, whole), numbers)
+    return ReportSection("win-rate", title, caption, panels, 2, shown_in(styles, whole), numbers, method)
 
 
 def _controlled_against_raw(run: Run, styles: Styles) -> ReportSection:
@@ -520,12 +523,13 @@ def _controlled_against_raw(run: Run, styles: Styles) -> ReportSection:
     )  # fmt: skip
     figure = against(placed, styles, axes=("win rate (%)", f"{label_of(run, NAME, metric)} (%)"))
     caption = (
-        "Below the dotted line the judge's preference owes something to the length of the answers: with lengths held "
-        f"equal the variant would win less often. n = {sizes(placed)} instructions. Whiskers: 95% t intervals."
+        "Below the dotted line, part of the win rate is due to longer answers. "
+        f"n = {sizes(placed)} instructions; whiskers: 95% intervals."
     )
+    method = "With lengths held equal, such a variant would win less often. Intervals are t intervals."
     numbers = table_rows("raw", raw.reset_index()) + table_rows("length-controlled", controlled.reset_index())
     panels = [panel("Variants", figure)]
-    return ReportSection("length-control", title, caption, panels, 2, shown_in(styles, placed), numbers)
+    return ReportSection("length-control", title, caption, panels, 2, shown_in(styles, placed), numbers, method)
 
 
 BENCHMARK = Benchmark(

@@ -596,15 +596,17 @@ def sections(run: Run, styles: Styles) -> list[ReportSection]:
     if len(outcomes):
         names = {name: name for name in ("won", "even", "lost")}
         panels.append(panel("Questions won and lost", shares(outcomes, styles, names, axis="questions (%)")))
+    games = f"n = {sizes(whole)} games" + (f", {sizes(outcomes)} questions" if len(outcomes) else "")
     caption = (
-        f"Score: the Bradley–Terry chance, in percent, of winning a game against {opponent}; each question is judged "
-        "twice, with the answers in either order, and a strong verdict counts three times. Right of the dotted line "
-        f"the variant is ahead. n = {sizes(whole)} games. Whiskers: 95% intervals from the benchmark's bootstrap over "
-        "games, taken for normal. A question is won where its games' mean is above 50"
-        + (f"; n = {sizes(outcomes)} questions." if len(outcomes) else ".")
-        + seeds_note(whole)
+        f"Chance, in percent, of winning against {opponent}; right of the dotted line the variant is ahead. "
+        f"{games}; whiskers: 95% bootstrap intervals."
     )
-    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, whole), numbers)]
+    method = (
+        "The chance is that of a Bradley–Terry model. Each question is judged twice, with the answers in either order, "
+        "and a strong verdict counts three times. Intervals are from the benchmark's bootstrap over games, taken as "
+        "normal. A question is won if the mean of its games is above 50." + seeds_note(whole)
+    )
+    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, whole), numbers, method)]
 
 
 def _outcomes(examples: pd.DataFrame) -> pd.DataFrame:

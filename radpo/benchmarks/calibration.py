@@ -212,14 +212,16 @@ def sections(run: Run, styles: Styles) -> list[ReportSection]:
     edge = (high - low) / 30
     figure.update_yaxes(range=[low - edge, high + edge], tickvals=[low + (high - low) * part / 3 for part in range(4)])
     caption = (
-        "Mean score of answers against the score that was asked for; on the dotted line the policy gives what it is "
-        f"asked for. Goals above {high:g} ask for more than the scale has. n = {span_of(curve['n'])} answers a goal. "
-        "Whiskers: 95% t intervals, clustered by prompt. Rank correlation, monotonicity and extrapolation are in the "
-        "table of all figures."
+        "Mean score against the score that was asked for; on the dotted line the policy gives what it is asked for. "
+        f"n = {span_of(curve['n'])} answers per goal; whiskers: 95% intervals."
+    )
+    method = (
+        f"Goals above {high:g} ask for more than the scale has. Intervals are t intervals, clustered by prompt. Rank "
+        "correlation, monotonicity and extrapolation are in the table of all figures."
     )
     numbers = table_rows("mean score", curve)
     panels = [panel("Calibration curve", figure, 2)]
-    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, curve), numbers)]
+    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, curve), numbers, method)]
 
 
 BENCHMARK = Benchmark(

@@ -151,17 +151,23 @@ def sections(run: Run, styles: Styles) -> list[ReportSection]:
     panels = [panel("Share of pairs", by_group(fell, styles, axis="share of pairs", within=(0, 1)))]
     if len(ranks):
         axis = "rank correlation with the change of log p of chosen"
-        panels.append(panel("Did CHES foretell it?", by_group(ranks, styles, axis=axis, within=(-1, 1), reference=0)))
+        panels.append(panel("Did CHES predict it?", by_group(ranks, styles, axis=axis, within=(-1, 1), reference=0)))
     caption = (
-        "Training may lower the chosen response along with the rejected one (Razin et al., arXiv 2410.08847). Left: "
-        "the share of held-out pairs whose log p fell, asked without a goal; chosen should not fall. Right of it, if "
-        "it was computed: Spearman's correlation of CHES, the likeness of both responses before training, with the "
-        "change of log p of the chosen one; left of the dotted line CHES foretells displacement. "
-        f"n = {sizes(fell)} pairs. Whiskers: shares, 95% t intervals clustered by prompt; correlations, 95% intervals "
-        "from the bootstrap's standard error."
+        "Share of held-out pairs whose response became less likely; chosen responses should not. "
+        f"n = {sizes(fell)} pairs; whiskers: 95% intervals."
     )
+    method = (
+        "Training can lower the chosen response along with the rejected one (Razin et al., arXiv 2410.08847). Log p is "
+        "that of the response asked without a goal; the intervals of shares are t intervals, clustered by prompt."
+    )
+    if len(ranks):
+        method += (
+            " CHES is the similarity of both responses before training; its panel shows Spearman's correlation with "
+            "the change of log p of the chosen response, with 95% intervals from the bootstrap's standard error. Left "
+            "of the dotted line CHES predicts displacement."
+        )
     numbers = table_rows("share of pairs", fell) + table_rows("rank correlation", ranks)
-    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, fell), numbers)]
+    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, fell), numbers, method)]
 
 
 BENCHMARK = Benchmark(

@@ -284,12 +284,15 @@ def sections(run: Run, styles: Styles) -> list[ReportSection]:
             numbers += table_rows(words, found)
             shown.append(found)
     caption = (
-        "Share of held-out pairs whose better response has the higher implicit reward, by the gap of their scores in "
-        "points. Right of the dotted line is better than chance. "
-        f"n = {span_of(size for frame in shown for size in frame['n'])} pairs in a bin. Whiskers: 95% t intervals, "
+        "How often the better response has the higher implicit reward, by score gap; right of the dotted line is "
+        f"better than chance. n = {span_of(size for frame in shown for size in frame['n'])} pairs per bin; whiskers: "
+        "95% intervals."
+    )
+    method = (
+        "The implicit reward is beta times the change of log p from reference to policy. Intervals are t intervals, "
         "clustered by prompt. Calibration errors and correlations are in the table of all figures."
     )
-    return [ReportSection(NAME, "Implicit reward", caption, panels, 2, shown_in(styles, *shown), numbers)]
+    return [ReportSection(NAME, "Implicit reward", caption, panels, 2, shown_in(styles, *shown), numbers, method)]
 
 
 BENCHMARK = Benchmark(

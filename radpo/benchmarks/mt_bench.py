@@ -420,24 +420,24 @@ def sections(run: Run, styles: Styles) -> list[ReportSection]:
     turns = {"first_turn": "first turn", "second_turn": "second turn"}
     by_turn = points(run, [Name(NAME, "all", metric) for metric in turns]).replace({"group": turns})
     axis = "score (1–10)"
-    panels, caption = [], ""
+    panels, counted = [], []
+    method = "Intervals are t intervals from the standard error over questions, cut at 1 and 10." + seeds_note(parts)
     if len(parts):
-        caption = f"Mean score (1–10) by category, n = {sizes(parts)} judgments each"
+        counted.append(f"{sizes(parts)} judgments per category")
         if parts["variant"].nunique() > SIDE_BY_SIDE:
             panels.append(panel("By category", grid(parts, styles, axis=axis, within=None)))
-            caption += ". "
         elif parts["group"].nunique() >= 3:
             panels.append(panel("By category", radar(parts, styles, within=(1, 10))))
-            caption += ": few, so differences between spokes are rough; no interval is drawn on the radar. "
+            method += " The radar shows no intervals: with so few judgments, differences between its spokes are rough."
         else:
             panels.append(panel("By category", intervals(parts, styles, axis=axis, within=(1, 10))))
-            caption += ". "
     if len(by_turn):
         panels.append(panel("By turn", bars(by_turn, styles, axis=axis, base=1, within=(1, 10.3))))
-        caption += f"By turn: n = {sizes(by_turn)} judgments each; the second continues the conversation of the first. "
-    caption += "Whiskers: 95% t interval from the standard error over questions, cut at 1 and 10." + seeds_note(parts)
+        counted.append(f"{sizes(by_turn)} per turn")
+        method += " The second turn continues the conversation of the first."
+    caption = f"Mean score of the judge (1–10). n = {', '.join(counted)}; whiskers: 95% intervals."
     numbers = table_rows("by category", parts) + table_rows("by turn", by_turn)
-    return [ReportSection(NAME, "MT-Bench", caption, panels, 2, shown_in(styles, parts, by_turn), numbers)]
+    return [ReportSection(NAME, "MT-Bench", caption, panels, 2, shown_in(styles, parts, by_turn), numbers, method)]
 
 
 BENCHMARK = Benchmark(

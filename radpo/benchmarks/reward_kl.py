@@ -190,17 +190,17 @@ def sections(run: Run, styles: Styles) -> list[ReportSection]:
     placed = frontier(points(run.results, {}))
     placed = placed.assign(kl_half=1.96 * placed["kl_stderr"], score_half=1.96 * placed["score_stderr"])
     caption = (
-        "Answers drawn at temperature 1: the judge's mean score against how far the policy is from the reference. The "
-        "dotted line joins the variants that no other beats in both. Whiskers: 1.96 standard errors, clustered by "
-        f"prompt. n = {sizes(kl)} answers."
+        "Mean score of sampled answers against the policy's distance from the reference; the dotted line joins the "
+        f"variants that none beats in both. n = {sizes(kl)} answers; whiskers: 1.96 standard errors."
     )
+    method = "Answers are drawn at temperature 1. Standard errors are clustered by prompt."
     numbers = [
         row
         for words, frame in (("KL (nats a response)", kl), ("score", score))
         for row in table_rows(words, frame.assign(group="all"))
     ]
     panels = [panel("Variants", _plane(placed, styles), 2)]
-    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, placed), numbers)]
+    return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, placed), numbers, method)]
 
 
 def _plane(placed: pd.DataFrame, styles: Styles) -> Figure:

@@ -264,13 +264,18 @@ def sections(run: Run, styles: Styles) -> list[ReportSection]:
         figure = by_group(wins, styles, axis="win rate (%)", within=(0, 100), reference=50)
         panels.append(panel("Win rate by length over the baseline’s", figure))
     caption = (
-        "Judges favour long answers: where the win rate rises with length alone, the gain may be style. Bins are of "
-        "an answer's words over those of the baseline's answer to the same prompt. "
-        f"n = {span_of([*longer['n'], *wins['n']])} answers. Whiskers: 95% intervals, length's from a bootstrap over "
-        "prompts. Refusals, repetition and variety are in the table of all figures."
+        "Where the win rate rises with length alone, the gain may be style. "
+        f"n = {span_of([*longer['n'], *wins['n']])} answers; whiskers: 95% intervals."
+    )
+    method = (
+        "Judges favour long answers. Bins are of an answer's words over those of the baseline's answer to the same "
+        "prompt. Intervals of lengths are from a bootstrap over prompts. Refusals, repetition and variety are in the "
+        "table of all figures."
     )
     numbers = table_rows("words", longer) + table_rows("win rate by length", wins)
-    return [ReportSection(NAME, "Length and style", caption, panels, 2, shown_in(styles, longer, wins), numbers)]
+    return [
+        ReportSection(NAME, "Length and style", caption, panels, 2, shown_in(styles, longer, wins), numbers, method)
+    ]
 
 
 BENCHMARK = Benchmark(

@@ -50,13 +50,16 @@ def _unlearning(run: Run, styles: Styles) -> ReportSection:
         if len(part := of(changes, response=response, goal=goal))
     ]
     caption = (
-        "Change in log p of held-out responses from reference to policy (nats, summed over tokens), by the "
-        "response's own score. Below the dotted line the policy unlearned it. Look at high-scored rejected responses "
-        "(towards the right of those panels): they were good answers, and should not fall. All panels share one scale. "
-        f"{run.likelihoods['pair_id'].nunique():,} pairs, {span_of(changes['n'])} in a bin; points are set beside each "
-        "other for legibility. Whiskers: 95% t interval of the mean, clustered by prompt; a bin with one has none."
+        "Change in log p of held-out responses (nats) by the response's score: below the dotted line it was unlearned, "
+        "and high-scored rejected responses (right) should not be. "
+        f"n = {run.likelihoods['pair_id'].nunique():,} pairs, {span_of(changes['n'])} per bin; whiskers: 95% intervals."
     )
-    return ReportSection(NAME, heading, caption, panels, 3, shown_in(styles, changes), _unlearning_numbers(run))
+    method = (
+        "The change is from reference to policy, summed over tokens. High-scored rejected responses were good answers "
+        "that lost to better ones. All panels have one scale; points are set beside each other to be legible. "
+        "Intervals are t intervals of the mean, clustered by prompt; a bin with one response has none."
+    )
+    return ReportSection(NAME, heading, caption, panels, 3, shown_in(styles, changes), _unlearning_numbers(run), method)
 
 
 def _unlearning_numbers(run: Run) -> list[TableRow]:
@@ -86,14 +89,18 @@ def _contrasts(run: Run, styles: Styles) -> ReportSection:
     if not panels:
         return ReportSection("contrasts", title)
     caption = (
-        f"Differences-in-differences: how much more than {run.baseline} a variant changed log p of the same held-out "
-        f"responses, by whether the response scored {high_score_of(run):g} or more. Left of the dotted line the "
-        "variant lowers them more. High − low: whether it lowers high-scored rejected more than low-scored ones. "
-        f"n = {span_of(found['n'])} pairs. Whiskers: 95% intervals of the tests, prompts taken whole, and with several "
-        "seeds, seeds taken for random; of high − low, bootstrap intervals that speak of these checkpoints. radpo "
-        "analyze compare gives per-token figures, p-values, and the smallest difference that could have been found."
+        f"How much more than {run.baseline} a variant changed log p of the same responses, by whether they scored "
+        f"{high_score_of(run):g} or more; left of the dotted line it lowers them more. "
+        f"n = {span_of(found['n'])} pairs; whiskers: 95% intervals."
     )
-    return ReportSection("contrasts", title, caption, panels, 3, shown_in(styles, found))
+    method = (
+        "These are differences in differences: policy minus reference, variant minus baseline. High − low shows "
+        "whether a variant lowers high-scored rejected responses more than low-scored ones. Intervals are those of the "
+        "tests, clustered by prompt; with several seeds, seeds are random effects. Those of high − low are bootstrap "
+        "intervals for these checkpoints. radpo analyze compare gives figures per token, p-values, and the smallest "
+        "difference that could have been found."
+    )
+    return ReportSection("contrasts", title, caption, panels, 3, shown_in(styles, found), method=method)
 
 
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
@@ -128,10 +135,11 @@ def _trajectory(run: Run, styles: Styles) -> ReportSection:
         for (goal, group), part in shown.groupby(["goal", "group"], sort=False)
     ]
     caption = (
-        "Mean change of log p of held-out rejected responses since before the first step (nats, summed over tokens), "
-        f"by whether the response scored {high:g} or more. n = {span_of(shown['n'])} pairs. Whiskers: 95% t intervals."
+        "Mean change of log p of rejected responses (nats) since the first step, by whether the response scored "
+        f"{high:g} or more. n = {span_of(shown['n'])} pairs; whiskers: 95% intervals."
     )
-    return ReportSection("trajectory", heading, caption, panels, 2, shown_in(styles, shown))
+    method = "Log p is summed over tokens. Intervals are t intervals of the mean over pairs."
+    return ReportSection("trajectory", heading, caption, panels, 2, shown_in(styles, shown), method=method)
 
 
 def _over_training(changes: pd.DataFrame, styles: Styles) -> Figure:

@@ -58,8 +58,9 @@ class ReportSection:
 
     Args:
         anchor: its address in the page, `#anchor`; a-z, 0-9 and hyphens.
-        caption: what to see, the sample's size, and which interval is drawn.
+        caption: at most two sentences: what to see; the sample's size and which interval is drawn.
         variants: those that it shows, for its legend.
+        method: how the figures are computed, behind a fold.
     """
 
     anchor: str
@@ -69,6 +70,7 @@ class ReportSection:
     columns: int = 1
     variants: Sequence[str] = ()
     numbers: Sequence[TableRow] = ()
+    method: str = ""
 
 
 def panel(title: str, figure: Figure, span: int = 1) -> Panel:
@@ -131,7 +133,8 @@ def span_of(numbers: Iterable[Any]) -> str:
 def seeds_note(points: pd.DataFrame) -> str:
     if points.empty or int(points["seeds"].max()) < 2:
         return ""
-    return f" Points are means over {span_of(points['seeds'])} seeds, intervals the wider of that and t over seeds."
+    seeds = span_of(points["seeds"])
+    return f" Points are means over {seeds} seeds; an interval is the wider of this one and a t interval over seeds."
 
 
 def figure_json(figure: Figure) -> str:

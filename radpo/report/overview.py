@@ -56,13 +56,18 @@ def overview(run: Run, styles: Styles, titles: Mapping[str, str]) -> ReportSecti
     if not frames:
         return ReportSection("overview", "Scores at a glance")
     caption = (
-        "Every benchmark's main figures, variants beside each other in the order of the legend; higher is better"
-        + (", but where a scale says otherwise. " if "lower is better" in "".join(p.figure for p in panels) else ". ")
-        + f"n = {span_of(n for frame in frames for n in frame['n'])}, by benchmark. Whiskers: 95% t intervals. Whether "
-        "two bars differ is a question for the tests in the summary, not for the overlap of whiskers."
-        + (" Hatched: published figures, not measured here; see below for their sources." if hatched else "")
+        "The main figures of every benchmark; higher is better"
+        + (" unless a scale says otherwise. " if "lower is better" in "".join(p.figure for p in panels) else ". ")
+        + f"n = {span_of(n for frame in frames for n in frame['n'])}; whiskers: 95% intervals"
+        + ("; hatched: published, not measured here." if hatched else ".")
     )
-    return ReportSection("overview", "Scores at a glance", caption, panels, 2, shown_in(styles, *frames), numbers)
+    method = (
+        "Intervals are t intervals of each variant's own mean. Overlapping whiskers do not show that two variants are "
+        "alike: the tests in the summary compare them on the same examples."
+    )
+    return ReportSection(
+        "overview", "Scores at a glance", caption, panels, 2, shown_in(styles, *frames), numbers, method
+    )
 
 
 def _panels(run: Run, benchmark: str) -> Iterator[list[Name]]:
@@ -143,9 +148,9 @@ def lengths(run: Run, styles: Styles, benchmarks: Sequence[str]) -> ReportSectio
     if not frames:
         return ReportSection("lengths", "Length of answers")
     caption = (
-        "Characters an answer. Boxes hold the middle half, with the median in them; whiskers reach from the shortest "
-        "to the longest tenth: they show the spread of answers and are no confidence intervals. "
-        f"n = {span_of(n for frame in frames for n in frame['n'])} answers, by benchmark."
+        "Characters per answer: the box holds the middle half of the answers, the whiskers the middle 80%. "
+        f"n = {span_of(n for frame in frames for n in frame['n'])} answers; this is their spread, not an interval of "
+        "the mean."
     )
     return ReportSection("lengths", "Length of answers", caption, panels, 2, shown_in(styles, *frames))
 

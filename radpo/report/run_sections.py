@@ -42,11 +42,15 @@ def cost(run: Run) -> ReportSection:
         return ReportSection("cost", "Cost and time")
     figure = stacked_seconds(rows)
     caption = (
-        f"Seconds of computing by kind of stage, the {KINDS} that took longest by name. What several variants use, "
-        f"such as the reference's log-likelihoods, is done once and stands as “{SHARED}”. n = {len(rows):,} sums over "
-        "stages; times are of one run each, without an interval."
+        f"Seconds of computing by kind of stage, the {KINDS} longest by name. n = {len(rows):,} sums of one run each, "
+        "without an interval."
     )
-    return ReportSection("cost", "Cost and time", caption, [panel("By variant", figure, 2)], 2)
+    method = (
+        f"What several variants use, such as the reference's log-likelihoods, is computed once and is in “{SHARED}”. "
+        "Seconds and peak memory are of the run that computed the stage, also where this run took it from the store. "
+        "Peak memory is that of the whole process, including libraries."
+    )
+    return ReportSection("cost", "Cost and time", caption, [panel("By variant", figure, 2)], 2, method=method)
 
 
 def _seconds(run: Run) -> pd.DataFrame:

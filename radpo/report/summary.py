@@ -297,10 +297,10 @@ def _note(compared: Compared, baseline: str) -> str:
     tests = sum(change.p is not None and change.kind != "identical" for change in compared.values())
     if not tests:
         return "There was nothing to test."
+    over = f"{tests} {'tests' if tests > 1 else 'test'}"
     return (
-        f"Two-sided tests against {baseline}, over the same examples where both have them, p-values adjusted by Holm's "
-        f"method over {tests} {'tests' if tests > 1 else 'test'}; a difference is established where the adjusted p is "
-        f"below {ALPHA:g}."
+        f"Two-sided tests against {baseline}, adjusted by Holm's method over {over}; a difference counts below "
+        f"p = {ALPHA:g}."
     )
 
 

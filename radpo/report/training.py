@@ -40,13 +40,15 @@ def training_section(run: Run, styles: Styles) -> ReportSection:
     steps = run.training.groupby(["variant", "seed"])["step"].max()
     logged = of(run.training, metric="loss").groupby(["variant", "seed"]).size()
     caption = (
-        "TRL's own figures at every logged optimiser step, a line for each variant and seed "
-        f"(n = {span_of(steps)} steps). Each point is the mean over one batch, without an interval, so curves jump"
-        + ("; the firm line is the running mean over the last 1/25 of the steps" if (logged > 100).any() else "")
-        + (f"; of long curves only {DRAWN} points are drawn" if (logged > DRAWN).any() else "")
-        + ". Variants train on different pairs, so their losses do not compare directly."
+        "TRL's figures at every logged optimiser step, a line per variant and seed. "
+        f"n = {span_of(steps)} steps; each point is one batch, without an interval."
     )
-    return ReportSection("training", "Training", caption, panels, 3, shown_in(styles, run.training))
+    method = (
+        "Variants train on different pairs, so their losses do not compare directly."
+        + (" The solid line is the running mean over the last 1/25 of the steps." if (logged > 100).any() else "")
+        + (f" Of long curves only {DRAWN} points are drawn." if (logged > DRAWN).any() else "")
+    )
+    return ReportSection("training", "Training", caption, panels, 3, shown_in(styles, run.training), method=method)
 
 
 def curves(frame: pd.DataFrame, styles: Styles, metric: str) -> Figure:
