@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,7 +58,13 @@ def run(
     chosen = loaded if variant is None else narrowed(loaded, variant, seed)
     with located(Path(matrix)):
         asked = _expanded(chosen, folder)
-    return _execute(asked, folder, kept, executor, executor_options or {}, jobs, keep_going)
+    with _using(asked, kept):
+        return _execute(asked, folder, kept, executor, executor_options or {}, jobs, keep_going)
+
+
+def _using(plan_: Plan, kept: Store) -> AbstractContextManager[Path]:
+    """Held as long as a plan's stages are computed and read, so that none of them is removed as garbage."""
+    return kept.using(stage.key for stage in plan_.stages)
 
 
 def _expanded(matrix: Matrix, folder: Path) -> Plan:
@@ -155,18 +161,19 @@ def evaluate(
         stage = plan_.cells[0].benchmarks.get(benchmark)
         if stage is None:
             raise ConfigError(f"{benchmark}: there is nothing to compare with; give baseline_outputs, other answers")
-        _execute(plan_, folder, kept)
-        document = with_extreme_intervals(benchmarks()[benchmark].metrics, read_figures(kept.open(stage)))
-        document["notes"] = [*document.get("notes", ()), *pair_notes(plan_.stages, kept)]
-        if benchmarks()[benchmark].takes_answers and "answers" not in variant:
-            goal = variant.get("goal", "default")
-            document["goal"] = None if goal == "none" else goal
-        found = {}
-        for file, place in benchmarks()[benchmark].files.items():
-            source, _, inner = place.rpartition("/")
-            found[file] = kept.open(stage.inputs[source] if source else stage) / inner
-        leave_files(found, folder)
-        replace_json(folder / "scores.json", document)
+        with _using(plan_, kept):
+            _execute(plan_, folder, kept)
+            document = with_extreme_intervals(benchmarks()[benchmark].metrics, read_figures(kept.open(stage)))
+            document["notes"] = [*document.get("notes", ()), *pair_notes(plan_.stages, kept)]
+            if benchmarks()[benchmark].takes_answers and "answers" not in variant:
+                goal = variant.get("goal", "default")
+                document["goal"] = None if goal == "none" else goal
+            found = {}
+            for file, place in benchmarks()[benchmark].files.items():
+                source, _, inner = place.rpartition("/")
+                found[file] = kept.open(stage.inputs[source] if source else stage) / inner
+            leave_files(found, folder)
+            replace_json(folder / "scores.json", document)
     return document
 
 
@@ -220,13 +227,15 @@ def train(
     matrix = one_cell({}, variant, seed=seed, model=model, data=read, save_every=save_every)
     _, kept = places(matrix.name, folder, store)
     plan_ = _expanded(matrix, folder)
-    if is_launched() and not compute_together(plan_.stages, kept):
-        return folder / "policy"
-    _execute(plan_, folder, kept)
     trained = plan_.cells[0].train
     assert trained is not None
     read_by = next(stage for stage in in_order([trained]) if stage.function_name in ("pairs", "training-pairs"))
-    leave_files({"policy": kept.open(trained) / "policy", "counts.json": kept.open(read_by) / "counts.json"}, folder)
+    with _using(plan_, kept):
+        if is_launched() and not compute_together(plan_.stages, kept):
+            return folder / "policy"
+        _execute(plan_, folder, kept)
+        left = {"policy": kept.open(trained) / "policy", "counts.json": kept.open(read_by) / "counts.json"}
+        leave_files(left, folder)
     return folder / "policy"
 
 

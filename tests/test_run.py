@@ -90,6 +90,22 @@ def test_two_models_at_once_then_nothing_then_only_what_was_hurt(place: Path) ->
         for name in TABLES:
             pd.testing.assert_frame_equal(pd.read_parquet(report.parent / name), whole[report][name])
 
+    # The run directory is whole or written anew: an empty report, a changed one, an edited manifest, an edited table.
+    shown = [report.read_bytes() for report in reports]
+    manifest = reports[1].parent / "manifest.json"
+    for hurt in (
+        lambda: (reports[0].write_bytes(b""), manifest.write_text(manifest.read_text().replace("first", "third"))),
+        lambda: (reports[1].write_bytes(shown[1][:-1]), (reports[0].parent / "comparisons.parquet").unlink()),
+    ):
+        hurt()
+        again = call(place)
+        assert again.exit_code == 0, again.stderr
+        assert "nothing to do" not in again.stderr
+        assert [report.stat().st_size > 10_000 for report in reports] == [True, True]
+        assert "third" not in manifest.read_text()
+    assert CliRunner().invoke(app, ["report", str(reports[0].parent)], catch_exceptions=False).exit_code == 0
+    assert "nothing to do" in call(place).stderr, "a report that was built anew belongs there"
+
 
 def test_what_a_person_can_mend_is_told_without_a_trace_and_keeps_its_status(tmp_path: Path) -> None:
     def wrong(task: Task) -> None:

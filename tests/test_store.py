@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -11,15 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cheap_stages import FILL, Watcher, run_inline, stage
+from cheap_stages import COUNT, FILL, Watcher, run_inline, stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from radpo.cli.main import app
 from radpo.core.errors import ConfigError, DataError
+from radpo.engine.carry import export_stages, import_stages
 from radpo.engine.execute import execute
-from radpo.engine.gc import collect, entries, export_stages, import_stages
+from radpo.engine.gc import collect, entries
 from radpo.engine.graph import Function, Stage
 from radpo.engine.schedule import StageError
 from radpo.engine.shared import SharedStore, open_store
@@ -182,6 +184,35 @@ def test_a_hostile_archive_is_refused(tmp_path: Path, name: str, kind: str, told
     assert list(store.root.glob("garbage-*")) == []
 
 
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused_unless_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, bomb = Store(tmp_path / "store"), tmp_path / "bomb.tar.gz"
+    with tarfile.open(bomb, "w:gz", compresslevel=1) as archive:
+        member = tarfile.TarInfo("0" * 32 + "/text")
+        member.size = 72 * 2**20
+        archive.addfile(member, io.BytesIO(bytes(member.size)))
+    assert bomb.stat().st_size < 2**19
+    with pytest.raises(DataError, match=r"bomb.tar.gz: has 0.\d MiB and unpacks to more than \d+.\d MiB.*--max-gib"):
+        import_stages(store, bomb, 10 * 2**20)
+    monkeypatch.setattr("radpo.engine.carry.FLOOR_BYTES", 0)
+    with pytest.raises(DataError, match=r"unpacks to more than \d+.\d MiB"):
+        import_stages(store, bomb)
+    with pytest.raises(DataError, match=r"files.json or stage.json cannot be read"):
+        import_stages(store, bomb, 2**28)
+    assert store.finished() == list((store.root / "users").iterdir()) == []
+
+
+def test_headers_that_announce_what_no_archive_holds_are_refused(tmp_path: Path) -> None:
+    for number, (kind, size) in enumerate([(tarfile.REGTYPE, 2**60), (tarfile.XHDTYPE, 2**34)]):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:
+            member = tarfile.TarInfo("0" * 32 + "/text")
+            member.type, member.size = kind, size
+            archive.addfile(member)
+        with pytest.raises(DataError, match=r"unpacks to more than|cannot be read"):
+            import_stages(Store(tmp_path / "store"), tmp_path / f"{number}.tar")
+
+
 def test_a_carried_stage_with_another_content_is_refused(tmp_path: Path) -> None:
     here, there, base = Store(tmp_path / "here"), Store(tmp_path / "there"), stage("base", "a")
     run_inline(here, base)
@@ -272,6 +303,99 @@ def test_a_failure_that_hides_its_number_is_seen_to_be_a_full_disk(tmp_path: Pat
     rough = Stage("rough", "rough", Function(writes_through_another_language, 1), {})
     with pytest.raises(StageError, match="the disk is full"):
         run_inline(Store(small_disk / "store"), rough)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_links_in_a_store_lead_nothing_outside_it_to_its_end(tmp_path: Path) -> None:
+    store, one, two = Store(tmp_path / "store"), stage("one", 1), Stage("two", "count", COUNT, {"to": 2})
+    run_inline(store, one)
+    outside = tmp_path / "outside"
+    (outside / "deeper").mkdir(parents=True)
+    (outside / "precious").write_text("mine")
+    (outside / "deeper" / "precious").write_text("mine, too")
+    before = snapshot(outside)
+    store.folder(one).rename(tmp_path / "moved")
+    store.folder(one).symlink_to(tmp_path / "moved")
+    for place in ("partial", "stages"):
+        (store.root / place).mkdir(exist_ok=True)
+        (store.root / place / ("f" * 32)).symlink_to(outside)
+    (store.partial(two)).mkdir()
+    (store.partial(two) / "work").symlink_to(outside)
+    (store.root / "garbage-1").symlink_to(outside)
+    assert "it is a link" in (store.damage(one.key) or "")
+    watcher = run_inline(store, one, two)
+    assert sorted(watcher.computed) == ["one", "two"]
+    assert not store.folder(one).is_symlink()
+    collect(store, [], dry_run=False)
+    assert store.finished() == []
+    assert snapshot(outside) == before
+    assert (tmp_path / "moved" / "text").read_text() == "1"
+
+
+@pytest.mark.parametrize("name", ["stages", "partial", "logs", "users"])
+def test_a_folder_of_the_store_that_is_a_link_is_refused(tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    (outside / ("f" * 32)).mkdir(parents=True)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / name).symlink_to(outside)
+    for words in (["gc"], ["list"]):
+        with pytest.raises(ConfigError, match=f"{name}: is a link to .*outside.*move all of it there"):
+            CliRunner().invoke(app, ["store", *words, "--store", str(tmp_path / "store")], catch_exceptions=False)
+    assert list(outside.iterdir()) == [outside / ("f" * 32)]
+
+
+def test_a_stage_that_writes_a_link_fails_at_once(tmp_path: Path) -> None:
+    linking = Stage("links", "link", Function(lambda task: (task.out / "text").symlink_to("/etc/passwd"), 1), {})
+    with pytest.raises(StageError, match="text is a link; a stage's function writes files"):
+        run_inline(Store(tmp_path), linking)
+
+
+def test_a_store_on_two_file_systems_is_one_message_before_any_work(tmp_path: Path, small_disk: Path) -> None:
+    store, trace = Store(tmp_path / "store"), tmp_path / "trace"
+    (store.root / "stages").mkdir(parents=True)
+    subprocess.run(["mount", "--bind", str(small_disk), str(store.root / "stages")], check=True)
+    try:
+        with pytest.raises(ConfigError, match=r"its folders are not on one file system .*partial.* --store"):
+            run_inline(store, stage("one", 1, hints={"trace": str(trace)}))
+    finally:
+        subprocess.run(["umount", "-l", str(store.root / "stages")], check=True)
+    assert not trace.exists()
+
+
+def test_a_read_only_store_serves_what_it_has_and_is_one_message_for_what_it_lacks(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    store, one, trace = Store(small_disk / "store"), stage("one", 1), tmp_path / "trace"
+    run_inline(store, one)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    try:
+        with store.using([one.key]):
+            assert run_inline(store, one).kept == ["one"]
+        with pytest.raises(ConfigError, match=r"cannot be written .*lacks 1 of the stages, such as two; .*--store"):
+            run_inline(store, stage("two", 2, hints={"trace": str(trace)}, base=one))
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert not trace.exists()
+
+
+def test_a_folder_that_cannot_be_renamed_is_removed_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, one = Store(tmp_path), stage("one", 1)
+    run_inline(store, one)
+    rename = Path.rename
+
+    def other_device(self: Path, target: Path) -> Path:
+        if self == store.folder(one):  # as in a lower layer of a container's image
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", other_device)
+    store.remove(one.key)
+    assert not store.folder(one).exists()
 
 
 @pytest.fixture

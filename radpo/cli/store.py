@@ -67,7 +67,7 @@ def gc(
 ) -> None:
     """Remove what interrupted tries left, and damaged stages; with matrix files, also every stage that none needs.
 
-    What another run is computing now stays.
+    What runs, imports and exports use now stays; those that begin meanwhile wait until this is done.
     """
     from radpo.engine.gc import collect
 
@@ -89,7 +89,7 @@ def export_(
     store: Place = None,
 ) -> None:
     """Write finished stages to one file: those of the matrix files, else all. Each is checked on the way."""
-    from radpo.engine.gc import export_stages
+    from radpo.engine.carry import export_stages
 
     kept = _open(store)
     keys = [stage.key for stage in _stages(matrices)] if matrices else kept.finished()
@@ -100,11 +100,22 @@ def export_(
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE.tar", help="A file that `radpo store export` wrote.")],
     store: Place = None,
+    max_gib: Annotated[
+        float | None,
+        typer.Option(
+            help="How much the file may unpack to; unless given, what is free on the disk, and no more than 200 times "
+            "its size."
+        ),
+    ] = None,
 ) -> None:
-    """Take stages from an exported file into the store, each only if its checksums and its key are right."""
-    from radpo.engine.gc import import_stages
+    """Take stages from an exported file into the store: all of them, or none where one is not as it says.
 
-    taken, there = import_stages(_open(store), file)
+    Of each its checksums, its record and its key must be right. Those that another run is computing now are named.
+    """
+    from radpo.engine.carry import import_stages
+
+    limit = None if max_gib is None else int(max_gib * 2**30)
+    taken, there = import_stages(_open(store), file, limit)
     print(f"{taken} stages taken in, {there} were there already")
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO, TypedDict
 
@@ -57,6 +58,8 @@ def verify_checksums(
     for name, known in recorded.items():
         if name not in there:
             return f"{name} is missing"
+        if there[name].is_symlink():
+            return f"{name} is a link"
         size = there[name].stat().st_size
         if size != known["bytes"]:
             return f"{name} has {size} bytes instead of {known['bytes']}"
@@ -64,6 +67,29 @@ def verify_checksums(
             return f"{name} does not have its checksum"
     foreign = there.keys() - recorded.keys() - leave_out
     return f"{min(foreign)} does not belong there" if foreign else None
+
+
+def move_into_place(partial: Path, path: Path) -> None:
+    """Rename a file, or a folder, to where it belongs once the disk holds all of it, so that a power cut leaves nothing
+    hollow under its name.
+    """
+    _sync([*partial.rglob("*"), partial] if partial.is_dir() else [partial])
+    partial.replace(path)
+    _sync([path.parent])
+
+
+def _sync(paths: Iterable[Path]) -> None:
+    """Have the disk hold files and folders: all at the same time, for which a file system writes its journal once."""
+
+    def sync(path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    with ThreadPoolExecutor(max_workers=8) as threads:
+        list(threads.map(sync, paths))
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -74,7 +100,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write(partial)
-        partial.replace(path)
+        move_into_place(partial, path)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)
@@ -85,7 +111,9 @@ def write_with_checksum(folder: Path, stem: str, suffix: str, write: Callable[[P
     """Write the file STEM-SHA256SUFFIX, whose name says what its content has to be, in one step; returns its path."""
     partial = folder / f".{stem}.partial"
     write(partial)
-    return partial.replace(folder / f"{stem}-{sha256(partial)}{suffix}")
+    path = folder / f"{stem}-{sha256(partial)}{suffix}"
+    move_into_place(partial, path)
+    return path
 
 
 def has_named_checksum(path: Path) -> bool:

@@ -65,10 +65,10 @@ def execute(stage: Stage, store: Store, notes: Mapping[str, Any], progress: Prog
     """
     try:
         with store.translate_disk_full(), store.lock(stage.key):
-            if store.has(stage):  # another run may have finished it meanwhile
+            if store.ensure_shared(stage):  # another run may have finished it meanwhile
                 return Outcome("kept")
             for needed in stage.inputs.values():
-                if damage := store.damage(needed.key, full=True):
+                if damage := store.supply(needed.key):
                     return Outcome("corrupt", damage, corrupt=needed.key)
             with _logging_to(store.log(stage), stage):
                 return _attempt(stage, store, notes, progress)

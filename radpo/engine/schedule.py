@@ -144,11 +144,16 @@ class _Schedule:
 
     def run(self) -> list[Done]:
         urgency = self._urgency()
+        missing = []
         for stage in self.order:
             if self.store.has(stage):
                 self._end(stage, from_store=True)
-            elif self.store.folder(stage).is_dir():
-                self.observer.corrupt(stage, self.store.damage(stage.key) or "damaged")
+                continue
+            missing.append(stage)
+            if self.store.folder(stage).is_dir() and (what := self.store.damage(stage.key)):
+                self.observer.corrupt(stage, what)
+        if missing:
+            self.store.check_writable(missing)
         while len(self.done) < len(self.order):
             self._ask_after_the_busy()
             for stage in sorted(self._ready(), key=lambda stage: -urgency[stage.key]):

@@ -46,7 +46,9 @@ def open_store(place: str) -> Store:
         ConfigError: nothing can open such a URL here.
     """
     if "://" not in place:
-        return Store(Path(place))
+        store = Store(Path(place))
+        store.check_layout()
+        return store
     import fsspec
 
     try:
@@ -110,13 +112,13 @@ class SharedStore(Store):
         self._push(stage.key)
 
     @contextmanager
-    def lock(self, key: str) -> Iterator[None]:
+    def lock(self, key: str, *, wait: bool = False) -> Iterator[None]:
         """Held while a stage is computed, by this machine's processes among each other and against other machines'.
 
         Raises:
             BusyError: another process holds it.
         """
-        with super().lock(key):
+        with super().lock(key, wait=wait):
             lease = f"leases/{key}"
             self._take(lease)
             ended = threading.Event()
@@ -191,7 +193,7 @@ class SharedStore(Store):
 
     def _fetch(self, key: str) -> None:
         """Copy a stage from the URL; one that does not arrive as it was sent is taken away there."""
-        from radpo.engine.gc import import_stages
+        from radpo.engine.carry import import_stages
 
         self.root.mkdir(parents=True, exist_ok=True)
         mark, local = self._mark(key), Store(self.root)

@@ -3,6 +3,7 @@
 stages/KEY/        a finished stage: its files, `stage.json` (what it was) and `files.json` (sizes and checksums)
 partial/KEY/       what an unfinished or interrupted stage has written so far
 locks/KEY.lock     held while a stage is computed, so that two runs on one store compute it once
+users/             who uses which stages now (`radpo.engine.users`)
 logs/KEY.log       what the stage printed, try after try
 seen/KEY.json      the state of the large files when their checksums were last found right
 
@@ -12,25 +13,35 @@ inode number of the last time that theirs were right. What a stage is about to r
 
 from __future__ import annotations
 
+import errno
 import json
-import os
 import re
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from radpo.core.errors import RadpoError
-from radpo.core.files import FileChecksum, checksums, files_in, is_full, replace_json, verify_checksums
+from radpo.core.errors import ConfigError, RadpoError
+from radpo.core.files import (
+    FileChecksum,
+    checksums,
+    files_in,
+    is_full,
+    move_into_place,
+    replace_json,
+    verify_checksums,
+)
 from radpo.engine.graph import WORK, Stage, described, key_of
+from radpo.engine.record import record_fault
+from radpo.engine.users import UNWRITABLE, USERS, Users, file_lock, gate, registered, users
 
+FOLDERS = ("stages", "partial", "locks", "logs", "seen", USERS)
 RECORD = "stage.json"
 FILES = "files.json"
 LARGE_BYTES = 2**20
@@ -66,7 +77,23 @@ class Store:
 
     def has(self, stage: Stage) -> bool:
         """Whether the stage is finished and whole."""
-        return self.folder(stage).is_dir() and self.damage(stage.key) is None
+        return self.is_whole(stage.key)
+
+    def is_whole(self, key: str) -> bool:
+        """Whether a finished stage is in this folder, and whole."""
+        return (self.root / "stages" / key).is_dir() and self.damage(key) is None
+
+    def ensure_shared(self, stage: Stage) -> bool:
+        """As `has`; a shared store first sends what only this machine has of the stage. To be called under the lock."""
+        return self.has(stage)
+
+    def supply(self, key: str) -> str | None:
+        """Have a finished stage in this folder, with all checksums computed; returns what is wrong where it is not."""
+        return self.damage(key, full=True)
+
+    def size(self, key: str) -> int:
+        """Bytes of a finished stage, as far as they are there."""
+        return size_of(self.root / "stages" / key)
 
     def damage(self, key: str, *, full: bool = False) -> str | None:
         """What is wrong with a finished stage's folder, in words; None where it is whole.
@@ -75,6 +102,8 @@ class Store:
             full: compute every checksum, also of files whose state is what it was when they were last found right.
         """
         folder = self.root / "stages" / key
+        if folder.is_symlink():
+            return "it is a link, and a store has its stages in itself"
         try:
             recorded: dict[str, FileChecksum] = json.loads((folder / FILES).read_text(encoding="utf-8"))
             seen, state = self._seen(key), _file_state(folder)
@@ -84,7 +113,9 @@ class Store:
                 found = f"{FILES} does not name {RECORD}"
             if found is None and key_of(self.record(key)) != key:
                 found = f"{RECORD} tells of another stage than its key"
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            if found is None and (fault := record_fault(self.record(key))):
+                found = f"{RECORD} is no stage's record ({fault})"
+        except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
             found, seen, state = f"{FILES} or {RECORD} cannot be read ({type(error).__name__})", {"?": None}, {}
         self._note_seen(key, seen, state if found is None else {})
         return found
@@ -101,20 +132,42 @@ class Store:
         return sorted(path.name for path in folder.iterdir() if is_key(path.name)) if folder.is_dir() else []
 
     @contextmanager
-    def lock(self, key: str) -> Iterator[None]:
+    def lock(self, key: str, *, wait: bool = False) -> Iterator[None]:
         """Held while a stage is computed; let go by the system when the process that holds it dies.
+
+        Args:
+            wait: until whoever holds it lets go.
 
         Raises:
             BusyError: another process holds it.
         """
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
+        lock = file_lock(folder / f"{key}.lock")
         try:
-            # Soft locks, the fall-back, would stay behind a killed process for ever.
-            with FileLock(folder / f"{key}.lock", blocking=False, fallback_to_soft=False, is_singleton=False):
-                yield
+            lock.acquire(blocking=wait, timeout=-1)
         except Timeout:
             raise BusyError(f"{self.root}: another run is computing {key}") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def using(self, keys: Iterable[str]) -> Iterator[Path]:
+        """Keep `gc` from removing stages, be they there or yet to come; to be entered before they are looked for.
+
+        Yields:
+            A folder, maybe yet to be made, for what will be put in its place; it goes at the end.
+        """
+        with self.translate_disk_full(), registered(self.root, keys) as folder:
+            yield folder
+
+    @contextmanager
+    def collecting(self) -> Iterator[Users]:
+        """Held while garbage is collected: no user comes meanwhile. Yields those who came before."""
+        with gate(self.root):
+            yield users(self.root)
 
     def is_busy(self, key: str) -> bool:
         """Whether some process is computing the stage now."""
@@ -153,23 +206,79 @@ class Store:
     def _commit(self, stage: Stage, partial: Path, notes: dict[str, Any]) -> None:
         final = self.folder(stage)
         record = {"name": stage.name, **stage.identity(), **notes}
+        if link := next((path for path in partial.rglob("*") if path.is_symlink()), None):
+            raise RadpoError(f"{stage.name}: {link.relative_to(partial)} is a link; a stage's function writes files")
         (partial / RECORD).write_text(json.dumps(record, indent=1, default=described), encoding="utf-8")
         (partial / FILES).write_text(json.dumps(checksums(partial), indent=1), encoding="utf-8")
-        _sync([*partial.rglob("*"), partial])
-        final.parent.mkdir(parents=True, exist_ok=True)
-        self.remove(stage.key)  # damaged, else it would not be produced again
-        partial.rename(final)
+        self.put(partial, stage.key)
         self._note_seen(stage.key, {}, _file_state(final))
+
+    def put(self, folder: Path, key: str) -> None:
+        """Move a whole stage's folder, located in the store, under its key. To be called under the lock."""
+        final = self.root / "stages" / key
+        final.parent.mkdir(parents=True, exist_ok=True)
+        Store.remove(self, key)  # damaged, else it would not be put there again
+        move_into_place(folder, final)
 
     def remove(self, key: str) -> None:
         """Delete a finished stage, first moving it out of its key's place, so that no half of it can be read."""
-        folder = self.root / "stages" / key
-        if not folder.exists():
+        folder, garbage = self.root / "stages" / key, self.root / f"garbage-{uuid.uuid4().hex}"
+        try:
+            folder.rename(garbage)
+        except FileNotFoundError:
             return
-        garbage = Path(tempfile.mkdtemp(prefix="garbage-", dir=self.root))
-        folder.rename(garbage / key)
-        shutil.rmtree(garbage)
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # a folder of a container image's lower layer cannot be renamed
+                raise
+            (folder / FILES).unlink(missing_ok=True)  # from here on it does not count as whole
+            garbage = folder
+        delete(garbage)
         (self.root / "seen" / f"{key}.json").unlink(missing_ok=True)
+
+    def check_layout(self) -> None:
+        """Refuse a store that reaches outside itself, where what is removed in it might be another's.
+
+        Raises:
+            ConfigError: one of its folders is a link or a file.
+        """
+        for name in FOLDERS:
+            path = self.root / name
+            if path.is_symlink():
+                raise ConfigError(
+                    f"{path}: is a link to {path.readlink()}; a store is one folder on one file system: move all of it "
+                    "there, and give it with --store"
+                )
+            if path.exists() and not path.is_dir():
+                raise ConfigError(f"{path}: is a file where a store has a folder; give another store with --store")
+
+    def check_writable(self, missing: Sequence[Stage]) -> None:
+        """Find out before any work whether its results could be put in their place.
+
+        Raises:
+            ConfigError: the store cannot be written, or is not on one file system.
+        """
+        name = f"garbage-{uuid.uuid4().hex}"
+        partial, final = self.root / "partial" / name, self.root / "stages" / name
+        try:
+            with self.translate_disk_full():
+                for folder in (partial, final.parent):
+                    folder.mkdir(parents=True, exist_ok=True)
+                partial.rename(final)
+                final.rename(self.root / name)
+                (self.root / name).rmdir()
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise ConfigError(
+                    f"{self.root}: its folders are not on one file system ({error.filename} cannot be moved to "
+                    f"{error.filename2}), so that no finished stage could be put in its place; give another store with "
+                    "--store"
+                ) from error
+            if error.errno in UNWRITABLE:
+                raise ConfigError(
+                    f"{self.root}: cannot be written ({error.strerror}), and lacks {len(missing)} of the stages, such "
+                    f"as {missing[0].name}; give a store that can be written with --store"
+                ) from error
+            raise
 
     @contextmanager
     def translate_disk_full(self) -> Iterator[None]:
@@ -218,37 +327,41 @@ def _file_state(folder: Path) -> dict[str, list[int]]:
     }
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file or of a folder's files, as far as they are there; a link has none."""
+    if path.is_symlink():
+        return 0
+    size = 0
+    for file in files_in(path).values() if path.is_dir() else [path]:
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
+
+
+def delete(path: Path) -> None:
+    """Delete a file, a folder with all that is in it, or a link and nothing of what it points to.
+
+    What another process deletes at the same time is gone all the same.
+    """
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    while path.exists():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path)
+
+
 def _clear(partial: Path, *, keep_work: bool) -> None:
     """Take away what an interrupted try left, but for the part that a resumable stage resumes from."""
-    if not partial.exists():
+    if partial.is_symlink() or not partial.is_dir():
+        delete(partial)
         return
     for path in partial.iterdir():
-        if keep_work and path.name == WORK:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        if not keep_work or path.name != WORK or path.is_symlink():
+            delete(path)
     if not any(partial.iterdir()):
         partial.rmdir()
 
 
 def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
-
-
-def _sync(paths: Sequence[Path]) -> None:
-    """Have the disk hold what was written before the folder is renamed, so that a power cut leaves no hollow stage.
-
-    Side by side, because a file system writes its journal once for all that ask at the same time.
-    """
-
-    def sync(path: Path) -> None:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    with ThreadPoolExecutor(max_workers=8) as threads:
-        list(threads.map(sync, paths))

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from radpo.core.errors import ConfigError, DataError
+from radpo.core.files import move_into_place
 from radpo.core.suggestions import did_you_mean
 from radpo.gate.runs import read_run
 
@@ -60,5 +61,5 @@ def save_baseline(run_dir: Path, name: str, folder: Path = FOLDER) -> Path:
             shutil.copyfile(run_dir / file, fresh / file)
         if target.exists():
             target.rename(old)
-        fresh.rename(target)
+        move_into_place(fresh, target)
     return target

@@ -40,6 +40,9 @@ def compute_together(stages: Sequence[Stage], store: Store) -> bool:
         processes.wait_for_everyone()  # the first one has made the folder
         stage.function.run(replace(task, stage=stage))
 
+    if missing := [stage for stage in stages if not store.has(stage)]:
+        store.check_writable(missing)
+    processes.wait_for_everyone()
     for stage in stages:
         there = store.has(stage)
         processes.wait_for_everyone()  # all have looked before one of them writes

@@ -118,14 +118,14 @@ def corrections(store: Store, machine: Machine) -> dict[str, float]:
     for key in store.finished():
         try:
             record = store.record(key)
-        except (OSError, ValueError):
+            if record.get("work") is None or record["resumed"]:
+                continue
+            if _what_computes(record["machine"], record["machine"]["threads"]) != here:
+                continue
+            ratio = record["seconds"] / seconds(record["function"], read_work(record["work"]), machine)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
             continue  # damaged: the run says so
-        if record.get("work") is None or record["resumed"]:
-            continue
-        if _what_computes(record["machine"], record["machine"]["threads"]) != here:
-            continue
-        guess = seconds(record["function"], read_work(record["work"]), machine)
-        ratios.setdefault(record["function"], []).append(record["seconds"] / guess)
+        ratios.setdefault(record["function"], []).append(ratio)
     return {function: statistics.median(found) for function, found in ratios.items()}
 
 

@@ -16,15 +16,15 @@ from typing import Any
 import yaml
 
 from radpo.core.files import replace_file, replace_json, sha256
+from radpo.core.run_files import MANIFEST, REPORT, whole_manifest, write_manifest
 from radpo.engine.graph import Source
-from radpo.engine.schedule import Done, Observer, Pool, run_stages
+from radpo.engine.schedule import Observer, Pool, run_stages
 from radpo.engine.store import Store
 from radpo.matrix.expand import Plan
 from radpo.matrix.manifest import PUBLISHED, manifest, resolved
 from radpo.matrix.settings import Matrix
 from radpo.matrix.tables import gather
 
-MANIFEST = "manifest.json"
 OCCASION = "occasion.txt"
 """Tells what this run directory's endpoints answered from what the same names answer on another occasion."""
 
@@ -70,7 +70,7 @@ def run_matrix(
     start = time.perf_counter()
     folders = {model: out / plan.labels[model.location] for model in plan.models}
     keys = {model: _run_key(plan, model) for model in plan.models}
-    reports = tuple(folder / "report.html" for folder in folders.values())
+    reports = tuple(folder / REPORT for folder in folders.values())
     whole = all(store.has(stage) for stage in plan.stages)
     if whole and all(_is_current(folders[model], keys[model]) for model in plan.models):
         return Finished(reports, unchanged=True)
@@ -78,8 +78,8 @@ def run_matrix(
     with store.translate_disk_full():
         for model, folder in folders.items():
             if not _is_current(folder, keys[model]):
-                _write_run(plan, model, folder, store, done, keys[model], time.perf_counter() - start)
-                write_report(folder)
+                document = manifest(plan, model, store, done, keys[model], round(time.perf_counter() - start, 3))
+                _write_run(plan, model, folder, store, document, write_report)
     return Finished(reports, unchanged=False)
 
 
@@ -102,12 +102,20 @@ def occasion_of(matrix: Matrix, out: Path, *, begin: bool = False) -> str:
     return found
 
 
-def _write_run(plan: Plan, model: Source, out: Path, store: Store, done: list[Done], key: str, seconds: float) -> None:
+def _write_run(
+    plan: Plan,
+    model: Source,
+    out: Path,
+    store: Store,
+    document: Mapping[str, Any],
+    write_report: Callable[[Path], object],
+) -> None:
+    """Write a run directory's files and, last of all, the manifest that has their checksums."""
     from radpo.core.run import COMPARISONS, load_run
     from radpo.stats.comparison import comparisons
 
     out.mkdir(parents=True, exist_ok=True)
-    for name in (MANIFEST, "report.html"):  # until both are back, the directory does not count as whole
+    for name in (MANIFEST, REPORT):  # until both are back, the directory does not count as whole
         (out / name).unlink(missing_ok=True)
     tables = gather(plan.cells_of(model), store)
     for stale in {path.name for path in out.glob("*.parquet")} - tables.keys():
@@ -117,12 +125,11 @@ def _write_run(plan: Plan, model: Source, out: Path, store: Store, done: list[Do
     text = yaml.safe_dump(resolved(plan), sort_keys=False, allow_unicode=True)
     replace_file(out / "matrix.yaml", lambda path: path.write_text(text, encoding="utf-8"))
     copied = _copy_published(plan, out)
-    document = manifest(plan, model, store, done, key, round(seconds, 3))
-    replace_json(out / MANIFEST, document)  # still without the files' checksums, so that the directory is not whole
+    replace_json(out / MANIFEST, document)  # still without checksums, for what reads the directory
     compared = comparisons(load_run(out))
     replace_file(out / COMPARISONS, lambda path: compared.to_parquet(path, index=False))
-    files = {name: sha256(out / name) for name in (*tables, COMPARISONS, "matrix.yaml", *copied)}
-    replace_json(out / MANIFEST, {**document, "files": files})
+    write_report(out)
+    write_manifest(out, document, (*tables, COMPARISONS, "matrix.yaml", *copied, REPORT))
 
 
 def leave_files(files: Mapping[str, Path], out: Path) -> None:
@@ -167,9 +174,5 @@ def _run_key(plan: Plan, model: Source) -> str:
 
 def _is_current(out: Path, key: str) -> bool:
     """Whether a run directory shows what it should, all its files being as they were written."""
-    try:
-        found = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-        whole = all(sha256(out / name) == checksum for name, checksum in found["files"].items())
-        return bool(whole and found["key"] == key and (out / "report.html").is_file())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+    found = whole_manifest(out)
+    return found is not None and found.get("key") == key

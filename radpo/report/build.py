@@ -15,6 +15,7 @@ from radpo.benchmarks.registry import benchmarks
 from radpo.core.errors import DataError
 from radpo.core.files import replace_file
 from radpo.core.run import JUDGE, Run, load_run, load_runs
+from radpo.core.run_files import CHECKSUMS, REPORT, note_report
 from radpo.figures.sections import ReportSection
 from radpo.figures.styles import Styles, variant_styles
 from radpo.report import run_sections, summary
@@ -42,7 +43,9 @@ def build_report(run_dir: Path) -> Path:
     Raises:
         DataError: a file that the report needs is missing or malformed.
     """
-    return _write(load_run(run_dir), run_dir / "report.html")
+    report = _write(load_run(run_dir), run_dir / REPORT)
+    note_report(run_dir)
+    return report
 
 
 def build_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -91,7 +94,7 @@ def render(run: Run) -> str:
         judge_columns=JUDGE,
         published=run_sections.published(run),
         settings=[run_sections.settings(source.manifest["variants"]) for source in run.sources],
-        manifests=[json.dumps(source.manifest, indent=1, ensure_ascii=False) for source in run.sources],
+        manifests=[_manifest_text(source.manifest) for source in run.sources],
         all_results=list(_all_results(run)),
         examples=pack(run),
         style=Markup(sheet),
@@ -120,6 +123,12 @@ def _sections(run: Run, styles: Styles, own: Mapping[str, Sequence[ReportSection
         *after,
         training_section(run, styles),
     ]
+
+
+def _manifest_text(manifest: Mapping[str, Any]) -> str:
+    """A manifest but for its checksums, of which the report's own cannot be in the report."""
+    shown = {key: value for key, value in manifest.items() if key not in CHECKSUMS}
+    return json.dumps(shown, indent=1, ensure_ascii=False)
 
 
 def _all_results(run: Run) -> Iterator[dict[str, Any]]:
