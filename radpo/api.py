@@ -30,7 +30,7 @@ def run(
     variant: str | None = None,
     seed: int | None = None,
 ) -> Finished:
-    """Run a matrix to its report. Interrupted, the same call goes on; unchanged, it does nothing.
+    """Run a matrix to its report. Interrupted, the same call resumes; unchanged, it does nothing.
 
     Args:
         out: the run directory; runs/NAME unless given.

@@ -33,7 +33,7 @@ from report_page import Page
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-3
-"""How far a number may be from the committed one, relative or absolute: processors round sums differently, and two
+"""How far a number may be from the committed one, relative or absolute: CPUs round sums differently, and two
 optimiser steps carry that into the weights."""
 
 PINNED_RESULTS = (

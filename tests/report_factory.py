@@ -316,7 +316,7 @@ def _manifest(variants: Sequence[str], seeds: Sequence[int], hostile: Sequence[s
         "created": "2025-03-01T12:00:00+00:00",
         "radpo": "0.1.0",
         "git_commit": "3c38c335ff9956d9aee33392b9eca9b523ac656e",
-        "platform": {"python": "3.11.7", "system": "Linux x86_64", "processor": None, "cores": 2},
+        "platform": {"python": "3.11.7", "system": "Linux x86_64", "cpu": None, "cores": 2},
         "packages": {"torch": "2.13.0", "trl": "1.16.0"},
         "models": {"tiny-model": {"fingerprint": "gguf-1:b179c9523d0e6a0f98a330c7562b6827"}},
         "data": {"train_pairs.jsonl": {"sha256": "sha256:a0f164681cf8025fa10bd1e509babc9f", "rows": 240}},

@@ -345,9 +345,8 @@ def test_judged_answers_that_are_none_are_counted() -> None:
     texts = [("Yes.", "No."), ("", "$ERROR$"), (" \n", "$ERROR$"), ("$ERROR$", None)]
     assert fault_notes([example(number, *pair) for number, pair in enumerate(texts)]) == [
         "alpaca-eval: 2 of 4 answers are empty and were judged as they are.",
-        "alpaca-eval: 1 of 4 answers are $ERROR$, which stands for an answer that could not be had, and were judged as "
-        "they are.",
-        "alpaca-eval: the baseline: 2 of 3 answers are $ERROR$, which stands for an answer that could not be had, and "
+        "alpaca-eval: 1 of 4 answers are $ERROR$, which stands for a missing answer, and were judged as they are.",
+        "alpaca-eval: the baseline: 2 of 3 answers are $ERROR$, which stands for a missing answer, and "
         "were judged as they are.",
     ]
     assert fault_notes([example(0, "Yes.", "No.")]) == fault_notes([]) == []

@@ -228,7 +228,7 @@ def test_a_users_benchmark_has_a_command_that_teaches_and_runs(installed: Path, 
     assert "concise" in radpo("eval", "--help").stdout
     taught = radpo("eval", "concise", "--help").stdout
     assert {"--questions", "--baseline-outputs", "--judge", "--endpoint", "--max-new-tokens"} <= set(taught.split())
-    assert "Answers are drawn at this temperature" in taught
+    assert "Sampling temperature" in taught
     write_matrix(tmp_path, {})
     answers = {"instruction": "Say five.", "output": "5", "generator": "short"}
     (tmp_path / "mine.jsonl").write_text(json.dumps(answers) + "\n")

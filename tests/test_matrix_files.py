@@ -203,7 +203,7 @@ def test_what_is_not_here_is_planned_by_its_size_hints(tmp_path: Path) -> None:
         sum(one["seconds"] for one in document["stages"] if one["flops"]) / 3600, abs=1e-3
     )
     text = plan_text("absent", expected, tmp_path, plan.absent)
-    assert "Not here, and taken to be of the size that the matrix states: some/model, " in text
+    assert "Not here; their sizes are those that the matrix states: some/model, " in text
     assert "GPU hours, every stage on one GPU, 8 at once. Speeds are by NVIDIA's data sheet" in text
 
 

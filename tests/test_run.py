@@ -65,7 +65,7 @@ def test_two_models_at_once_then_nothing_then_only_what_was_hurt(place: Path) ->
         assert {"packages", "git_commit", "models", "data", "seeds", "platform", "stages"} <= manifest.keys()
         assert manifest["data"]["pairs.jsonl"]["sha256"].startswith("sha256:")
         assert len(manifest["models"]) == 1
-        assert {"processor", "cores", "memory_gib", "gpu"} <= manifest["platform"].keys()
+        assert {"cpu", "cores", "memory_gib", "gpu"} <= manifest["platform"].keys()
         assert all(one["seconds"] >= 0 and one["peak_mib"] > 0 for one in manifest["stages"])
         assert len({one["name"] for one in manifest["stages"]}) == len(manifest["stages"]) == 14
         assert whole[report]["results.parquet"]["model"].unique().tolist() == list(manifest["models"])

@@ -62,7 +62,7 @@ def weights(folder: Path) -> dict[str, Any]:
     return dict(load_file(folder / "model.safetensors"))
 
 
-# accelerate splits models over GPUs only; PyTorch does so over processors as well. So the processes are told that what
+# accelerate splits models over GPUs only; PyTorch does so over CPUs as well. So the processes are told that what
 # they have are several GPUs' worth of processes, and note each module that is split.
 PRETEND = """
 import os

@@ -333,7 +333,7 @@ def test_every_step_sees_the_pairs_of_trls_order(lengths: list[int], step: int, 
         (None, 1.0, 1.0, False, torch.bfloat16),
     ],
 )
-def test_the_processors_head_is_trls(
+def test_the_cpu_head_is_trls(
     softcap: float | None, scale: float, temperature: float, bias: bool, dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -440,7 +440,7 @@ def test_flex_attention_takes_the_mask() -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3"])
 @pytest.mark.parametrize("most", [1 << 13, 0])
-def test_rows_are_read_on_a_processor_without_the_scores_that_are_masked(
+def test_rows_are_read_on_a_cpu_without_the_scores_that_are_masked(
     kind: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """End to end and padded; with windows in some layers too, where only the others go by the lengths."""

@@ -94,9 +94,7 @@ def test_a_disk_that_hurts_every_time_ends_the_run(tmp_path: Path, monkeypatch: 
         return "text does not have its checksum" if full and key == base.key else sound(self, key, full=full)
 
     monkeypatch.setattr(Store, "damage", forgets)
-    with pytest.raises(
-        StageError, match=r"base failed: its folder in the store was damaged 3 times .* look to the disk"
-    ):
+    with pytest.raises(StageError, match=r"base failed: its folder in the store was damaged 3 times .* check the disk"):
         run_inline(store, stage("top", "b", base=base))
 
 
@@ -258,7 +256,7 @@ def test_the_store_commands_say_what_is_there(tmp_path: Path) -> None:
     assert call("gc")[1].endswith("2 removed, 0.0 MiB\n")  # the stage and its log
     assert [entry.name for entry in entries(store)] == ["good"]
     assert call("export", str(tmp_path / "x.tar"))[0] == 0
-    assert "0 stages taken in, 1 were there" in call("import", str(tmp_path / "x.tar"))[1]
+    assert "0 stages imported, 1 were there" in call("import", str(tmp_path / "x.tar"))[1]
 
 
 @pytest.fixture

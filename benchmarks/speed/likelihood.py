@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def compare(what: str, items: Sequence[TokenizedResponse], model: Any, peer: Any, rounds: int) -> dict[str, Any]:
-    """Responses per processor second of both, and the ratio round by round."""
+    """Responses per CPU second of both, and the ratio round by round."""
     requests = [((str(n), ""), list(item.prompt_ids), list(item.response_ids)) for n, item in enumerate(items)]
     seconds: dict[str, list[float]] = {"ours": [], "peer": []}
     values: dict[str, list[float]] = {}
@@ -84,7 +84,7 @@ def compare(what: str, items: Sequence[TokenizedResponse], model: Any, peer: Any
         "what": f"{what}, {len(items)} responses, {tokens} tokens, SmolLM2-135M, float32",
         "ours": round(statistics.median(rate["ours"]), 3),
         "peer": round(statistics.median(rate["peer"]), 3),
-        "unit": "responses per processor second",
+        "unit": "responses per CPU second",
         "ratio": round(statistics.median(ratios), 3),
         "spread": [round(min(ratios), 3), round(max(ratios), 3)],
         "goal": 3.0,

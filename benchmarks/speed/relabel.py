@@ -125,7 +125,7 @@ def beside_map() -> dict[str, Any]:
         f"{PAIRS:,} pairs in memory, beside datasets.map",
         statistics.median(seconds["ours"]),
         statistics.median(seconds["peer"]),
-        "processor seconds",
+        "CPU seconds",
         statistics.median(ratios),
         [min(ratios), max(ratios)],
         "ratio at least 20",

@@ -188,7 +188,7 @@ def main() -> None:
             folder = write_run(home / title.replace(" ", "-"), length)
             what = f"{VARIANTS} variants x {len(BENCHMARKS)} benchmarks x {EXAMPLES:,} examples, {title}"
             seconds, size = built(folder)
-            note(f"{what}: built", seconds, "processor seconds", "below 10")
+            note(f"{what}: built", seconds, "CPU seconds", "below 10")
             note(f"{what}: file", [size], "MB", "below 15")
             paints, reads, keys, said = used(folder / "report.html", chromium)
             note(f"{what}: first contentful paint", paints, "seconds", "below 2")

@@ -71,10 +71,10 @@ def main() -> None:
 def row(
     what: str, found: dict[str, list[dict[str, float]]], peer: str, figure: str, pairs: int, goal: float
 ) -> dict[str, Any]:
-    """Pairs per processor second of ours and of a peer, and the ratios round by round."""
+    """Pairs per CPU second of ours and of a peer, and the ratios round by round."""
     ours, theirs = ([pairs / run[figure] for run in found[arm]] for arm in ("radpo", peer))
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    return _row(f"{what} against {peer}", ours, theirs, "pairs per processor second", ratios, goal)
+    return _row(f"{what} against {peer}", ours, theirs, "pairs per CPU second", ratios, goal)
 
 
 def memory(found: dict[str, list[dict[str, float]]], peer: str, goal: float) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _row(
 
 
 def measure(arm: str, model: str, count: int) -> dict[str, float]:
-    """One trainer's processor seconds for the precompute and for the steps, and its peak memory in training."""
+    """One trainer's CPU seconds for the precompute and for the steps, and its peak memory in training."""
     import torch
     from trl import DPOConfig, DPOTrainer
 
@@ -223,7 +223,7 @@ def _synthetic() -> list[dict[str, Any]]:
 
 
 def clock() -> float:
-    """Processor seconds of this process on a processor; wall seconds where a GPU does the work."""
+    """CPU seconds of this process on a CPU; wall seconds where a GPU does the work."""
     import torch
 
     if torch.cuda.is_available():

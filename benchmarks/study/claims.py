@@ -88,7 +88,7 @@ EXPERIMENTS = (
     ),
     Experiment(CONTROL, "rank correlation of goal and score, ra-dpo", correlation("ra-dpo"), 0.0, CORRELATION,
                "correlation", decides=True),
-    Experiment(CONTROL, "points gained a point asked for (slope), ra-dpo",
+    Experiment(CONTROL, "points gained per point asked for (slope), ra-dpo",
                Figure("main", "ra-dpo", "calibration", "all", "slope"), 0.0, CORRELATION, "points a point"),
     Experiment(NEAR_EQUAL, "margins of nearly equal beside far apart pairs: dpo's share minus ra-dpo's", near("dpo"),
                near("ra-dpo"), SHARE, "share", decides=True),

@@ -72,7 +72,7 @@ class Settings(Section):
         "GSM8K 5-shot, GPQA 0, MuSR 0, TruthfulQA 0, BBH 3, ARC-Challenge 25).",
     )
     include: MatrixPath | None = Field(None, description="A folder of task YAML files, searched first.")
-    limit: Annotated[int, Field(ge=1)] | None = Field(None, description="Documents of each task; all unless given.")
+    limit: Annotated[int, Field(ge=1)] | None = Field(None, description="Documents per task. Default: all.")
     batch_size: int = Field(16, ge=1, description="Prompts at once.")
 
 

@@ -100,16 +100,18 @@ class Settings(Section):
     the length-controlled win rate's reference files, which are else looked for on the Hub too.
     """
 
-    questions: DataFile | None = Field(None, description="The questions, in the benchmark's own format or radpo's.")
+    questions: DataFile | None = Field(None, description="The questions, in the benchmark's own format or in radpo's.")
     judge: JudgeSettings = JudgeSettings()
     sampling: Sampling = Sampling()
     baseline_outputs: MatrixPath | None = Field(None, description="The baseline's answers, in alpaca-eval's format.")
     reference: MatrixPath | None = Field(
         None,
         description="A folder with df_gamed.csv (or an estimate, df_gamed_reconstructed.csv), for the "
-        "length-controlled rate; else it is looked for in the Hub's cache and on the Hub.",
+        "length-controlled rate. Default: from the Hub or its cache.",
     )
-    swap_check: int = Field(50, ge=0, description="Comparisons judged again in the other order, for position bias.")
+    swap_check: int = Field(
+        50, ge=0, description="Comparisons to judge again in the other order, to measure position bias."
+    )
 
 
 class Existing(ExistingModel):
@@ -120,7 +122,7 @@ class Existing(ExistingModel):
     sources = ("annotations", "weights")
     annotations: Path | None = Field(None, description="Annotations in alpaca-eval's format (.json, .jsonl, .gz).")
     weights: Path | None = Field(None, description="A table of published GLM weights.")
-    generator: str | None = Field(None, description="Whose weights: the model's name in the table.")
+    generator: str | None = Field(None, description="The model whose weights to use, by its name in the table.")
     baseline: str = Field("gpt4_1106_preview", description="The baseline's name in the table.")
     reference: Path | None = None
 
@@ -190,7 +192,7 @@ def annotate(
 
     Returns:
         A row a question: alpaca-eval's columns index, instruction, dataset (the category), output_1 and generator_1
-        (baseline), output_2 and generator_2 (model), annotator, preference (NaN where a verdict could not be had), and
+        (baseline), output_2 and generator_2 (model), annotator, preference (NaN where there is no verdict), and
         question_id, reason; of a judge that grades also score_1, score_2, reason_1, reason_2.
 
     Raises:

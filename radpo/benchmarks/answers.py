@@ -123,7 +123,7 @@ def _stem(path: Path) -> str:
 
 
 def check_names(model: str, baseline: str, where: str) -> None:
-    """Raise a DataError where what is compared has one name, which figures and files could not tell apart."""
+    """Raise a DataError where what is compared has one name, which figures and files could not distinguish."""
     if model == baseline:
         raise DataError(
             f"{where}: the baseline's answers are called {baseline}, as the model's are; use --name, or give the "
@@ -141,7 +141,7 @@ def fault_notes(examples: Sequence[Example]) -> list[str]:
         said = [text.strip() for text in texts if text is not None]
         for what, count in (
             ("are empty", said.count("")),
-            (f"are {FAILED}, which stands for an answer that could not be had,", said.count(FAILED)),
+            (f"are {FAILED}, which stands for a missing answer,", said.count(FAILED)),
         ):
             if count:
                 benchmark = examples[0].benchmark

@@ -123,11 +123,11 @@ class Existing(ExistingModel):
     sources = ("battles", "judgments")
     battles: Path | None = Field(None, description="A file of battles (v0.1's, .jsonl or .gz).")
     judgments: tuple[Path, ...] | None = Field(
-        None, description="Judgments of v0.1 or v2.0: a file a model, or a folder of them; repeatable."
+        None, description="Judgments of v0.1 or v2.0: a file per model, or a folder of such files; repeatable."
     )
-    only: str | None = Field(None, description="The one model to show; all of the files' unless given.")
+    only: str | None = Field(None, description="Show only this model.")
     baseline: str | None = Field(
-        None, description="The model the others were compared with; the release's own unless given."
+        None, description="The model the others were compared with. Default: the release's own baseline."
     )
     category: str | None = Field(None, description="v2.0: the category, such as hard_prompt.")
     style_answers: Path | None = Field(

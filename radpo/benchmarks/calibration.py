@@ -38,7 +38,7 @@ METRICS = (
     Metric("calibration_error", "calibration error (points)", higher_is_better=False, examples=None),
     Metric("rank_correlation", "rank correlation of goal and score", bounds=(-1, 1), examples=None),
     Metric("monotone_share", "steps at which the score rises", bounds=(0, 1), examples=None),
-    Metric("slope", "points gained a point asked", higher_is_better=None, examples=None),
+    Metric("slope", "points gained per point asked", higher_is_better=None, examples=None),
     Metric("extrapolation", "asked for more than the best (points)", higher_is_better=None, examples=None),
     Metric("score", "score", higher_is_better=None, examples=None),
 )
@@ -48,9 +48,13 @@ class Settings(pieces.SampledSettings):
     """Samples asked for each goal, scored: does asking for more give more?"""
 
     goals: Annotated[tuple[float, ...], Option("goal")] | None = Field(
-        None, min_length=2, description="Scores to ask for; the scale's whole scores and one two above it unless given."
+        None,
+        min_length=2,
+        description="Goals to ask for. Default: the whole scores of the scale, and one that is two points above it.",
     )
-    best_seen: float | None = Field(None, description="The best score in the training data; the scale's end if unset.")
+    best_seen: float | None = Field(
+        None, description="The best score in the training data. Default: the end of the scale."
+    )
 
 
 def usual_goals(scale: Scale) -> tuple[float, ...]:
@@ -66,7 +70,7 @@ def summarise(
 
     - `score` in the subsets `goal G`: the calibration curve; `calibration_error`: the mean over goals up to `best_seen`
       of |mean score - goal|, in points.
-    - `rank_correlation`: Spearman's, of goal and score over all samples; `slope`: points gained a point asked.
+    - `rank_correlation`: Spearman's, of goal and score over all samples; `slope`: points gained per point asked.
     - `monotone_share`: the share of steps from one goal to the next at which the mean score rises.
     - `extrapolation`: mean score when asked for more than the data's best minus when asked for its best.
 
@@ -227,7 +231,7 @@ def sections(run: Run, styles: Styles) -> list[ReportSection]:
 BENCHMARK = Benchmark(
     name=NAME,
     title="Goal calibration",
-    summary="Samples asked for each goal, scored by a judge: does asking for more give more?",
+    summary="Does asking for a higher score give one? Samples for each goal, scored by a judge.",
     Settings=Settings,
     metrics=METRICS,
     stages=stages,

@@ -173,7 +173,7 @@ def sections(run: Run, styles: Styles) -> list[ReportSection]:
 BENCHMARK = Benchmark(
     name=NAME,
     title="Displacement",
-    summary="Whether training lowered chosen responses, and whether CHES scores told which.",
+    summary="Whether training lowered chosen responses, and whether CHES scores predicted which.",
     Settings=Settings,
     metrics=METRICS,
     stages=stages,

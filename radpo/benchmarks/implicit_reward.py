@@ -51,7 +51,9 @@ class Settings(Section):
     """How the implicit reward ranks held-out responses, and how sure it is."""
 
     beta: float | None = Field(
-        None, gt=0, description="Of checkpoints that are scored as they are; what the matrix trains has its own."
+        None,
+        gt=0,
+        description="The beta of checkpoints that this matrix does not train; those that it trains have their own.",
     )
 
 

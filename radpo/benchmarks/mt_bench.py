@@ -92,7 +92,7 @@ class Existing(ExistingModel):
         None, description="Judgments in FastChat's format (.jsonl, .gz), single or pairwise."
     )
     questions: Path | None = None
-    only: str | None = Field(None, description="The one model to score, where the file has judgments of several.")
+    only: str | None = Field(None, description="Score only this model, if the file has judgments of several.")
     baseline: str | None = Field(
         None, description="Pairwise judgments: count only pairs with this model, which has no row itself."
     )

@@ -67,7 +67,7 @@ class Existing(ExistingModel):
     sources = ("judgments",)
     judgments: Path | None = Field(None, description="Pairwise judgments in FastChat's format (.jsonl, .gz).")
     baseline: str | None = Field(None, description="Count only pairs with this model, which has no row itself.")
-    only: str | None = Field(None, description="The one model to show; all of the file's unless given.")
+    only: str | None = Field(None, description="Show only this model.")
 
 
 def score_existing(existing: Existing) -> dict[str, Any]:

@@ -73,20 +73,20 @@ class DataFile(Section):
 class SamplingSettings(Section):
     """How answers are drawn: greedily at temperature 0, by transformers in this process or by vLLM."""
 
-    max_new_tokens: int = Field(512, ge=1, description="Tokens of an answer at most.")
-    temperature: float = Field(0.0, ge=0, description="Answers are drawn at this temperature; 0 is greedy.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: the share of probability to draw from.")
-    stop: tuple[str, ...] = Field((), description="Texts at which an answer ends.")
+    max_new_tokens: int = Field(512, ge=1, description="Maximum tokens of an answer.")
+    temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: the share of probability to sample from.")
+    stop: tuple[str, ...] = Field((), description="Stop sequences: texts at which an answer ends.")
     batch_size: int = Field(32, ge=1, description="Prompts answered at once.")
-    backend: Literal["transformers", "vllm"] = Field("transformers", description="What computes the answers.")
-    precision: Precision = Field("auto", description="Arithmetic of the answering model.")
+    backend: Literal["transformers", "vllm"] = Field("transformers", description="The backend that generates answers.")
+    precision: Precision = Field("auto", description="Precision of the model that answers.")
     use_model_config: bool = Field(
         False,
-        description="Choose tokens as the checkpoint's own generation config says (temperature, top_p, top_k, "
-        "repetition_penalty, ...), in place of temperature and top_p here.",
+        description="Use the checkpoint's own generation config (temperature, top_p, top_k, repetition_penalty, ...) "
+        "in place of temperature and top_p here.",
     )
     keep_reasoning: bool = Field(
-        False, description="Judge and count what a model thinks (such as <think>...</think>) as part of its answer."
+        False, description="Keep a model's reasoning (such as <think>...</think>) as part of its answer."
     )
 
     @model_validator(mode="after")

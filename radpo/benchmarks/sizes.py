@@ -36,7 +36,7 @@ Tokens = Annotated[float, Field(ge=0)]
 class ModelSize(Section):
     """A model's size."""
 
-    parameters: float = Field(gt=0, description="Those that compute: without an input embedding that is not tied.")
+    parameters: float = Field(gt=0, description="Those that compute: without an untied input embedding.")
     layers: int = Field(ge=1)
 
 

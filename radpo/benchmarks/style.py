@@ -39,7 +39,8 @@ class Settings(Section):
     """Length, variety, repetition and refusals of the answers that another benchmark compares with a baseline's."""
 
     of: str | None = Field(
-        None, description="The benchmark whose answers; unless given, the first of the matrix that compares answers."
+        None,
+        description="The benchmark whose answers to measure. Default: the first of the matrix that compares answers.",
     )
 
 

@@ -57,7 +57,7 @@ class Settings(Section):
     came second. Standard errors are clustered by prompt.
     """
 
-    high_score: float = Field(5.0, description="Responses from this score on count as high-scored.")
+    high_score: float = Field(5.0, description="Responses with at least this score count as high-scored.")
 
 
 COLUMNS = ("pair_id", "response", "goal", "score", "tokens", "logp_policy", "logp_reference")

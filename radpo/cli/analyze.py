@@ -14,10 +14,10 @@ from radpo.core.errors import ConfigError
 if TYPE_CHECKING:
     from radpo.core.run import Run
 
-HighScore = Annotated[float, typer.Option(help="Responses from this score on count as high-scored.")]
+HighScore = Annotated[float, typer.Option(help="Responses with at least this score count as high-scored.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory, as `radpo run` makes.")]
-Against = Annotated[str | None, typer.Option(help="The variant to compare with; the run's baseline unless given.")]
-Table = Annotated[Path | None, typer.Option(help="Write the table here, too: .parquet, .csv or .json.")]
+Against = Annotated[str | None, typer.Option(help="The variant to compare with. Default: the run's baseline.")]
+Table = Annotated[Path | None, typer.Option(help="Also write the table to this file: .parquet, .csv or .json.")]
 
 analyze_app = typer.Typer(cls=AnalyzeGroup, help="Ask what training did to a checkpoint.", no_args_is_help=True)
 
@@ -27,7 +27,8 @@ def analyze_compare(
     run_dir: RunDir,
     against: Against = None,
     high_score: Annotated[
-        float | None, typer.Option(help="Responses from this score on count as high-scored; the run's unless given.")
+        float | None,
+        typer.Option(help="Responses with at least this score count as high-scored. Default: the run's setting."),
     ] = None,
     out: Table = None,
     as_json: Json = False,
@@ -66,7 +67,9 @@ def analyze_trajectory(
 def analyze_controllability(
     scored: Annotated[
         Path,
-        typer.Argument(metavar="SCORED", help="A table, a row a sample: prompt_id, goal_NAME and score_NAME columns."),
+        typer.Argument(
+            metavar="SCORED", help="A table with a row per sample: prompt_id, goal_NAME and score_NAME columns."
+        ),
     ],
     out: Table = None,
     as_json: Json = False,
@@ -97,9 +100,11 @@ def analyze_frontier(run_dir: RunDir, out: Table = None, as_json: Json = False) 
 def analyze_power(
     sd: Annotated[float, typer.Option(min=0.0, help="The standard deviation of the paired differences.")],
     effect: Annotated[
-        float | None, typer.Option(help="A difference to be found: says how many pairs it takes.")
+        float | None, typer.Option(help="A difference to detect: prints how many pairs that takes.")
     ] = None,
-    pairs: Annotated[int | None, typer.Option(min=2, help="How many pairs there are: says what they can find.")] = None,
+    pairs: Annotated[
+        int | None, typer.Option(min=2, help="The number of pairs: prints the difference that they can detect.")
+    ] = None,
     alpha: Annotated[float, typer.Option(min=0.0001, max=0.5)] = 0.05,
     power: Annotated[float, typer.Option(min=0.01, max=0.999)] = 0.8,
     as_json: Json = False,
@@ -117,7 +122,9 @@ def analyze_power(
 
 @analyze_app.command("theory")
 def analyze_theory(
-    out: Annotated[Path, typer.Option(help="A folder: gets theory.html, rates.parquet and unlearning.parquet.")],
+    out: Annotated[
+        Path, typer.Option(help="The folder to write theory.html, rates.parquet and unlearning.parquet into.")
+    ],
     replicates: Annotated[int, typer.Option(min=2, help="Random bandits to average over.")] = 24,
     seed: Seed = 0,
     as_json: Json = False,

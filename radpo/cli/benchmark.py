@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Kind = Literal["eval", "analyze"]
 Place = tuple[str, ...]
 """Where an option's value goes: `settings`, `existing`, `data`, `training`, ... and the keys below it."""
-ANSWERING, JUDGING, EXISTING, READING = "Answering", "Judging", "Judged already", "Reading pairs"
+ANSWERING, JUDGING, EXISTING, READING = "Model and answers", "Judge", "Existing judgments", "Scored pairs"
 
 
 @dataclass(frozen=True)
@@ -208,18 +208,18 @@ def _of_field(
     told = field.description or inherited or ""
     if isinstance(annotation, type) and issubclass(annotation, DataFile):
         yield Option(called, Path, told or "A file of questions.", ((*place, "path"),), panel)
-        about = "Only the first so many; the figure is then partial."
+        about = "Use only the first N; the result is then partial."
         yield Option("limit", int, about, ((*place, "limit"),), panel)
     elif isinstance(annotation, type) and issubclass(annotation, JudgeSettings):
-        about = "Who judges: openai, reward-model, verifier, or an installed judge."
+        about = "The judge: openai, reward-model, verifier, or an installed one."
         yield Option("judge", str, about, ((*place, "kind"),), JUDGING)
-        about = "A judge's setting, such as model=gpt-4; repeatable."
+        about = "A setting of the judge, such as model=gpt-4; repeatable."
         yield Option("judge_set", list[str], about, ((*place, "*"),), JUDGING, metavar="KEY=VALUE")
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield from _of_model(annotation, place, ANSWERING if issubclass(annotation, SamplingSettings) else panel)
     else:
         kind, allowed = _kind(annotation)
-        default = "" if field.is_required() or field.default in (None, ()) else f" Unless given {field.default}."
+        default = "" if field.is_required() or field.default in (None, ()) else f" Default: {field.default}."
         choices = f" One of {', '.join(allowed)}." if allowed else ""
         yield Option(called, kind, f"{told}{choices}{default}".strip(), (place,), panel, allowed)
 
@@ -252,34 +252,32 @@ def _common(benchmark: Benchmark) -> Iterator[Option]:
     """Who is scored, against what, and where the run goes."""
     if benchmark.command == "eval":
         yield Option(
-            "model", str, "Who is scored: a bundled model, a folder, a .gguf file, or a Hub id.", panel=ANSWERING
+            "model", str, "The model to score: a bundled model, a folder, a .gguf file, or a Hub id.", panel=ANSWERING
         )
     else:
         yield Option("policy", str, "The trained checkpoint: a folder, a Hub id, or a bundled model.")
         yield Option("reference", str, "The model it was trained from.", (("model",),))
-        yield Option(
-            "scale", tuple[float, float], "The lowest and the highest score there can be.", (("data", "scale"),)
-        )
+        yield Option("scale", tuple[float, float], "The lowest and the highest possible score.", (("data", "scale"),))
         if "questions" not in benchmark.Settings.model_fields:
             yield from _of_reading()
-        about = "Tokens of prompt and response; what is longer is cut."
+        about = "Maximum tokens of prompt and response together; longer texts are cut."
         yield Option("max_length", int, about, (("training", "max_length"),))
     if benchmark.takes_answers:
         about = (
-            "Or who answers: an OpenAI-compatible endpoint, as model=NAME base_url=URL; repeatable. Others: version "
-            "(replies are kept for other runs only where it says which model the name stands for), api_key_env, "
+            "Or an OpenAI-compatible endpoint that answers, as model=NAME base_url=URL; repeatable. Others: version "
+            "(replies are shared with other runs only if it says which checkpoint the name stands for), api_key_env, "
             "token_limit, sampling_options, max_unanswered, concurrency, requests_per_minute, timeout, attempts, "
             "price_in, price_out, max_cost, max_requests."
         )
         yield Option("endpoint", list[str], about, panel=ANSWERING, metavar="KEY=VALUE")
-        about = "Or answers that there are, in any of the benchmarks' formats."
+        about = "Or a file of existing answers, in the format of any of the benchmarks."
         yield Option("answers", Path, about, panel=ANSWERING)
-    yield Option("name", str, "What to call it; after what it is unless given.", panel=ANSWERING)
+    yield Option("name", str, "Its name in tables and report. Default: made from what is scored.", panel=ANSWERING)
     about = "The score to ask for; default: the checkpoint's own; none: no goal."
     yield Option("goal", str, about, panel=ANSWERING, default="default")
     yield Option("seed", int, "Random seed.", panel=ANSWERING, default=0)
     yield Option("out", Path, "The run directory: tables, report, scores.json, and the benchmark's own files.")
-    yield Option("store", str, "The store of finished stages; RADPO_STORE, else `store` beside --out, unless given.")
+    yield Option("store", str, "The store of finished stages. Default: RADPO_STORE, else `store` beside --out.")
     yield Option("json", bool, "Print one JSON document on standard output and nothing else there.", default=False)
 
 
@@ -288,11 +286,11 @@ def _of_reading() -> Iterator[Option]:
     from radpo.preferences.pairing import RULES
     from radpo.preferences.rows import FALSE_TENS
 
-    about = "raise: stop at the first bad row. skip: leave it out, and count."
+    about = "raise: stop at the first bad row. skip: leave bad rows out and count them."
     yield Option("on-error", str, about, (("data", "on_error"),), READING, ("raise", "skip"))
-    about = "Let pairs whose chosen scores below its rejected change places."
+    about = "Swap the responses of pairs whose chosen response scores below the rejected one."
     yield Option("swap", bool, about, (("data", "swap"),), READING)
-    about = "A column that the file calls otherwise: score_chosen=rating_a; repeatable."
+    about = "A column that has another name in the file: score_chosen=rating_a; repeatable."
     yield Option("columns", list[str], about, (("data", "columns", "*"),), READING, metavar="OURS=THEIRS")
     about = f"Which responses to pair where a prompt has several: {', '.join(RULES)}."
     yield Option("pairing", str, about, (("data", "pairing"),), READING, RULES)
@@ -382,7 +380,7 @@ def _placed(options: list[Option], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _choose_judge(benchmark: Benchmark, settings: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """A benchmark's command asks an endpoint to judge unless it is told otherwise; an analysis asks the verifier."""
+    """A benchmark's command asks an endpoint to judge by default; an analysis asks the verifier."""
     for name, field in benchmark.Settings.model_fields.items():
         if _is_judge(field):
             usual = "openai" if benchmark.command == "eval" else "verifier"

@@ -71,8 +71,8 @@ def data_validate(
 @data_app.command("stats")
 def data_stats(
     pairs: Source,
-    html: Annotated[Path | None, typer.Option(help="Write a page with figures here.")] = None,
-    high_score: Annotated[float, typer.Option(help="From this score on, a response counts as high-scored.")] = 5.0,
+    html: Annotated[Path | None, typer.Option(help="Write an HTML page with figures to this file.")] = None,
+    high_score: Annotated[float, typer.Option(help="Responses with at least this score count as high-scored.")] = 5.0,
     tokenizer: Annotated[
         str | None, typer.Option(help="Count tokens as this model does: a name, a folder or a Hub id.")
     ] = None,
@@ -83,8 +83,8 @@ def data_stats(
         list[str],
         typer.Option(
             metavar="NAME=PATH",
-            help="Evaluation prompts to look for in the set, 8-gram by 8-gram; or a YAML file that maps names to "
-            "paths. Repeat.",
+            help="Evaluation prompts to search for in the set, by 8-grams; or a YAML file that maps names to paths. "
+            "Repeatable.",
         ),
     ] = [],  # noqa: B006
     scale: Scale = (1.0, 10.0),
@@ -207,15 +207,15 @@ def data_relabel(
         str,
         typer.Option(
             help="ra: two pairs of each, a goal for each response's score. half-ra: the same for a random half of the "
-            "prompts. attributes: a goal for each attribute that is scored. ira: implicit rewards for scores, from the "
-            "columns policy_logp_chosen, reference_logp_chosen and so on. plain: no goals."
+            "prompts. attributes: a goal for each attribute that is scored. ira: implicit rewards in place of "
+            "scores, from the columns policy_logp_chosen, reference_logp_chosen and so on. plain: no goals."
         ),
     ] = "ra",
     placement: Annotated[
         str,
         typer.Option(
-            help="Where the goal goes: system; user, for chat templates without a system role; auto: as the chat "
-            "template of --model has it."
+            help="Where to put the goal. system; user: for chat templates without a system role; auto: as the chat "
+            "template of --model requires."
         ),
     ] = "system",
     model: Annotated[
@@ -224,11 +224,13 @@ def data_relabel(
     goal_text: Annotated[
         Path | None,
         typer.Option(
-            help="A text file with the goal's wording, {g} for the score, {low} and {high} for the scale's ends; the "
-            "paper's, if none."
+            help="A text file with the goal's wording, {g} for the score, {low} and {high} for the scale's ends; "
+            "default: the paper's."
         ),
     ] = None,
-    min_gap: Annotated[float, typer.Option(min=0.0, help="Leave out pairs whose scores differ by less.")] = 0.0,
+    min_gap: Annotated[
+        float, typer.Option(min=0.0, help="Leave out pairs whose scores differ by less than this.")
+    ] = 0.0,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Put the training pairs in a random order.")] = False,
     rescale: Annotated[
         str, typer.Option(help="How ira moves implicit rewards to the scale: by rank, or linear.")
@@ -237,7 +239,7 @@ def data_relabel(
         float, typer.Option(min=0.0, help="The DPO policy's beta, for ira's columns; no goal depends on it.")
     ] = 0.01,
     attribute_scale: Annotated[
-        tuple[float, float], typer.Option(help="The lowest and the highest score of an attribute.")
+        tuple[float, float], typer.Option(help="The lowest and the highest possible score of an attribute.")
     ] = (1.0, 5.0),
     scale: Scale = (1.0, 10.0),
     on_error: OnErrorOption = "raise",

@@ -28,9 +28,11 @@ def eval_judge(
     judge: Annotated[str, typer.Option(help="openai, reward-model, verifier, or an installed judge.")] = "openai",
     judge_set: Annotated[
         list[str] | None,
-        typer.Option("--judge-set", metavar="KEY=VALUE", help="A judge's setting, such as model=gpt-4; repeatable."),
+        typer.Option(
+            "--judge-set", metavar="KEY=VALUE", help="A setting of the judge, such as model=gpt-4; repeatable."
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N pairs.")] = None,
     as_json: Json = False,
 ) -> None:
     """How good a judge is: agreement with the verdicts, Cohen's kappa, and its bias for order and length.

@@ -26,7 +26,7 @@ def main() -> None:
         from radpo.cli.main import main as run
 
         run()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the person is told and the status is not a verdict's
+    except Exception as error:  # noqa: BLE001 - whatever it is, the person sees it and the status is not a verdict's
         print(f"radpo: {_message(error)}", file=sys.stderr)
         sys.exit(WRONG)
 

@@ -22,10 +22,10 @@ def init(
         ),
     ] = "quickstart",
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="What the package's variant, benchmark, ... is called.")
+        str | None, typer.Argument(metavar="[NAME]", help="The name of the package's variant, benchmark, ...")
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there with other content.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files that have other content.")] = False,
 ) -> None:
     """Write a commented matrix file with its data, or a package to begin a variant, benchmark, judge or executor with.
 

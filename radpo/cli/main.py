@@ -39,7 +39,7 @@ from radpo.core.warn import RadpoWarning
 
 app = typer.Typer(
     help="Train plain and reward-augmented DPO, score the checkpoints, measure unlearning, compare.\n\n"
-    "Begin with: radpo init quickstart",
+    "Start with: radpo init quickstart",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -109,7 +109,9 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="The file to write: RUN_DIR/report.html unless given, of several runs comparison.html here."),
+        typer.Option(
+            help="The file to write. Default: RUN_DIR/report.html; for several runs comparison.html in this folder."
+        ),
     ] = None,
 ) -> None:
     """Build the HTML report of a run directory anew, or one report of several runs side by side.

@@ -11,16 +11,18 @@ import typer
 from radpo.cli.options import Json, parse_pairs, print_json, quiet_libraries
 
 MatrixFile = Annotated[Path, typer.Argument(metavar="MATRIX.yaml", help="The matrix file.")]
-OutFolder = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME unless given.")]
+OutFolder = Annotated[Path | None, typer.Option(help="The run directory. Default: runs/NAME.")]
 StorePlace = Annotated[
     str | None,
     typer.Option(
         "--store",
-        help="The store of finished stages, a folder or an fsspec URL such as s3://bucket/store; "
-        "RADPO_STORE, else `store` beside the run directory, unless given.",
+        help="The store of finished stages, a folder or an fsspec URL such as s3://bucket/store. Default: "
+        "RADPO_STORE, else `store` beside the run directory.",
     ),
 ]
-Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Stages at once. Local: 1 unless given.")]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="Stages to compute at once. Default on the local executor: 1.")
+]
 
 
 def run(
@@ -30,22 +32,30 @@ def run(
     executor: Annotated[
         str | None,
         typer.Option(
-            help="local (processes), ray, or an installed one; the matrix file's `executor`, else local, unless given."
+            help="local (processes), ray, or an installed one. Default: the matrix file's `executor`, else local."
         ),
     ] = None,
     executor_set: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of the executor, over the matrix file's. Repeat."),
+        typer.Option(
+            metavar="KEY=VALUE", help="An option of the executor, which overrides the matrix file's. Repeatable."
+        ),
     ] = None,
     jobs: Jobs = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Short for --executor-set address=…: a Ray cluster's, or `auto`; one here unless given."),
+        typer.Option(
+            help="Short for --executor-set address=…: the address of a Ray cluster, or `auto`. Default: a cluster on "
+            "this machine."
+        ),
     ] = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="After a failure, still do all that does not depend on it.")
+        bool,
+        typer.Option("--keep-going", help="After a failure, still compute every stage that does not depend on it."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, as `radpo plan`.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be computed, as `radpo plan` does.")
+    ] = False,
 ) -> None:
     """Run a matrix to its report. Interrupted, the same command resumes; unchanged, it does nothing.
 
@@ -78,7 +88,7 @@ def plan(
     machine: Annotated[
         str,
         typer.Option(
-            help="Whose time is estimated: `here`, a GPU such as h100-sxm or a100-80gb, or several: 8xh100-sxm."
+            help="The machine to estimate for: `here`, a GPU such as h100-sxm or a100-80gb, or several: 8xh100-sxm."
         ),
     ] = "here",
     as_json: Json = False,

@@ -80,14 +80,14 @@ def data_score(
     judge: Annotated[
         str,
         typer.Option(
-            help="Who scores: a judge or reward model, radpo's or an installed package's (entry points radpo.judges). "
-            "verifier: a program, by the share of a prompt's constraints that a sample meets."
+            help="What scores the samples: a judge or reward model, radpo's or an installed package's (entry "
+            "points radpo.judges). verifier: a program, by the share of a prompt's constraints that a sample meets."
         ),
     ] = "verifier",
     judge_set: Annotated[
-        list[str], typer.Option(metavar="KEY=VALUE", help="A setting of the judge, such as its model. Repeat.")
+        list[str], typer.Option(metavar="KEY=VALUE", help="A setting of the judge, such as its model. Repeatable.")
     ] = [],  # noqa: B006 - Typer wants a list, and nothing changes it
-    chunk: Annotated[int, typer.Option(min=1, help="Samples scored between two savings.")] = 64,
+    chunk: Annotated[int, typer.Option(min=1, help="Samples scored between two saves.")] = 64,
 ) -> None:
     """Have a judge or a reward model score every sample. Interrupted, the same command resumes where it stopped."""
     from radpo.core.console import progress_bar

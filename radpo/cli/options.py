@@ -36,7 +36,9 @@ Source = Annotated[
 Columns = Annotated[
     list[str],
     typer.Option(
-        "--columns", metavar="OURS=THEIRS", help="A column that the set calls otherwise: score_chosen=rating_a. Repeat."
+        "--columns",
+        metavar="OURS=THEIRS",
+        help="A column that has another name in the set: score_chosen=rating_a. Repeatable.",
     ),
 ]
 Pairing = Annotated[
@@ -46,11 +48,14 @@ Pairing = Annotated[
         "random other), best-random (a random worse one), best-worst, adjacent (each with the next), all."
     ),
 ]
-Scale = Annotated[tuple[float, float], typer.Option(help="The lowest and the highest score there can be.")]
+Scale = Annotated[tuple[float, float], typer.Option(help="The lowest and the highest possible score.")]
 OnErrorOption = Annotated[
-    str, typer.Option("--on-error", help="raise: stop at the first bad row. skip: leave it out, and count.")
+    str, typer.Option("--on-error", help="raise: stop at the first bad row. skip: leave bad rows out and count them.")
 ]
-Swap = Annotated[bool, typer.Option("--swap", help="Let pairs whose chosen scores below its rejected change places.")]
+Swap = Annotated[
+    bool,
+    typer.Option("--swap", help="Swap the responses of pairs whose chosen response scores below the rejected one."),
+]
 FalseTens = Annotated[
     str,
     typer.Option(
@@ -60,7 +65,7 @@ FalseTens = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Option(help="A bundled model, a folder, a .gguf file, or a Hub id.")]
-Out = Annotated[Path, typer.Option(help="Where the result goes.")]
+Out = Annotated[Path, typer.Option(help="The output file or folder.")]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 
@@ -126,7 +131,7 @@ def print_json(document: Any) -> None:
 
 
 def print_counts(word: str, counts: Mapping[str, int], stream: TextIO | None = None) -> None:
-    """A line for each reason, with how often; on standard output unless told otherwise."""
+    """A line for each reason, with how often; on standard output unless another stream is given."""
     for reason, count in counts.items():
         print(f"  {word} {count}: {reason}", file=stream)
 

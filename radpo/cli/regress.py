@@ -16,14 +16,16 @@ def regress(
         typer.Argument(metavar="BASELINE", help="A run directory, or the name of a baseline under reports/baselines/."),
     ],
     candidate: Annotated[
-        Path | None, typer.Argument(metavar="CANDIDATE_DIR", help="The run directory to judge.", show_default=False)
+        Path | None, typer.Argument(metavar="CANDIDATE_DIR", help="The run directory to test.", show_default=False)
     ] = None,
-    alpha: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Chance of a false alarm over all metrics.")] = 0.05,
+    alpha: Annotated[
+        float, typer.Option(min=0.0001, max=0.5, help="Probability of a false alarm over all metrics.")
+    ] = 0.05,
     margin: Annotated[
         list[str] | None,
         typer.Option(
             metavar="METRIC=X",
-            help="The drop that must be found, in the metric's own unit: X for every metric, METRIC=X (a metric, a "
+            help="The drop that must be detected, in the metric's own unit: X for every metric, METRIC=X (a metric, a "
             "benchmark, or benchmark/subset/metric with *), 0 for none, or METRIC=off to leave it out. Repeatable.",
         ),
     ] = None,
@@ -31,11 +33,11 @@ def regress(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Keep the run as this baseline: the candidate if it passes, or BASELINE if it is alone.",
+            help="Keep the run as this baseline: the candidate if it passes, or BASELINE if no candidate is given.",
         ),
     ] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request here.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown for a pull request to this file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Say whether a run is worse than a baseline, example by example.
@@ -59,7 +61,7 @@ def regress(
 
     if candidate is None:
         if save is None:
-            raise ConfigError("give CANDIDATE_DIR, the run directory to judge, or --save NAME to keep this one")
+            raise ConfigError("give CANDIDATE_DIR, the run directory to test, or --save NAME to keep this one")
         print(save_baseline(baseline, save))
         return
     verdict = compare(find_baseline(baseline), candidate, alpha=alpha, margins=parse_margins(margin or []))

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from radpo.engine.graph import Stage
     from radpo.engine.store import Store
 
-store_app = typer.Typer(help="List, check, clean and carry the store of finished stages.", no_args_is_help=True)
+store_app = typer.Typer(
+    help="List, verify, clean, export and import the store of finished stages.", no_args_is_help=True
+)
 
 Place = Annotated[
-    str | None, typer.Option("--store", help="A folder or an fsspec URL; RADPO_STORE, else runs/store, unless given.")
+    str | None, typer.Option("--store", help="A folder or an fsspec URL. Default: RADPO_STORE, else runs/store.")
 ]
 Matrices = Annotated[list[Path] | None, typer.Argument(metavar="[MATRIX.yaml]...", help="Matrix files.")]
 
@@ -62,7 +64,7 @@ def verify(store: Place = None, as_json: Json = False) -> None:
 def gc(
     matrices: Matrices = None,
     store: Place = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
     as_json: Json = False,
 ) -> None:
     """Remove what interrupted tries left, and damaged stages; with matrix files, also every stage that none needs.
@@ -103,7 +105,7 @@ def import_(
     max_gib: Annotated[
         float | None,
         typer.Option(
-            help="How much the file may unpack to; unless given, what is free on the disk, and no more than 200 times "
+            help="The most that the file may unpack to. Default: what is free on the disk, and at most 200 times "
             "its size."
         ),
     ] = None,
@@ -116,7 +118,7 @@ def import_(
 
     limit = None if max_gib is None else int(max_gib * 2**30)
     taken, there = import_stages(_open(store), file, limit)
-    print(f"{taken} stages taken in, {there} were there already")
+    print(f"{taken} stages imported, {there} were there already")
 
 
 def _open(place: str | None) -> Store:

@@ -1,6 +1,6 @@
 """Requests that are being asked, shared by all who use one reply cache, so that none is asked and paid for twice.
 
-A claim is a row of the cache's database, held by one client. Whether a client still lives is told by a lock on a file
+A claim is a row of the cache's database, held by one client. Whether a client is alive is known by a lock on a file
 of its own, which the system releases however the client ends: no clock is compared, and a killed client's claims are
 taken over at once.
 """

@@ -14,7 +14,7 @@ def describe_machine() -> dict[str, Any]:
     """What a manifest and a stage's record say of the machine."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "cpu": _cpu_name(),
         "cores": cores(),
         "memory_gib": _memory_gib(),
         "gpu": ", ".join(gpus()) or "none",
@@ -22,7 +22,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def cores() -> int:
-    """The processor cores that this process may use."""
+    """The CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -41,7 +41,7 @@ def gpus() -> list[str]:
 
 
 @cache
-def _processor() -> str | None:
+def _cpu_name() -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

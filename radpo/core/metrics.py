@@ -30,7 +30,7 @@ class Metric:
         bounds: its lowest and highest possible value; the unit's own where none are given.
         higher_is_better: None where neither direction is better.
         primary: the subsets (a pattern) in which it is one of the few figures that sum the benchmark up; None in none.
-        margin: the drop, in the metric's own unit, that a gate is to find unless told otherwise; None for 0.
+        margin: the drop, in the metric's own unit, that a gate must detect by default; None for 0.
         even: the value that says that a model and its opponent are alike (50 for a win rate); None for a metric that
             is not measured against an opponent.
         zero_is_reference: whether the reference model has the value 0 by definition.

@@ -94,7 +94,7 @@ def import_stages(store: Store, file: Path, max_bytes: int | None = None) -> tup
                     busy.append(key)
     if busy:
         raise BusyError(
-            f"{file}: {taken} stages taken in, {there} were there already, and {len(busy)} not taken, because other "
+            f"{file}: {taken} stages imported, {there} were there already, and {len(busy)} not taken, because other "
             f"runs are computing them now: {', '.join(busy)}"
         )
     return taken, there
@@ -186,6 +186,6 @@ def check_unpacked(file: Path, folder: Path) -> None:
     if what or RECORD not in recorded:
         raise DataError(f"{file}: stage {folder.name}: {what or RECORD + ' has no checksum'}")
     if key != folder.name:
-        raise DataError(f"{file}: stage {folder.name}: its record tells of another stage ({key})")
+        raise DataError(f"{file}: stage {folder.name}: its record belongs to another stage ({key})")
     if fault := record_fault(record):
         raise DataError(f"{file}: stage {folder.name}: {RECORD} is no stage's record ({fault})")

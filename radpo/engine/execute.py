@@ -83,7 +83,7 @@ def _attempt(stage: Stage, store: Store, notes: Mapping[str, Any], progress: Pro
         store.produce(stage, lambda folder: {**notes, **_compute(stage, store, folder, progress)})
     except RadpoError as error:
         return Outcome("failed", str(error), exit_status=error.exit_status)
-    except Exception as error:  # noqa: BLE001 - whatever it is, other stages go on and the person is told
+    except Exception as error:  # noqa: BLE001 - whatever it is, other stages continue, and the person sees it
         with suppress(OSError):  # on a full disk the log takes no more
             traceback.print_exc()
         return Outcome("failed", clean_message(f"{type(error).__name__}: {error}".strip()))

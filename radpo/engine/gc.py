@@ -48,7 +48,7 @@ def entries(store: Store) -> list[Entry]:
         try:
             record = store.record(key)
         except (OSError, ValueError):
-            record = {"name": "(its record cannot be read)"}
+            record = {"name": "(its record is unreadable)"}
         found.append(
             Entry(
                 key,

@@ -27,7 +27,7 @@ from radpo.engine.schedule import Event
 from radpo.engine.store import Store
 
 STOP_SECONDS = 5.0
-"""How long a worker that is told to stop may take before it is killed, unless it waits for what is paid for."""
+"""How long a worker that is asked to stop may take before it is killed, unless it waits for what is paid for."""
 
 
 class LocalPool:

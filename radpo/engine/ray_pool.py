@@ -36,7 +36,7 @@ class RaySettings(BaseModel):
 
     address: str | None = Field(
         None,
-        description="A Ray cluster's address, or `auto`; one on this machine, which ends with the run, unless given.",
+        description="A Ray cluster's address, or `auto`. Default: one on this machine, which ends with the run.",
     )
 
 
@@ -90,9 +90,7 @@ class RayPool:
                 outcome = ray.get(reference)
             except RayError as error:
                 reason = str(error).strip().splitlines()[0]
-                outcome = Outcome(
-                    "failed", f"Ray gave it up after {NODE_DEATHS} new beginnings: {reason}", exit_status=3
-                )
+                outcome = Outcome("failed", f"Ray gave up after {NODE_DEATHS} restarts: {reason}", exit_status=3)
             events.append(Event(stage, outcome=outcome))
         return events
 

@@ -64,7 +64,7 @@ class Pool(Protocol):
 
 
 class Observer(Protocol):
-    """Who is told how a run goes."""
+    """The protocol of what follows a run's progress."""
 
     def begins(self, stage: Stage) -> None:
         """A stage is about to be computed."""
@@ -196,7 +196,7 @@ class _Schedule:
             if self.corrupted[needed.key] > CORRUPTIONS:
                 message = (
                     f"its folder in the store was damaged {CORRUPTIONS} times after it was written "
-                    f"({outcome.message}); look to the disk"
+                    f"({outcome.message}); check the disk"
                 )
                 self.failed[needed.key] = (needed, Outcome("failed", message))
         elif outcome.status == "failed":

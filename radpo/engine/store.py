@@ -112,7 +112,7 @@ class Store:
             if found is None and RECORD not in recorded:
                 found = f"{FILES} does not name {RECORD}"
             if found is None and key_of(self.record(key)) != key:
-                found = f"{RECORD} tells of another stage than its key"
+                found = f"{RECORD} belongs to another stage than its key"
             if found is None and (fault := record_fault(self.record(key))):
                 found = f"{RECORD} is no stage's record ({fault})"
         except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:

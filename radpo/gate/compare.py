@@ -34,7 +34,7 @@ def compare(
 
     For every primary metric the examples of both runs are paired by variant, benchmark, subset, example, seed and
     metric, and tested as `radpo.stats.paired` tests all differences; examples of one prompt (the turns of one question)
-    count as one cluster, and several seeds are taken for random. What fails, and what that promises, is told in
+    count as one cluster, and several seeds are taken for random. What fails, and what that promises, is explained in
     `radpo.gate.gate`. With one seed it is a verdict on these checkpoints: what another training seed would have made of
     them, it does not know.
 
@@ -95,7 +95,7 @@ def _gated(
     for name, higher_is_better in metrics.items():
         frame = paired(name, baseline, candidate)
         reason = "it is left out by --margin" if _margin(margins, name, candidate) is OFF else None
-        reason = reason or _why_not(name, higher_is_better, frame, baseline, candidate)
+        reason = reason or _incomparable_reason(name, higher_is_better, frame, baseline, candidate)
         if reason is None:
             pairs[name] = frame
         else:
@@ -103,7 +103,7 @@ def _gated(
     return pairs, not_gated
 
 
-def _why_not(
+def _incomparable_reason(
     name: MetricName, higher_is_better: bool | None, pairs: pd.DataFrame, baseline: Run, candidate: Run
 ) -> str | None:
     for run, which in ((baseline, "baseline"), (candidate, "candidate")):
@@ -116,7 +116,7 @@ def _why_not(
     if in_both(pairs).empty:
         return "no example of one run is in the other (other seeds or other questions)"
     if not (is_mean(baseline, name) and is_mean(candidate, name)):
-        return "nobody says what it is, and it is not the mean of its examples"
+        return "no Metric describes it, and it is not the mean of its examples"
     return None
 
 

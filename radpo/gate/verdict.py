@@ -24,7 +24,7 @@ class Row:
             that report and `radpo analyze compare` give; None where one prompt is all.
         p_worse: how rare so bad a difference would be if the candidate were no worse (the same test, one-sided),
             Holm-adjusted over all rows; `p_better` the same for an improvement.
-        detectable: the true drop that the gate would fail with probability 0.8, None where there is no telling: no
+        detectable: the true drop that the gate would fail with probability 0.8, None where it cannot be computed: no
             example differs, or there are too few prompts for any drop.
         needed: how many prompts would make `detectable` the margin, where there are too few; None where it takes more
             seeds.

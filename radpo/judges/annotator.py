@@ -158,7 +158,7 @@ def _complete(
     texts = [said.answer or "" for said in found]
     return {
         "completions": texts,
-        # The parsers take "" for an answer that could not be had, which leaves the pair without a preference.
+        # The parsers take "" for a missing answer, which leaves the pair without a preference.
         "completions_all": [
             {**reply.choice, "text": text} if said.answer is not None else ""
             for reply, said, text in zip(replies, found, texts, strict=True)

@@ -33,7 +33,7 @@ class GradeRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Grade:
-    """A judge's word on one response: `score` on 1-10, None where the judgment could not be had; `reason` in text."""
+    """A judge's word on one response: `score` on 1-10, None where there is no judgment; `reason` in text."""
 
     score: float | None
     reason: str
@@ -106,7 +106,7 @@ class JudgeKind:
     """One kind of judge.
 
     Args:
-        settings: the pydantic model of what it may be told. Paths in it are files whose content can change a verdict.
+        settings: the pydantic model of what it may be given. Paths in it are files whose content can change a verdict.
         make: the judge with these settings. Whatever is slow (a model, a connection) waits for the first request.
         hints: the settings that cannot change a verdict (speed, limits, keys); no part of a stage's key.
         models: the settings that name a model as `radpo.models.loading` finds it; they count by the model's content.

@@ -1,4 +1,4 @@
-"""Judges by name: radpo's own and those of installed packages, with their settings checked and told apart."""
+"""Judges by name: radpo's own and those of installed packages, with their settings checked and separated."""
 
 from __future__ import annotations
 

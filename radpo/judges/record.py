@@ -1,4 +1,4 @@
-"""What is to be said of a judge's replies beside their verdicts: counted as they are read, told as notes."""
+"""Notes on a judge's replies beside their verdicts, counted as the replies are read."""
 
 from __future__ import annotations
 

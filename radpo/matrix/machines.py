@@ -137,7 +137,10 @@ def read_work(document: Mapping[str, Any]) -> Work:
 def _what_computes(machine: Mapping[str, Any], threads: int | None) -> tuple[Any, ...]:
     """Where a GPU computes, the CPU's threads do not matter."""
     has_gpu = machine.get("gpu", "none") != "none"
-    return (machine.get("gpu"),) if has_gpu else (machine.get("processor"), machine.get("cores"), threads)
+    if has_gpu:
+        return (machine.get("gpu"),)
+    # Records of radpo 0.1 call the CPU a processor.
+    return (machine.get("cpu", machine.get("processor")), machine.get("cores"), threads)
 
 
 def _measure(threads: int) -> Machine:

@@ -84,7 +84,7 @@ def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] 
     if unknown := [item.stage.name for item in expected.to_do if item.work is None]:
         lines.append(f"Not estimated, and in no sum: {', '.join(unknown)}.")
     if absent:
-        lines.append(f"Not here, and taken to be of the size that the matrix states: {', '.join(absent)}.")
+        lines.append(f"Not here; their sizes are those that the matrix states: {', '.join(absent)}.")
     if large := _too_large(expected):
         most = max(item.work.memory_bytes / item.gpus for item in large if item.work)
         lines.append(

@@ -23,8 +23,8 @@ def matrix_schema() -> dict[str, Any]:
     variants["additionalProperties"] = {"anyOf": [variants["additionalProperties"], {"type": "null"}]}
     schema["properties"]["extends"] = {
         "type": "string",
-        "description": "A matrix file to begin with; mappings are joined key by key, and paths begin at this file's "
-        "own folder.",
+        "description": "A matrix file to start from; mappings are merged key by key, and paths are relative to each "
+        "file's own folder.",
     }
     whole = {"required": schema.pop("required"), "oneOf": [{"required": ["model"]}, {"required": ["models"]}]}
     return {

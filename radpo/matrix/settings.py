@@ -28,17 +28,19 @@ class Data(Section):
 
     train: DataFile | None = None
     heldout: DataFile | None = None
-    scale: tuple[float, float] = Field((1.0, 10.0), description="The lowest and the highest score there can be.")
+    scale: tuple[float, float] = Field((1.0, 10.0), description="The lowest and the highest possible score.")
 
     attribute_scale: tuple[float, float] = Field(
-        (1.0, 5.0), description="The same of an attribute's score, for ra-attributes; HelpSteer's is 0 to 4."
+        (1.0, 5.0), description="The same for an attribute's score, for ra-attributes; HelpSteer's is 0 to 4."
     )
 
     on_error: OnError = Field("raise", description="Stop at a bad row (raise), or leave bad rows out and count (skip).")
-    swap: bool = Field(False, description="Pairs whose chosen scores below its rejected change places.")
+    swap: bool = Field(
+        False, description="Swap the responses of pairs whose chosen response scores below the rejected one."
+    )
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="Columns that the files call otherwise, ours: theirs, as score_chosen: rating_a.",
+        description="Columns that have other names in the files, as ours: theirs, such as score_chosen: rating_a.",
     )
     pairing: Rule = Field("best-other", description="Which responses to pair where a prompt has several.")
     false_tens: FalseTens = Field(
@@ -97,7 +99,9 @@ class VariantSettings(Section):
     Or something that is scored as it is: a trained checkpoint, a model behind an endpoint, or a file of answers.
     """
 
-    extends: str | None = Field(None, description="A variant of this matrix whose method and settings it begins with.")
+    extends: str | None = Field(
+        None, description="A variant of this matrix whose method and settings this one starts from."
+    )
     method: str | None = Field(None, description="An alignment method, where it is not the variant's own name.")
     training: dict[str, Any] = Field(
         default_factory=dict,
@@ -105,8 +109,8 @@ class VariantSettings(Section):
     )
     checkpoint: str | None = Field(
         None,
-        description="A trained checkpoint, scored as it is: a folder, a bundled model, a .gguf file, or a Hub id. The "
-        "goal that it is asked for is its chat template's.",
+        description="A trained checkpoint, scored as it is: a folder, a bundled model, a .gguf file, or a Hub id. Its "
+        "goal is that of its chat template.",
     )
     endpoint: Endpoint | None = Field(
         None, description="A model behind an OpenAI-compatible endpoint, which answers the benchmarks' questions."
@@ -115,7 +119,7 @@ class VariantSettings(Section):
         None, description="A file of answers to a benchmark's questions, in any of the benchmarks' formats."
     )
     goal: float | Literal["none"] | None = Field(
-        None, description="The score to ask for in answers and samples; none for no goal; its template's unless given."
+        None, description="The goal for answers and samples; none for no goal. Default: that of its chat template."
     )
 
     @property
@@ -167,7 +171,7 @@ class Resources(Section):
 
     cpus: Annotated[int, Field(ge=1)] = 1
     gpus: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="One, where the cluster has GPUs and the stage loads a model, unless given."
+        None, description="Default: one, if the cluster has GPUs and the stage loads a model."
     )
     memory_gib: Annotated[float, Field(gt=0)] | None = None
 
@@ -177,11 +181,11 @@ class Matrix(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str | None = Field(None, description="A bundled model's name, a folder, a .gguf file, or a Hub id.")
-    models: tuple[str, ...] = Field((), description="Several of them, instead of `model`.")
+    models: tuple[str, ...] = Field((), description="Several models, instead of `model`.")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     variants: dict[str, VariantSettings] = Field(min_length=1)
     baseline: str = Field("base", description="The variant that the others are compared with.")
-    include: tuple[Cells, ...] = Field((), description="The only cells to have; all, unless given.")
+    include: tuple[Cells, ...] = Field((), description="The only cells to run. Default: all.")
     exclude: tuple[Cells, ...] = Field((), description="Cells to leave out.")
     data: Data = Data()
     training: TrainingSettings = TrainingSettings()
@@ -190,15 +194,15 @@ class Matrix(Section):
         None, description="Optimiser steps between measurements of the held-out log-likelihoods during training."
     )
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
-        (), description="Where transformers reports training besides; each needs its own package."
+        (), description="Trackers that transformers also reports training to; each needs its own package."
     )
     resources: dict[str, Resources] = Field(
-        default_factory=dict, description="What stages take of a Ray cluster, by function, such as `train`."
+        default_factory=dict, description="Resources that stages request from a cluster, by function, such as `train`."
     )
     executor: ExecutorChoice | None = Field(
         None,
-        description="What computes the stages, unless --executor says otherwise: local, ray, or one of an installed "
-        "package; a name, or a mapping with its options, such as {kind: ray, address: auto}.",
+        description="The executor that computes the stages, unless --executor names another: local, ray, or one of an "
+        "installed package; a name, or a mapping with its options, such as {kind: ray, address: auto}.",
     )
     benchmarks: Benchmarks
     published: MatrixPath | None = Field(
@@ -207,7 +211,7 @@ class Matrix(Section):
         "metric, value, source.",
     )
     date: datetime.date | None = Field(
-        None, description="The date that chat templates print which print one; 2024-07-26 unless given, on any day."
+        None, description="The date for chat templates that print one. Default: 2024-07-26, on any day."
     )
     size_hints: SizeHints = Field(
         SizeHints(), description="Sizes for `radpo plan` of models and files that are not here yet."

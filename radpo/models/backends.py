@@ -30,7 +30,7 @@ CHUNK = 256
 
 
 class Backend(Protocol):
-    """Answers conversations, in order. `done` are answers from an interrupted call, by place; `keep` is told others."""
+    """Answers conversations, in order. `done` are an interrupted call's answers, by place; `keep` gets the others."""
 
     def __call__(
         self,

@@ -30,7 +30,7 @@ DEFAULT = "default"
 DATE = "RADPO_DATE"
 """The environment variable with the date that templates print, as 2024-07-26."""
 USUAL_DATE = "2024-07-26"
-"""The date that Llama 3's templates print where they are told none."""
+"""The date that Llama 3's templates print by default."""
 
 _DATED = re.compile(r"""strftime_now\(\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*\)""")
 

@@ -3,7 +3,7 @@
 transformers' classifiers find the last token as the last one that is not `config.pad_token_id`. That is another token
 where the padding token is the end token and the template ends in it; and where tokenizer and config name different
 padding tokens it depends on the batch, and in padded rows it is padding. Here rows are padded with a token that none of
-them contains, and the config is told of that token, so that the last one that is not padding is the last real one.
+them contains, and the config gets that token, so that the last one that is not padding is the last real one.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def answer(
 
     Args:
         done: answers that an interrupted call of the same arguments had finished, by place.
-        keep: told every batch's answers as they come.
+        keep: called with every batch's answers as they come.
         room: counts the answers that the context leaves less room than the sampling allows; its owner asks it for
             them, and whether there was any room at all.
 

@@ -90,7 +90,7 @@ def write_heldout(
         pairs: scored preferences as a stream of batches; `total` of them.
         out: the file; until it is whole, finished chunks are kept in a folder beside it.
         key: the stage's, which names model, pairs and settings; chunks of another are not taken up.
-        progress: told of responses, `RESPONSES` a pair.
+        progress: called with the number of responses, `RESPONSES` per pair.
     """
     scorer: list[_Scorer] = []  # loaded when the first chunk needs it
 

@@ -80,7 +80,7 @@ class CountingHFLM(HFLM):  # type: ignore[misc]
         if self._holding:
             notes.append(
                 f"{self._holding} of {self._rendered} prompts hold the tokenizer's own control tokens in their texts, "
-                "which lm-eval's prompts do not tell from those of the chat template."
+                "which lm-eval's prompts do not distinguish from those of the chat template."
             )
         return notes
 

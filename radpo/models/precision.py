@@ -98,7 +98,7 @@ def bf16_supported() -> bool:
 def _machine() -> str:
     """What the measurement depends on, in words."""
     found = describe_machine()
-    return " | ".join(str(part) for part in (found["processor"], found["cores"], found["gpu"], version("torch")))
+    return " | ".join(str(part) for part in (found["cpu"], found["cores"], found["gpu"], version("torch")))
 
 
 def _read(file: Any) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def safetensors_header(path: Path) -> dict[str, Any]:
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise ModelError(f"{path}: its header is damaged; download it again") from error
     if end != size:
-        raise ModelError(f"{path}: has {size} bytes where its header tells of {end}; download it again")
+        raise ModelError(f"{path}: has {size} bytes where its header says {end}; download it again")
     return tensors
 
 

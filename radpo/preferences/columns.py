@@ -110,7 +110,7 @@ def _common(batch: pa.RecordBatch, first: int, rules: Rules) -> tuple[dict[str, 
 
 
 def noted(pairs: pa.RecordBatch, rules: Rules) -> Counter[str]:
-    """What `Rules.note` is told of pairs in the common form, that often."""
+    """What `Rules.note` gets for pairs in the common form, that often."""
     found = Counter[str]()
     texts = {"prompt": pairs.column("prompt").flatten().field("content")}
     texts |= {side: pairs.column(side) for side in ("chosen", "rejected")}

@@ -29,7 +29,7 @@ DEFAULT_ATTRIBUTES_TEXT = GOAL_TEXT.replace("Overall score: {g}.", "{g}")
 """The same wording for a goal per attribute: `{g}` is a line for each (`attribute_goals`)."""
 
 Scale = tuple[float, float]
-"""The lowest and the highest score there can be."""
+"""The lowest and the highest possible score."""
 
 ATTRIBUTE_SCALE: Scale = (1.0, 5.0)
 """The scale of attributes' scores where none is given, as UltraFeedback rates them."""

@@ -54,7 +54,7 @@ def sample(
 ) -> None:
     """Draw `per_prompt` answers to every prompt and write them to `out`, a line each.
 
-    Work goes chunk by chunk into `out` under a temporary name; interrupted, the same call goes on after the last whole
+    Work goes chunk by chunk into `out` under a temporary name; interrupted, the same call resumes after the last whole
     chunk. Every chunk has its own seed, so the result does not depend on where it was interrupted.
 
     Args:

@@ -60,7 +60,7 @@ def _checked(section: ReportSection) -> ReportSection:
 
 
 def _with_anchor_of_its_own(section: ReportSection, taken: set[str]) -> ReportSection:
-    """The section, its anchor told from those of other benchmarks' sections."""
+    """The section, its anchor made unlike those of other benchmarks' sections."""
     anchor, number = section.anchor, 2
     while anchor in taken:
         anchor, number = f"{section.anchor}-{number}", number + 1

@@ -238,8 +238,8 @@ def caveats(run: Run, absent: Sequence[str]) -> list[str]:
     if not rows.empty and int(rows["n"].min()) < SMALL_SAMPLE:
         sizes = f"{int(rows['n'].min())}" + (f" to {int(rows['n'].max())}" if rows["n"].nunique() > 1 else "")
         notes.append(
-            f"Toy scale: the primary figures rest on {sizes} examples each. They show that the machinery works; "
-            "they do not settle which method is better."
+            f"Toy scale: the primary figures rest on {sizes} examples each. They show that the pipeline works; they "
+            "do not show which method is better."
         )
     for place, source in enumerate(run.sources):
         prefix = f"{source.label}: " if len(run.sources) > 1 else ""

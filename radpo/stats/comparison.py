@@ -1,7 +1,7 @@
 """The one comparison of a run's variants: differences of figures, tested against every possible baseline.
 
 It is computed once, when a run ends, and kept as comparisons.parquet; report, `radpo analyze compare` and gate read it,
-or call the same functions. How a difference is tested is told in `radpo.stats.paired`.
+or call the same functions. How a difference is tested is explained in `radpo.stats.paired`.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def rate_at_equal_length(
 
     y, lengths = finite(wins), finite(length_difference)
     if len(y) < FEWEST:
-        raise DataError(f"{len(y)} comparisons are too few to tell length from merit; it takes {FEWEST}")
+        raise DataError(f"{len(y)} comparisons are too few to separate length from quality; the least is {FEWEST}")
     if y.min() == y.max():
         raise DataError("all comparisons came out alike")
     if lengths.min() == lengths.max():
@@ -55,7 +55,7 @@ def rate_at_equal_length(
         raise DataError(f"every answer of the model is the {which} one, so that equal lengths were not seen")
     won, lost = lengths[y > 0.5], lengths[y < 0.5]
     if len(won) and len(lost) and (won.min() > lost.max() or won.max() < lost.min()):
-        raise DataError("length alone tells every win from every loss, so that merit cannot be told from it")
+        raise DataError("length alone separates every win from every loss, so quality cannot be separated from it")
     x = np.tanh(lengths / lengths.std())
 
     def statistic(weights: Floats) -> Floats:

@@ -12,7 +12,7 @@ Which test, and why:
   do by chance, by Student's t with seeds and prompts both taken for random (`radpo.stats.mixed.over_seeds`). The
   p-value is the larger of the two (an intersection-union test, Berger 1982, which has the level of both), the interval
   reaches as far as either. Two seeds are hardly evidence, and the interval says so.
-- Where seeds do not all have the same examples, their variance cannot be told apart: the test is the first alone, and
+- Where seeds do not all have the same examples, their variance cannot be separated: the test is the first alone, and
   the kind says `these seeds only`.
 
 One-sided p-values are those of the same test; the two-sided one is twice the smaller.

@@ -27,8 +27,8 @@ LABELS = {
     ),
     "scores": (
         "The same where the better score always wins",
-        "A table has no way to carry over from one goal to another: asked for 10, everything that does not score 10 "
-        "sinks alike. Asked for its own score the conditioned policy still keeps it.",
+        "A table cannot generalise from one goal to another: asked for 10, every response with another score "
+        "falls alike. Asked for its own score the conditioned policy still keeps it.",
     ),
 }
 HEADINGS = {"suboptimality": "Suboptimality", "score_error": "Error of the expected score"}

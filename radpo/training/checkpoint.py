@@ -140,9 +140,9 @@ def mark_complete(folder: Path) -> None:
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The newest resumable checkpoint under `folder` that is whole; a torn one has no mark, a hurt one another content.
+    """The newest whole resumable checkpoint under `folder`; a torn one has no mark, a corrupt one other content.
 
-    Going on from a hurt one would give another policy than an uninterrupted run, and nothing would show it.
+    Resuming from a corrupt one would give another policy than an uninterrupted run, and nothing would show it.
     """
     found = {}
     for mark in folder.glob(f"checkpoint-*/{COMPLETE}"):

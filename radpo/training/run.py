@@ -323,9 +323,9 @@ def _arguments(
 
     # TRL reports the mean of the batches' means, which is the mean over pairs only if all batches are of one size.
     eval_batch = max(size for size in range(1, 9) if eval_rows % size == 0)
-    on_processor = not torch.cuda.is_available()
+    on_cpu = not torch.cuda.is_available()
     try:
-        accumulation = settings.accumulation(PartialState(cpu=on_processor).num_processes)
+        accumulation = settings.accumulation(PartialState(cpu=on_cpu).num_processes)
     except ValueError as error:
         raise ConfigError(f"training.batch_size: {error}") from error
     return DPOConfig(
@@ -342,7 +342,7 @@ def _arguments(
         per_device_eval_batch_size=eval_batch,
         max_length=settings.max_length,
         bf16=torch_dtype(settings.precision) is torch.bfloat16,
-        use_cpu=on_processor,
+        use_cpu=on_cpu,
         ddp_find_unused_parameters=False,
         disable_dropout=False,  # done, and TRL would take the adapters' along
         gradient_checkpointing=settings.gradient_checkpointing,

@@ -94,7 +94,7 @@ class TrainingSettings(BaseModel):
     num_train_epochs: float = Field(1.0, gt=0, description="Passes over the training pairs.")
     batch_size: int = Field(128, ge=1, description="Pairs an optimiser step sees, over all processes.")
     per_device_train_batch_size: int = Field(
-        2, ge=1, description="Pairs in a process's memory at once; must divide batch_size."
+        2, ge=1, description="Pairs per process and forward pass; must divide batch_size."
     )
     max_length: int = Field(1024, ge=16, description="Tokens of prompt and response together; the rest is cut.")
     overlong_prompts: Literal["stop", "drop"] = Field(
@@ -105,8 +105,8 @@ class TrainingSettings(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="Arithmetic of the forward pass; auto is bfloat16 on GPUs that have it and, on CPUs, what a short "
-        "measurement shows to be faster (`radpo doctor` prints it), settled before stages get their keys. Say it where "
-        "another machine plans than computes.",
+        "measurement shows to be faster (`radpo doctor` prints it), settled before stages get their keys. Set it if "
+        "one machine plans and another computes.",
     )
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again in the backward pass: less memory, a third more time."
@@ -177,7 +177,7 @@ def parse_settings(assignments: Sequence[str]) -> TrainingSettings:
 
 
 def loss_arguments(settings: TrainingSettings) -> dict[str, Any]:
-    """The loss as TRL's `DPOConfig` is told of it.
+    """The loss as TRL's `DPOConfig` takes it.
 
     TRL's sigmoid loss knows no label smoothing. Conservative DPO (cDPO, Mitchell 2023, eq. 3; label smoothing in the
     authors' recipes), -(1 - e) log s(x) - e log s(-x) with x = beta * (difference of log-ratios), is a sum of two

@@ -19,7 +19,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 from radpo.core.errors import RadpoError
 from radpo.models.dropout import disable_dropout
 from radpo.models.kernels.branch_attention import reading
-from radpo.models.kernels.head import processor_head
+from radpo.models.kernels.head import cpu_head
 from radpo.models.shared_prefix import IGNORED, SharedRows, shared_prefix_unsupported_reason
 from radpo.training.collator import SharedPrefixCollator, StepGroupedSampler, take_rows
 
@@ -112,7 +112,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
             outputs["fused"] = reading(**kwargs)
             return outputs["fused"]
 
-        with processor_head(self.accelerator.device):
+        with cpu_head(self.accelerator.device):
             if return_outputs:
                 return super()._compute_loss(model, inputs, return_outputs)
             loss = super()._compute_loss(remembering, inputs, False)
@@ -149,7 +149,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         """log p(chosen) and log p(rejected) under the reference, (pairs,) each, in nats."""
         rows, _, inputs = take_rows(inputs)
-        with processor_head(self.accelerator.device):
+        with cpu_head(self.accelerator.device):
             return super().compute_ref_log_probs(self._reading(model, rows), inputs)
 
     def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: Any, dataset_name: str) -> Dataset:

@@ -32,7 +32,7 @@ def write_chunks(
         schema: the columns of the rows.
         identity: names everything that the rows depend on; chunks and files of another identity are of no use.
         rows: makes the rows of a chunk, given its number and itself.
-        finished: told of every chunk whose rows are there.
+        finished: called for every chunk whose rows are there.
 
     Returns:
         How many chunks there were.

@@ -160,7 +160,7 @@ def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
 
 
 @contextmanager
-def processor_head(device: torch.device) -> Iterator[None]:
+def cpu_head(device: torch.device) -> Iterator[None]:
     """On a CPU, have TRL's language-model head use this module, at the positions that predict something only.
 
     TRL 1.16 leaves out the others only where Triton runs; elsewhere it projects every position, prompts and padding
