@@ -13,13 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_server import FaultServer
+from fault_server import FaultServer, Http, text_choice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radpo.clients.budget import Budget, SpendingLimitError, Usage
 from radpo.clients.chat import Chat, ChatRequest
 from radpo.clients.endpoint import Endpoint
+from radpo.clients.reply_cache import ReplyCache
 from radpo.core.errors import ConfigError, DataError, ServiceError
 
 KEY = "sk-never-to-be-written-0123456789"
@@ -133,7 +134,7 @@ def test_the_spending_limit_stops_before_the_request_that_could_pass_it(tmp_path
         ]
         with pytest.raises(SpendingLimitError, match=r"of at most \$0.003 are spent"):
             client.complete(long)
-        highest = client.endpoint.highest_cost(long[0].messages, 10)
+        highest = client.endpoint.highest_cost(long[0].messages, {"max_tokens": 10})
         assert client.usage.cost == pytest.approx(len(server.asked) * 0.00012)
         assert client.usage.cost <= 0.003 < client.usage.cost + highest
         assert client.usage.answered == len(server.asked) == client.usage.sent
@@ -157,7 +158,102 @@ def test_answers_lost_on_the_way_count_as_spent_at_the_most_they_could_cost(tmp_
         with pytest.raises(ServiceError, match="no answer after 2 attempts: the answer was cut off"):
             client.complete(requests(1))
         assert client.usage.cost == 0
-        assert client.usage.unclear_cost == pytest.approx(2 * client.endpoint.highest_cost(requests(1)[0].messages, 10))
+        highest = client.endpoint.highest_cost(requests(1)[0].messages, {"max_tokens": 10})
+        assert client.usage.unclear_cost == pytest.approx(2 * highest)
+
+
+PRICED = {"price_in": 1.0, "price_out": 2.0}
+
+
+def body_with(usage, text="fine"):
+    return Http(200, {"choices": [text_choice(text)], "usage": usage})
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None, {}, {"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": 9, "completion_tokens": -5},
+        {"prompt_tokens": 9, "completion_tokens": 0}, {"prompt_tokens": "9", "completion_tokens": 1.5},
+    ],
+)  # fmt: skip
+def test_usage_that_is_zero_negative_or_missing_counts_as_the_most_that_was_asked_for(tmp_path, usage):
+    with FaultServer(lambda body: body_with(usage)) as server:
+        client = chat(server, tmp_path, **PRICED)
+        client.complete(requests(3))
+    highest = client.endpoint.highest_cost(requests(1)[0].messages, {"max_tokens": 10})
+    assert (client.usage.cost, client.usage.prompt_tokens) == (0, 0)
+    assert client.usage.unclear_cost == pytest.approx(3 * highest)
+
+
+@pytest.mark.parametrize(
+    ("status", "billed"), [(500, True), (503, True), (504, True), (529, True), (408, True), (501, True), (429, False),
+                           (400, False), (401, False)],
+)  # fmt: skip
+def test_what_fails_at_the_endpoint_counts_as_possibly_billed_and_what_it_refuses_does_not(tmp_path, status, billed):
+    with FaultServer(lambda body: Http(status, {"error": "no"})) as server:
+        client = chat(server, tmp_path, attempts=2, **PRICED)
+        with pytest.raises(ServiceError):
+            client.complete(requests(1))
+        highest = client.endpoint.highest_cost(requests(1)[0].messages, {"max_tokens": 10})
+        assert client.usage.unclear_cost == pytest.approx(len(server.asked) * highest * billed)
+
+
+def test_replies_longer_than_asked_for_are_seen_before_more_is_sent_than_the_limit_bears(tmp_path):
+    """Ten tokens are asked for and 10,000 are billed: $0.02002 each, of which a limit of $0.5 bears 24."""
+    usage = {"prompt_tokens": 20, "completion_tokens": 10_000}
+    with FaultServer(lambda body: body_with(usage), delay=0.01) as server:
+        client = chat(server, tmp_path, **PRICED, max_cost=0.5)
+        with pytest.raises(
+            SpendingLimitError, match=r"of at most \$0.5 are spent, and the next request could cost \$0.02"
+        ):
+            client.complete(requests(100))
+        assert client.usage.cost == pytest.approx(len(server.asked) * 0.02002)
+        assert 20 <= len(server.asked) <= 24
+
+
+def test_a_reply_without_a_count_that_is_clearly_longer_than_asked_for_counts_by_its_length(tmp_path):
+    with FaultServer(lambda body: body_with(None, "x" * 5000)) as server:
+        client = chat(server, tmp_path, **PRICED)
+        client.complete(requests(1))
+        assert client.usage.unclear_cost > client.endpoint.cost(0, 5000)
+
+
+def test_tools_are_a_part_of_what_a_prompt_could_cost():
+    endpoint = Endpoint(model="m", **PRICED)
+    messages, tools = requests(1)[0].messages, [{"type": "function", "function": {"name": "f" * 500}}]
+    more = endpoint.highest_cost(messages, {"max_tokens": 1, "tools": tools}) - endpoint.highest_cost(
+        messages, {"max_tokens": 1}
+    )
+    assert more > endpoint.cost(500, 0)
+
+
+def test_answers_on_their_way_are_kept_when_the_disk_turns_out_to_be_full_and_nothing_more_is_asked(
+    tmp_path, monkeypatch
+):
+    """The disk takes nothing more after the eighth answer but for the room of the ballast."""
+    put, ballast = ReplyCache.put, tmp_path / "chat.sqlite.ballast"
+    kept = []
+
+    def full(self, key, reply):
+        if len(kept) >= 8 and ballast.exists():
+            raise sqlite3.OperationalError("database or disk is full")
+        kept.append(key)
+        put(self, key, reply)
+
+    monkeypatch.setattr(ReplyCache, "put", full)
+    with FaultServer(echo, delay=0.02) as server:
+        client = chat(server, tmp_path, concurrency=4)
+        client.useful = True
+        with pytest.raises(DataError, match="nothing more is asked; what was answered is kept"):
+            client.complete(requests(60))
+        with sqlite3.connect(tmp_path / "chat.sqlite") as connection:
+            assert connection.execute("SELECT count(*) FROM replies").fetchone() == (len(server.asked),)
+        assert 8 < len(server.asked) <= 8 + 3 * 4
+        again = chat(server, tmp_path)
+        monkeypatch.undo()
+        again.complete(requests(60))
+        assert len(server.asked) == 60
+        assert set(server.delivered.values()) == {1}
 
 
 def test_a_limit_needs_prices_and_bounded_answers(tmp_path):
@@ -165,7 +261,7 @@ def test_a_limit_needs_prices_and_bounded_answers(tmp_path):
         Endpoint(model="m", max_cost=1.0)
     endpoint = Endpoint(model="m", max_cost=1.0, price_in=1, price_out=1)
     with pytest.raises(ConfigError, match="needs requests with max_tokens"):
-        endpoint.highest_cost([{"role": "user", "content": "q"}], None)
+        endpoint.highest_cost([{"role": "user", "content": "q"}], {})
 
 
 def test_the_key_comes_from_the_environment_and_is_nowhere_on_disk(tmp_path, monkeypatch):
@@ -238,10 +334,28 @@ def test_odd_texts_survive_the_cache(tmp_path):
         assert len(server.asked) == 1
 
 
-def test_a_cache_that_is_none_is_named(tmp_path):
-    (tmp_path / "chat.sqlite").write_text("no database, but long enough to be taken for a damaged one" * 20)
+def test_a_folder_in_the_place_of_a_cache_is_named(tmp_path):
+    (tmp_path / "chat.sqlite").mkdir()
     with pytest.raises(DataError, match="cannot be used as a cache"):
         Chat(Endpoint(model="m", base_url="http://127.0.0.1:9/v1"), tmp_path / "chat.sqlite").complete(requests(1))
+
+
+def test_a_cache_keeps_no_write_ahead_log_and_takes_over_one_that_did(tmp_path):
+    cache = tmp_path / "chat.sqlite"
+    with sqlite3.connect(cache) as older:
+        older.execute("PRAGMA journal_mode=WAL")
+        older.execute("CREATE TABLE replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+    older.close()
+    with FaultServer(echo) as server:
+        chat(server, tmp_path).complete(requests(1))
+        key = sqlite3.connect(cache).execute("SELECT key FROM replies").fetchone()[0]
+        with sqlite3.connect(cache) as connection:
+            connection.execute("UPDATE replies SET checksum = NULL")  # as older versions wrote them
+        assert texts(chat(server, tmp_path).complete(requests(1))) == ["said: q0"]
+        assert len(server.asked) == 1
+    assert sqlite3.connect(cache).execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert len(key) == 64
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(("-wal", "-shm", "-journal"))]
 
 
 @settings(max_examples=40, deadline=None)
@@ -261,9 +375,10 @@ def test_no_order_of_events_spends_more_than_the_limits(costs, limit, most):
 
     async def one(budget, highest, share, lost):
         await budget.reserve(highest)
-        assert usage.cost + usage.unclear_cost + budget._reserved <= limit * (1 + 1e-9)
+        with budget.account.change() as state:
+            assert state.spent().dollars + state.reserved()[1] <= limit * (1 + 1e-9)
         await asyncio.sleep(0)
-        await budget.settle(highest, cost=0.0 if lost else highest * share, unclear=lost)
+        await budget.settle(highest, cost=0.0 if lost else highest * share, unclear=highest if lost else 0.0)
 
     async def run():
         budget = Budget(endpoint, usage)

@@ -74,8 +74,6 @@ def test_a_corrupt_file_is_set_aside_and_said_and_the_answers_are_asked_again(tm
         for round_ in (1, 2):
             chat(server, path).complete(requests(100))
             reply_cache._LOOKED_THROUGH.clear()
-            with sqlite3.connect(path) as connection:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             spoil(path, kind)
             client = chat(server, path)
             with pytest.warns(warn.RadpoWarning, match=rf"is corrupt .*set aside as chat.sqlite.corrupt-{round_}"):
@@ -89,11 +87,10 @@ def test_a_corrupt_file_is_set_aside_and_said_and_the_answers_are_asked_again(tm
 def test_a_file_damaged_while_it_is_used_is_one_message(tmp_path):
     def use() -> None:
         with ReplyCache(tmp_path / "c.sqlite") as cache:
-            for n in range(200):
-                cache.put(f"{n}", {"text": "x" * 500})
-            cache.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with cache.together():
+                for n in range(200):
+                    cache.put(f"{n}", {"text": "x" * 500})
             spoil(tmp_path / "c.sqlite", "a page of zeros")
-            cache.connection.execute("PRAGMA cache_size=0")
             cache.get(map(str, range(200)))
 
     with pytest.raises(DataError, match="was damaged while it was used"):

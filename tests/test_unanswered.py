@@ -26,6 +26,9 @@ from radpo.judges.base import CompareRequest, GradeRequest
 from radpo.judges.lookup import check_settings
 from radpo.judges.openai import OpenAIJudge, OpenAISettings
 from radpo.judges.record import judge_notes
+from radpo.judges.samples import score_samples
+from radpo.models.backends import unanswered_of, with_endpoint
+from radpo.models.decoding import Sampling
 
 NULL = {"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": None}}
 UNUSABLE = {
@@ -149,12 +152,58 @@ def test_more_unanswered_than_the_setting_allows_fail_the_stage_which_says_so(tm
     asked = [GradeRequest(user(f"Q{n}"), "A") for n in range(60)]
     with FaultServer(answer) as server:
         settings = {"model": "j", "base_url": server.url}
-        with pytest.raises(ServiceError, match=r"6 of 60 requests have no answer, more than max_unanswered \(5%\)"):
+        with pytest.raises(ServiceError, match=r"4 of 60 requests have no answer, more than max_unanswered \(5%\)"):
             OpenAIJudge(OpenAISettings(**settings), tmp_path / "c.sqlite").grade(asked)
         judge = OpenAIJudge(OpenAISettings(**settings, max_unanswered=0.1), tmp_path / "c.sqlite")
         assert sum(grade.score is None for grade in judge.grade(asked)) == 6
         answered = [body for body in server.asked if answer(body) == "[[5]]"]
         assert len(answered) == len({last(body) for body in answered})  # nothing that was answered is paid for twice
+
+
+def scored_by(server: FaultServer, folder: Path, number: int, **settings) -> list[dict[str, Any]]:
+    """That many samples with their scores."""
+    rows = [{"prompt_id": f"p{n}", "prompt": user(f"Q{n}."), "response": "r"} for n in range(number)]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judge = OpenAIJudge(OpenAISettings(model="j", base_url=server.url, **settings), folder / "c.sqlite")
+    score_samples(folder / "samples.jsonl", judge, folder / "scored.jsonl")
+    return [json.loads(line) for line in (folder / "scored.jsonl").read_text().splitlines()]
+
+
+def test_the_limit_is_of_all_requests_and_not_of_the_parts_in_which_samples_are_scored(tmp_path):
+    """Four of the first 64 samples are refused, and four of all 192 may be."""
+    refused = [f"Q{n}." for n in (3, 5, 7, 9)]
+
+    def answer(body):
+        return UNUSABLE["refused"] if any(name in last(body) for name in refused) else "[[5]]"
+
+    with FaultServer(answer) as server:
+        with pytest.raises(ServiceError, match=r"2 of 192 requests have no answer, more than max_unanswered \(1%\)"):
+            scored_by(server, tmp_path, 192, max_unanswered=0.01)
+        assert len(server.asked) < 64  # once too many have none, no more are paid for
+        rows = scored_by(server, tmp_path, 192, max_unanswered=0.05)
+        assert [row["prompt_id"] for row in rows if row["score"] is None] == ["p3", "p5", "p7", "p9"]
+
+
+def test_an_interrupted_call_of_which_only_refused_requests_are_left_ends_as_one_that_was_not(tmp_path):
+    down = threading.Event()
+
+    def answer(body):
+        if "Q64." in last(body):
+            return Http(401, {"error": "later"}) if down.is_set() else UNUSABLE["refused"]
+        return "[[5]]"
+
+    down.set()
+    with FaultServer(answer) as server:
+        with pytest.raises(ServiceError, match="HTTP 401"):
+            scored_by(server, tmp_path, 65)
+        down.clear()
+        assert [row["prompt_id"] for row in scored_by(server, tmp_path, 65) if row["score"] is None] == ["p64"]
+        assert len(server.asked) == 66
+    # The same of a model under test, whose journal has all answers but the refused one's.
+    with FaultServer(lambda body: UNUSABLE["refused"]) as server:
+        backend = with_endpoint(chat(server, tmp_path))
+        backend([user("a"), user("b")], Sampling(8, 0.0), {0: "done"}, lambda fresh: None, lambda done, total: None)
+        assert list(unanswered_of(backend)) == [1]
 
 
 def test_a_rerun_that_lacks_only_the_refused_does_not_fail(tmp_path):
@@ -379,8 +428,6 @@ def test_questions_that_the_model_under_test_cannot_answer_are_left_out_counted_
 def test_the_limit_of_questions_without_an_answer_is_that_of_all_questions_and_not_of_a_group(tmp_path):
     """Two of forty may lack an answer where they are two of the five that are sampled at a temperature of their own."""
     from radpo.models.answers import answer_questions, unanswered_questions
-    from radpo.models.backends import with_endpoint
-    from radpo.models.decoding import Sampling
     from radpo.preferences.questions import load_questions
 
     questions = load_questions(questions_file(tmp_path, 40))

@@ -189,8 +189,9 @@ def _ask_endpoint(task: Task) -> None:
 
     def open_backend(work: Path) -> Backend:
         # The same name may stand for another model tomorrow: without a version, replies are this stage's alone.
-        cache = cache_folder() / "chat.sqlite" if endpoint.version else work / REPLIES
-        return with_endpoint(Chat(endpoint, cache), goal=_asked(task))
+        chat = Chat(endpoint, cache_folder() / "chat.sqlite" if endpoint.version else work / REPLIES)
+        chat.expected = len(_named_questions(task))
+        return with_endpoint(chat, goal=_asked(task))
 
     _answer(task, open_backend)
     remove_cache(task.out / WORK / REPLIES)

@@ -22,15 +22,16 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radpo.clients.account import Account
 from radpo.clients.budget import Budget, Usage
 from radpo.clients.claims import Claims
 from radpo.clients.dialect import SAMPLING, Dialect
 from radpo.clients.endpoint import Endpoint
 from radpo.clients.redaction import Redactor
 from radpo.clients.replies import ChatReply, from_record, read_body
-from radpo.clients.reply_cache import ReplyCache
-from radpo.core.errors import ServiceError
-from radpo.core.paid_work import paid_work
+from radpo.clients.reply_cache import ReplyCache, claims_folder
+from radpo.core.errors import DataError, ServiceError
+from radpo.core.paid_work import paid_work, payer
 from radpo.core.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ LONGEST_ANSWER = 32 * 2**20
 LONGEST_PAUSE = 60.0
 FIRST_FEW = 5
 """Where so many requests come to nothing and none before them came to anything, no more are sent."""
+BYTES_A_TOKEN = 32
+"""A text of more bytes for each token asked for is longer than asked for: few tokens of any vocabulary are as long."""
 PAUSE = 0.02
 POLL = 0.1
 """Seconds between checks of what another process is asking."""
@@ -82,6 +85,11 @@ class Chat:
         self.dialect = Dialect(self.endpoint.token_limit, self.endpoint.sampling_options)
         self.useful = False
         """Whether any reply so far was of use."""
+        self.expected = 0
+        """Of how many requests in all `max_unanswered` is the share; 0 where the asker holds it himself."""
+        self.unanswered: list[str] = []
+        """Why replies so far have no text."""
+        self._own_account: Account | None = None
 
     def complete(
         self, requests: Sequence[ChatRequest], progress: Progress = no_progress, *, unusable: Unusable | None = None
@@ -93,8 +101,9 @@ class Chat:
 
         Raises:
             ConfigError: the key is not in the environment.
-            ServiceError: the endpoint cannot be reached, refuses the key or the model, or the first few requests came
-                to nothing; `SpendingLimitError` where the next request could pass a limit. What was answered is kept.
+            ServiceError: the endpoint cannot be reached, refuses the key or the model, the first few requests came to
+                nothing, or too many of those `expected` have no answer; `SpendingLimitError` where the next request
+                could pass a limit. What was answered is kept.
         """
         requests = [self._as_sent(request) for request in requests]
         keys = [self._key(request) for request in requests]
@@ -104,6 +113,7 @@ class Chat:
             self.usage.from_cache += len(requests) - len(missing)
             fetch = _Fetch(self, cache, len(replies), progress, unusable)
             fetch.look_back(list(replies.values()))
+            fetch.raise_if_stopped()
             progress(len(replies), len(replies) + len(missing))
             if missing:
                 replies |= _run(fetch, missing)
@@ -130,6 +140,21 @@ class Chat:
                 f"max_unanswered ({share:.0%}) allows; the first: {reasons[0]}. Answers so far are kept; "
                 "fix the cause, or raise max_unanswered, and the same command resumes from here"
             )
+
+    def note_unanswered(self, reply: ChatReply) -> None:
+        """Count a reply without a text. Raises as `check_unanswered`, once there are too many of those expected."""
+        if reply.text is None:
+            self.unanswered.append(reply.error or "no answer")
+            if self.expected:
+                self.check_unanswered(self.unanswered, self.expected)
+
+    def account(self) -> Account:
+        """Where what is spent is noted: on the account of the run that this process works for, else on its own."""
+        paid_by = payer()
+        if paid_by is not None:
+            return Account(paid_by, f"{self.endpoint.model} {self.endpoint.base_url}")
+        self._own_account = self._own_account or Account(None, self.endpoint.model)
+        return self._own_account
 
     def _as_sent(self, request: ChatRequest) -> ChatRequest:
         if self.endpoint.sampling_options != "omit":
@@ -194,15 +219,19 @@ class _Fetch:
         self._stopped: asyncio.Event | None = None
         self._next_slot = 0.0
         self._useless = self._failed_in_a_row = self._under_way = 0
+        self._unwritten: list[tuple[str, Mapping[str, Any]]] = []
+        self._writing = asyncio.Lock()
 
     def look_back(self, kept: Sequence[ChatReply]) -> None:
         """Take up what replies from the cache were worth; where none was of use, one more is still tried."""
         useless = [reply for reply in kept if self._why_useless(reply) is not None]
         self._chat.useful |= len(useless) < len(kept)
         self._useless = min(len(useless), FIRST_FEW - 1)
+        self._count(kept)
 
     def judge(self, reply: ChatReply) -> None:
         """See whether replies are of any use; where the first few are not, the others would not be."""
+        self._count([reply])
         why = self._why_useless(reply)
         if why is None:
             self._chat.useful = True
@@ -215,6 +244,14 @@ class _Fetch:
                         "more are sent; answers so far are kept"
                     )
                 )
+
+    def _count(self, replies: Sequence[ChatReply]) -> None:
+        """Count those without an answer; past what may be, the stage fails, and so no more are paid for."""
+        try:
+            for reply in replies:
+                self._chat.note_unanswered(reply)
+        except ServiceError as error:
+            self.stop(error)
 
     def _why_useless(self, reply: ChatReply) -> str | None:
         if reply.text is None:
@@ -238,8 +275,9 @@ class _Fetch:
         key = self._endpoint.api_key()
         self._redact = Redactor(key)
         self._stopped = asyncio.Event()
-        budget, replies, waiting = Budget(self._endpoint, self._usage), dict[str, ChatReply](), deque(requests.items())
-        elsewhere, claims = deque[tuple[str, ChatRequest]](), Claims(self._cache.connection, self._chat.cache)
+        replies, waiting, elsewhere = dict[str, ChatReply](), deque(requests.items()), deque[tuple[str, ChatRequest]]()
+        budget = Budget(self._endpoint, self._usage, self._chat.account())
+        claims = Claims(claims_folder(self._chat.cache))
         total = self._before + len(requests)
 
         async with aiohttp.ClientSession(
@@ -295,6 +333,7 @@ class _Fetch:
                 raise
             finally:
                 claims.close()
+                budget.close()
         self.raise_if_stopped()
         return replies
 
@@ -321,7 +360,7 @@ class _Fetch:
             reply: ChatReply = await attempts(self._attempt, session, budget, key, request)
         except _TryAgainError as failure:
             if failure.reply is not None and failure.record is not None:
-                self._cache.put(key, failure.record)
+                await self._keep(key, failure.record)
                 return failure.reply
             why = f"no answer after {self._endpoint.attempts} attempts: {self._redact(str(failure))}"
             self._usage.failed += 1
@@ -368,14 +407,13 @@ class _Fetch:
     ) -> ChatReply | None:
         """One request; None where the endpoint wants it in another form."""
         options = self._chat.dialect.options(request.options)
-        max_tokens = options.get("max_tokens", options.get("max_completion_tokens"))
-        highest = self._endpoint.highest_cost(request.messages, max_tokens)
+        highest = self._endpoint.highest_cost(request.messages, options, limited=budget.limits_cost)
         await budget.reserve(highest)
-        cost, unclear = 0.0, True
+        cost, unclear = 0.0, highest
         try:
             document = await self._post(session, request, options)
             if isinstance(document, _Refusal):
-                unclear = False
+                unclear = 0.0
                 if self._chat.dialect.learn(document.content, options):
                     return None
                 self._usage.failed += 1
@@ -386,18 +424,55 @@ class _Fetch:
             if tokens is not None:
                 self._usage.prompt_tokens += tokens[0]
                 self._usage.completion_tokens += tokens[1]
-                cost, unclear = self._endpoint.cost(*tokens), False
+                cost, unclear = self._endpoint.cost(*tokens), 0.0
+            else:
+                unclear += self._uncounted_excess(reply, options)
             record = reply.record(tokens)
             if not reply.is_final:
-                raise _TryAgainError(reply.error or "", unclear=unclear, reply=reply, record=record)
+                raise _TryAgainError(reply.error or "", unclear=tokens is None, reply=reply, record=record)
             self._usage.answered += reply.text is not None
-            self._cache.put(key, record)
+            await self._keep(key, record)
             return reply
         except _TryAgainError as failure:
-            unclear = failure.unclear
+            unclear = unclear if failure.unclear else 0.0
+            raise
+        except ServiceError:
+            unclear = 0.0  # refused as a whole
             raise
         finally:
             await budget.settle(highest, cost=cost, unclear=unclear)
+
+    async def _keep(self, key: str, record: Mapping[str, Any]) -> None:
+        """Keep a reply; those that come while others are being written are written together."""
+        self._unwritten.append((key, record))
+        async with self._writing:
+            if self._unwritten:
+                batch, self._unwritten = self._unwritten, []
+                await asyncio.to_thread(self._write, batch)
+
+    def _write(self, batch: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        try:
+            self._put(batch)
+        except DataError:
+            if not self._cache.drop_ballast():
+                raise
+            self._put(batch)  # in the room that was kept for this; nothing more is asked
+
+    def _put(self, batch: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        with self._cache.together():
+            for key, record in batch:
+                self._cache.put(key, record)
+
+    def _uncounted_excess(self, reply: ChatReply, options: Mapping[str, Any]) -> float:
+        """Dollars at most beyond what was asked for, of a reply whose tokens nobody counts and that is clearly longer.
+
+        No more tokens than bytes; up to `BYTES_A_TOKEN` bytes a token it may be what was asked for.
+        """
+        asked = options.get("max_tokens", options.get("max_completion_tokens"))
+        length = len(json.dumps(reply.choice, ensure_ascii=False).encode("utf-8", "replace"))
+        if not isinstance(asked, int) or length <= BYTES_A_TOKEN * asked:
+            return 0.0
+        return self._endpoint.cost(0, length - asked)
 
     def _read(self, document: Any, request: ChatRequest) -> tuple[ChatReply | None, tuple[int, int] | None]:
         """A body's reply as it can be kept, and its tokens."""
@@ -430,16 +505,22 @@ class _Fetch:
         excerpt = self._redact.excerpt(content)
         if status in RETRIED and b"insufficient_quota" not in content:
             pause = _asked_pause(headers.get("Retry-After"))
-            raise _TryAgainError(
-                f"HTTP {status}: {excerpt}", pause=pause, outage=status == HTTPStatus.TOO_MANY_REQUESTS
-            )
+            limited = status == HTTPStatus.TOO_MANY_REQUESTS
+            # A gateway that gives up says nothing of the model behind it, which may have answered, and billed.
+            billed = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT
+            raise _TryAgainError(f"HTTP {status}: {excerpt}", pause=pause, unclear=billed, outage=limited)
         if status in REFUSED:
             return _Refusal(status, content)
         if status != HTTPStatus.OK:
             hint = f"; is {self._endpoint.api_key_env} set to the right key?" if status in (401, 403) else ""
-            raise ServiceError(f"{self._endpoint.base_url}: HTTP {status}: {excerpt}{hint}")
+            refusal = ServiceError(f"{self._endpoint.base_url}: HTTP {status}: {excerpt}{hint}")
+            if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise refusal
+            self.stop(refusal)
+            raise _TryAgainError(f"HTTP {status}: {excerpt}", unclear=True)
         if len(content) > LONGEST_ANSWER:
-            raise ServiceError(f"{self._endpoint.base_url}: an answer of more than {LONGEST_ANSWER} bytes")
+            self.stop(ServiceError(f"{self._endpoint.base_url}: an answer of more than {LONGEST_ANSWER} bytes"))
+            raise _TryAgainError(f"an answer of more than {LONGEST_ANSWER} bytes", unclear=True)
         try:
             return json.loads(content)
         except (ValueError, RecursionError):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -18,6 +19,8 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 # A chat format's own tokens for one message (role, separators): no format in use has as many.
 _PER_MESSAGE = 16
+# What of a request's options is billed as a part of its prompt.
+_READ_BY_THE_MODEL = ("tools", "functions", "response_format", "chat_template_kwargs")
 
 
 class Endpoint(BaseModel):
@@ -40,9 +43,9 @@ class Endpoint(BaseModel):
         max_unanswered: the share of requests that may stay without an answer (refused, failing each time, or answered
             without a text); single ones always may.
         price_in, price_out: dollars for a million tokens of prompt and of answer.
-        max_cost: dollars that one run (of a matrix, one stage) may spend; checked before each request is sent, at the
-            most it could cost.
-        max_requests: requests that one run (or stage) may send, repeated ones counted.
+        max_cost: dollars that one call (of a matrix, one stage with all its tries) may spend; checked before each
+            request is sent, at the most it could cost. A matrix has a limit of its own for the whole run.
+        max_requests: requests that one call (or stage) may send, repeated ones counted.
     """
 
     # A key given in the wrong place must not come back in an error.
@@ -86,7 +89,7 @@ class Endpoint(BaseModel):
 
     @model_validator(mode="after")
     def _limit_has_prices(self) -> Endpoint:
-        if self.max_cost is not None and (self.price_in is None or self.price_out is None):
+        if self.max_cost is not None and not self.has_prices:
             raise ValueError("max_cost needs price_in and price_out, in dollars for a million tokens")
         return self
 
@@ -110,17 +113,37 @@ class Endpoint(BaseModel):
         """Dollars for so many tokens, 0 where there are no prices."""
         return ((self.price_in or 0.0) * prompt_tokens + (self.price_out or 0.0) * completion_tokens) / 1e6
 
-    def highest_cost(self, messages: Sequence[Mapping[str, str]], max_tokens: int | None) -> float:
+    @property
+    def has_prices(self) -> bool:
+        """Whether it is known what tokens cost."""
+        return self.price_in is not None and self.price_out is not None
+
+    def highest_cost(
+        self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any], *, limited: bool = False
+    ) -> float:
         """The most dollars that a request could cost: no tokeniser makes more tokens of a text than it has bytes.
 
+        Args:
+            options: what else the request's body holds.
+            limited: whether there is a spending limit besides the endpoint's own.
+
         Raises:
-            ConfigError: there is a spending limit, and nothing bounds the answer's length.
+            ConfigError: there is a spending limit, and prices are not known or nothing bounds the answer's length.
         """
+        limited |= self.max_cost is not None
+        max_tokens = options.get("max_tokens", options.get("max_completion_tokens"))
+        if limited and not self.has_prices:
+            raise ConfigError(
+                f"{self.model}: a spending limit needs price_in and price_out, in dollars for a million tokens (0 "
+                "where asking costs nothing)"
+            )
         if max_tokens is None:
-            if self.max_cost is not None:
+            if limited:
                 raise ConfigError("a spending limit needs requests with max_tokens, which bounds what one can cost")
             return 0.0
-        prompt = sum(len(message["content"].encode("utf-8", "replace")) + _PER_MESSAGE for message in messages)
+        texts = [message["content"] for message in messages]
+        texts += [json.dumps(options[name]) for name in _READ_BY_THE_MODEL if name in options]
+        prompt = sum(len(text.encode("utf-8", "replace")) + _PER_MESSAGE for text in texts)
         return self.cost(prompt, max_tokens)
 
 

@@ -62,7 +62,7 @@ def from_record(record: Mapping[str, Any]) -> ChatReply:
 
 
 def read_body(document: Any, omitted: tuple[str, ...] = ()) -> tuple[ChatReply | None, tuple[int, int] | None]:
-    """A body's first choice, and its tokens of prompt and answer where it counts them.
+    """A body's first choice, and its tokens of prompt and answer where it counts them, which must be positive.
 
     Returns:
         No reply where there is no choice with a message in the body. A reply without a text says why there is none.
@@ -71,7 +71,9 @@ def read_body(document: Any, omitted: tuple[str, ...] = ()) -> tuple[ChatReply |
     choices, usage = fields.get("choices"), fields.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
-    tokens = (prompt, completion) if type(prompt) is int and type(completion) is int else None
+    # A count of nothing is none: every reply is made of tokens and read some.
+    positive = type(prompt) is int and prompt > 0 and type(completion) is int and completion > 0
+    tokens: tuple[int, int] | None = (prompt, completion) if positive else None  # type: ignore[assignment]
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):

@@ -1,10 +1,12 @@
-"""Work that is paid for and under way, which whoever ends a process should wait for."""
+"""Work that is paid for: what is under way, which whoever ends a process should wait for, and on whose account."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 
 class Flag(Protocol):
@@ -37,3 +39,55 @@ def paid_work() -> Iterator[None]:
     finally:
         for flag in _flags:
             flag.clear()
+
+
+@dataclass(frozen=True)
+class RunAccount:
+    """On whose account a run's paid work goes, and how far.
+
+    Args:
+        folder: where what the run has spent is kept, for all its processes and reruns.
+        identity: of the account there, so that another machine's folder of the same name is not taken for it.
+        max_cost: dollars that the whole run may spend.
+        max_requests: requests that the whole run may send.
+        occasion: what tells this time of running from earlier ones: when a stage fails, all of it stops paying.
+    """
+
+    folder: Path
+    identity: str
+    max_cost: float | None = None
+    max_requests: int | None = None
+    occasion: str = ""
+
+
+@dataclass(frozen=True)
+class Payer:
+    """A stage that pays: on which account, under which key, and what people call it."""
+
+    account: RunAccount
+    key: str
+    name: str
+
+
+ACCOUNT = "account"
+"""The hint of a stage that holds its run's account."""
+_payers: list[Payer] = []
+
+
+@contextmanager
+def paying(hints: Mapping[str, Any], key: str, name: str) -> Iterator[None]:
+    """Have this process's paid work go on the account that a stage's hints name; on none where they name none."""
+    account = hints.get(ACCOUNT)
+    if account is None:
+        yield
+        return
+    _payers.append(Payer(account, key, name))
+    try:
+        yield
+    finally:
+        _payers.pop()
+
+
+def payer() -> Payer | None:
+    """Who pays for what this process asks now; None outside of a run."""
+    return _payers[-1] if _payers else None

@@ -65,11 +65,22 @@ class OpenAIJudge:
         self.settings = settings
         self.chat = Chat(settings.endpoint(), cache or cache_folder() / "chat.sqlite")
         self.record = JudgeRecord()
+        self._expected = 0
 
     @property
     def name(self) -> str:
         """The model's name."""
         return self.settings.model
+
+    def expect(self, total: int, *, begun: bool) -> None:
+        """Know that requests come in parts.
+
+        Args:
+            total: how many there are in all, of which `max_unanswered` is the share.
+            begun: whether earlier ones were answered, so that these need not show that the endpoint is of use.
+        """
+        self._expected = total
+        self.chat.useful |= begun
 
     @cached_property
     def _prompts(self) -> dict[str, Prompt] | None:
@@ -82,7 +93,7 @@ class OpenAIJudge:
             DataError: the prompts lack the one that is needed.
             ServiceError: the endpoint could not be reached after its retries, or a limit is reached.
         """
-        before = len(self.record.unanswered)
+        self._begin(requests)
         shown = [grading(self._prompts, request) for request in requests]
         asked = [ChatRequest(messages, self._options) for _, messages in shown]
         replies = self.chat.complete(asked, progress, unusable=says_nothing)
@@ -91,14 +102,14 @@ class OpenAIJudge:
             said = self._read(request, prompt, reply)
             score = None if said.answer is None else self._verdict(prompt, said, partial(rating, said.answer))
             grades.append(Grade(score, said.reason))
-        self._check_unanswered(before, len(requests))
+        self._check_unanswered()
         return grades
 
     def compare(self, requests: Sequence[CompareRequest], progress: Progress = no_progress) -> list[Comparison]:
         """Compare by Arena-Hard's, FastChat's or an annotator's prompt, as the settings say. Raises as `grade`."""
-        before = len(self.record.unanswered)
+        self._begin(requests)
         found = self._compare(requests, progress)
-        self._check_unanswered(before, len(requests))
+        self._check_unanswered()
         return found
 
     def _compare(self, requests: Sequence[CompareRequest], progress: Progress) -> list[Comparison]:
@@ -125,8 +136,12 @@ class OpenAIJudge:
             comparisons.append(Comparison(preferences[verdict], said.reason))
         return comparisons
 
-    def _check_unanswered(self, before: int, total: int) -> None:
-        self.chat.check_unanswered([reason for _, reason in self.record.unanswered[before:]], total)
+    def _begin(self, requests: Sequence[object]) -> None:
+        self.chat.expected = max(self._expected, self.record.replies + len(requests))
+
+    def _check_unanswered(self) -> None:
+        """The share that may stay without an answer is of all requests, in however many parts they come."""
+        self.chat.check_unanswered([reason for _, reason in self.record.unanswered], self.chat.expected)
 
     def _read(self, request: GradeRequest | CompareRequest, prompt: Prompt, reply: ChatReply) -> Said:
         """A reply to one of FastChat's prompts or radpo's own, counted."""

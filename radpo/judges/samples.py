@@ -47,7 +47,11 @@ def score_samples(
         for row in rows
     ]
 
+    expect = getattr(judge, "expect", None)
+
     def graded(start: int) -> list[dict[str, Any]]:
+        if expect is not None:
+            expect(len(rows), begun=start > 0)
         batch = slice(start, start + chunk)
         grades = judge.grade(requests[batch], lambda done, _: progress(start + done, len(rows)))
         return [

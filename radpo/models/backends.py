@@ -198,6 +198,7 @@ def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
         if goal != "default":
             options["chat_template_kwargs"] = {"goal": goal}
         missing = [place for place in range(len(conversations)) if place not in done]
+        chat.useful |= bool(done)  # else an interrupted call would fail that has only unanswered ones left
         replies = chat.complete([ChatRequest(conversations[place], options) for place in missing], progress)
         given = dict(zip(missing, replies, strict=True))
         unanswered.clear()
