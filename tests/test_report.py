@@ -646,7 +646,7 @@ def test_a_section_without_figures_is_not_there_and_named(tmp_path: Path) -> Non
 def test_a_whole_run_shows_every_section(page: Page) -> None:
     shown = re.findall(r'<section id="([^"]*)"', page.html)
     assert shown == [
-        "summary", "overview", "win-rate", "length-control", "arena-hard", "mt-bench", "academic", "lengths",
+        "learned", "summary", "overview", "win-rate", "length-control", "arena-hard", "mt-bench", "academic", "lengths",
         "unlearning", "contrasts", "trajectory", "displacement", "implicit-reward", "reward-kl", "calibration", "style",
         "training", "published", "examples", "cost", "provenance",
     ]  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from radpo.benchmarks.learned_unlearned import learned_unlearned
 from radpo.benchmarks.trajectory import trajectory
 from radpo.core.run import Run
 from radpo.figures.charts import SIDE_BY_SIDE, grid, intervals, lines
@@ -27,8 +28,8 @@ GROUPS = {
 
 
 def sections(run: Run, styles: Styles) -> list[ReportSection]:
-    """Changes by score, differences from the baseline's changes, and changes over training."""
-    return [_unlearning(run, styles), _contrasts(run, styles), _trajectory(run, styles)]
+    """Learned against unlearned, changes by score, differences from the baseline's, and changes over training."""
+    return [learned_unlearned(run, styles), _unlearning(run, styles), _contrasts(run, styles), _trajectory(run, styles)]
 
 
 def _unlearning(run: Run, styles: Styles) -> ReportSection:

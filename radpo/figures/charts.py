@@ -183,6 +183,53 @@ def lines(
     return styled(figure, height=height)
 
 
+def crosses(
+    points: pd.DataFrame,
+    styles: Styles,
+    *,
+    axes: tuple[str, str],
+    units: tuple[str, str],
+    origin: tuple[float | None, float | None],
+) -> Figure:
+    """One quantity against another, a point a variant with its interval both ways.
+
+    Args:
+        points: variant, value, low, high, n, and of the horizontal quantity x_value, x_low, x_high, x_n; the ends
+            are NaN where there is no interval.
+        axes: what the horizontal and the vertical scale say.
+        units: what stands after a number of either.
+        origin: where dotted lines stand for no effect.
+    """
+    import plotly.graph_objects as go
+
+    across = points[["x_value", "x_low", "x_high"]].set_axis(["value", "low", "high"], axis=1)
+    figure = go.Figure()
+    for place, (_, row) in enumerate(points.iterrows()):
+        variant = str(row["variant"])
+        upward, along = points.iloc[[place]], across.iloc[[place]]
+        texts = value_text(upward.iloc[0], units[1]), value_text(along.iloc[0], units[0])
+        figure.add_scatter(
+            x=along["value"].tolist(),
+            y=upward["value"].tolist(),
+            error_x=error_bars(along),
+            error_y=error_bars(upward),
+            mode="markers",
+            marker={"color": styles[variant].colour, "symbol": styles[variant].symbol, "size": 11},
+            customdata=[[texts[0], int(row["n"]), texts[1], int(row["x_n"])]],
+            hovertemplate="%{customdata[0]}, n = %{customdata[1]}<br>%{customdata[2]}, n = %{customdata[3]}"
+            + hover_name(variant),
+            meta=variant,
+        )
+    if origin[0] is not None:
+        figure.add_vline(x=origin[0], line=DOTTED)
+    if origin[1] is not None:
+        figure.add_hline(y=origin[1], line=DOTTED)
+    figure.update_xaxes(range=_reach(across, origin[0]))
+    figure.update_yaxes(range=_reach(points, origin[1]))
+    axis_titles(figure, *axes)
+    return styled(figure, height=360)
+
+
 def bars(
     points: pd.DataFrame,
     styles: Styles,

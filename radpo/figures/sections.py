@@ -61,6 +61,8 @@ class ReportSection:
         caption: at most two sentences: what to see; the sample's size and which interval is drawn.
         variants: those that it shows, for its legend.
         method: how the figures are computed, behind a fold.
+        reading: what the figures show, in a sentence above them.
+        lead: whether it stands before the summary.
     """
 
     anchor: str
@@ -71,6 +73,8 @@ class ReportSection:
     variants: Sequence[str] = ()
     numbers: Sequence[TableRow] = ()
     method: str = ""
+    reading: str = ""
+    lead: bool = False
 
 
 def panel(title: str, figure: Figure, span: int = 1) -> Panel:
