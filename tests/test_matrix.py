@@ -10,8 +10,9 @@ import pytest
 from cheap_stages import WRITE, stage, write_text
 from cheap_stages import run_inline as run
 
-from radpo.engine.graph import Function, Source, Stage, Task, in_order
+from radpo.engine.graph import Function, Stage, Task, in_order
 from radpo.engine.schedule import StageError
+from radpo.engine.sources import Source, identified
 from radpo.engine.store import Store
 
 
@@ -112,13 +113,15 @@ def test_a_damaged_stage_is_computed_again(tmp_path: Path, hurt: str) -> None:
 
 
 def test_a_finished_stage_notes_what_it_was_and_what_it_holds(tmp_path: Path) -> None:
-    source = Source(str(tmp_path / "secret-place" / "file"), "sha256:1")
+    (tmp_path / "secret-place").mkdir()
+    (tmp_path / "secret-place" / "file").write_text("content")
+    source = identified(str(tmp_path / "secret-place" / "file"))
     noted = Stage("noted", "write", Function(lambda task: (task.out / "t").write_text("x"), 1), {"text": source})  # type: ignore[arg-type, return-value]
     store = Store(tmp_path)
     run(store, noted)
     record = json.loads((store.folder(noted) / "stage.json").read_text())
     files = json.loads((store.folder(noted) / "files.json").read_text())
-    assert record["settings"] == {"text": {"content": "sha256:1"}}
+    assert record["settings"] == {"text": {"content": source.identity}}
     assert "secret-place" not in json.dumps(record)
     assert set(files) == {"t", "stage.json"}
     assert files["t"]["bytes"] == 1

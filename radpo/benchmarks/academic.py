@@ -27,7 +27,8 @@ from radpo.core.metrics import Metric
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores, write_scores
 from radpo.core.run import Run
-from radpo.engine.graph import Function, Source, Stage, Task
+from radpo.engine.graph import Function, Stage, Task
+from radpo.engine.sources import Source
 from radpo.figures.charts import by_group
 from radpo.figures.sections import ReportSection, panel, points, seeds_note, shown_in, sizes, table_rows
 from radpo.figures.styles import Styles

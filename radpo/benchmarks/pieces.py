@@ -19,17 +19,18 @@ from radpo.benchmarks.answers import check_names, load_model_answers
 from radpo.benchmarks.protocol import Checkpoint, Context, Cost
 from radpo.benchmarks.settings import DataFile, JudgeSettings, SamplingSettings, Section
 from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.sources import plugin_source
 from radpo.benchmarks.work import GOAL_TOKENS, Work, asked_of_endpoint, judged_samples, of_model
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
 from radpo.core.files import write_json
 from radpo.core.reasoning import cut_reasoning
 from radpo.core.results import Scores, write_scores
-from radpo.engine.graph import WORK, Function, Source, Stage, Task, kept_between_tries
+from radpo.engine.graph import WORK, Function, Stage, Task, kept_between_tries
+from radpo.engine.sources import Source
 from radpo.judges.base import Judge
-from radpo.judges.lookup import find_judge
+from radpo.judges.lookup import GROUP, find_judge
 from radpo.judges.quality import Bias
 from radpo.models.generation import Goal
-from radpo.models.loading import model_fingerprint
 from radpo.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ NUMERICS = ("torch", "transformers")
 
 def path_of(source: Source) -> Path:
     """The location of the file or folder that a stage's setting names."""
-    return Path(source.location)
+    return Path(source.read_from)
 
 
 def policy_folder(task: Task) -> Path:
@@ -57,7 +58,7 @@ def policy_folder(task: Task) -> Path:
 
     if "policy" in task.inputs:
         return task.inputs["policy"] / "policy"
-    return resolve_model(cast(Source, task.stage.settings["model"]).location)
+    return resolve_model(cast(Source, task.stage.settings["model"]).read_from)
 
 
 # Answers to questions
@@ -282,16 +283,18 @@ def judge_settings(context: Context, judge: JudgeSettings) -> tuple[dict[str, An
     """A judge as a stage's settings, files and models by content, and what of it cannot change a verdict as hints."""
     parts = judge.parts()
     files = {name: context.file(path) for name, path in parts.files.items()}
-    models = {name: Source(model, model_fingerprint(model)) for name, model in parts.models.items()}
+    models = {name: context.model_source(model) for name, model in parts.models.items()}
     counted = {**parts.counted, **files, **models}
-    code = {} if parts.code is None else {"judge_code": parts.code}
-    return {"judge": judge.kind, "judge_settings": counted, **code}, {"judge_settings": dict(parts.hints)}
+    code = plugin_source(GROUP, judge.kind)
+    more = {"judge_code": code, "judge_packages": parts.packages}
+    named = {name: value for name, value in more.items() if value}
+    return {"judge": judge.kind, "judge_settings": counted, **named}, {"judge_settings": dict(parts.hints)}
 
 
 def open_judge(task: Task) -> Judge:
     """The judge that a stage's settings name, with what of it cannot change a verdict from the hints."""
     settings = {
-        name: value.location if isinstance(value, Source) else value
+        name: value.read_from if isinstance(value, Source) else value
         for name, value in task.stage.settings["judge_settings"].items()
     }
     return find_judge(task.stage.settings["judge"], {**task.stage.hints["judge_settings"], **settings})
@@ -504,7 +507,7 @@ def _samples(task: Task) -> None:
     with kept_between_tries(task, "samples.parquet") as out:
         write_samples(
             policy_folder(task),
-            None if reference is None else resolve_model(reference.location),
+            None if reference is None else resolve_model(reference.read_from),
             _single_turn_questions(task),
             out,
             drawing,
@@ -543,7 +546,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "pairs": Function(_pairs, version=1, packages=("pyarrow",)),
     "likelihood": Function(_likelihood, version=5, packages=NUMERICS, resumable=True),
     "generate": Function(_generate, version=4, packages=NUMERICS, resumable=True),
-    "endpoint-answers": Function(_ask_endpoint, version=1, resumable=True),
+    "endpoint-answers": Function(_ask_endpoint, version=1, resumable=True, lasting=(f"{REPLIES}*",)),
     "given-answers": Function(_given_answers, version=2),
     "samples": Function(_samples, version=4, packages=NUMERICS, resumable=True),
 }

@@ -6,21 +6,20 @@ group `radpo.benchmarks` that leads to a `Benchmark`.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from radpo.benchmarks.settings import DataFile, ExistingModel, SamplingSettings, Section
+from radpo.benchmarks.sources import file_source, model_source
 from radpo.benchmarks.work import Work
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
 from radpo.core.errors import ConfigError
-from radpo.core.files import sha256
 from radpo.core.metrics import Metric
-from radpo.engine.graph import ABSENT, Function, Source, Stage
+from radpo.engine.graph import Function, Stage
+from radpo.engine.sources import Source
 from radpo.models.generation import Goal
-from radpo.models.loading import model_fingerprint
 from radpo.models.precision import Settled, settle, settled
 from radpo.training.settings import TrainingSettings
 
@@ -137,7 +136,7 @@ class Context:
     benchmarks: Mapping[str, Benchmark]
     checkpoint_of: Callable[[str, int], Checkpoint]
     functions: Mapping[str, Function]
-    codes: Mapping[str, str] = field(default_factory=dict)
+    codes: Mapping[str, Source] = field(default_factory=dict)
     resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     files: dict[str, Source] = field(default_factory=dict)
     label: str = ""
@@ -146,7 +145,7 @@ class Context:
     precision: Settled | None = None
     planning: bool = False
     occasion: str = ""
-    model_source: Callable[[str], Source] = lambda name: Source(name, model_fingerprint(name))
+    model_source: Callable[[str], Source] = model_source
 
     def stage(
         self,
@@ -243,8 +242,7 @@ class Context:
         """A file or folder, known by its content."""
         location = str(path)
         if location not in self.files:
-            known = path.exists() or not self.planning
-            self.files[location] = Source(location, f"sha256:{_content_hash(path)}" if known else ABSENT + path.name)
+            self.files[location] = file_source(path, planning=self.planning)
         return self.files[location]
 
 
@@ -306,17 +304,3 @@ class Benchmark:
         """Whether it scores answers, whoever gave them: its settings say how they are sampled."""
         kinds = (field.annotation for field in self.Settings.model_fields.values())
         return any(isinstance(kind, type) and issubclass(kind, SamplingSettings) for kind in kinds)
-
-
-def _content_hash(path: Path) -> str:
-    """The hash of a file's bytes, or of all names and bytes in a folder."""
-    digest = hashlib.sha256()
-    for file in _files_of(path):
-        if path.is_dir():
-            digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
-        digest.update(bytes.fromhex(sha256(file)))
-    return digest.hexdigest()
-
-
-def _files_of(path: Path) -> Iterable[Path]:
-    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())

@@ -7,8 +7,10 @@ from functools import cache
 
 from radpo.benchmarks import pieces
 from radpo.benchmarks.protocol import Benchmark, Cost
-from radpo.core.plugins import load_plugins, plugin_code, plugin_entries, warn_once
+from radpo.benchmarks.sources import plugin_source
+from radpo.core.plugins import load_plugins, warn_once
 from radpo.engine.graph import Function
+from radpo.engine.sources import Source
 
 GROUP = "radpo.benchmarks"
 
@@ -40,11 +42,9 @@ def stage_functions() -> Mapping[str, Function]:
     return {**pieces.FUNCTIONS, **own}
 
 
-@cache
-def function_codes() -> Mapping[str, str]:
-    """What tells the code of the functions that other packages bring, by function."""
-    entries = plugin_entries(GROUP)
-    codes = {name: plugin_code(entries[name]) for name in benchmarks()}
+def function_codes() -> Mapping[str, Source]:
+    """The code of the functions that other packages bring, by function."""
+    codes = {name: plugin_source(GROUP, name) for name in benchmarks()}
     return {
         function: code
         for name, benchmark in benchmarks().items()

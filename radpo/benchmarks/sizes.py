@@ -15,7 +15,8 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from radpo.benchmarks.settings import Section
 from radpo.core.errors import ConfigError
-from radpo.engine.graph import Source, Stage
+from radpo.engine.graph import Stage
+from radpo.engine.sources import Source
 
 if TYPE_CHECKING:
     from radpo.preferences.questions import Question

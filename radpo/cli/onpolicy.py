@@ -91,17 +91,20 @@ def data_score(
 ) -> None:
     """Have a judge or a reward model score every sample. Interrupted, the same command resumes where it stopped."""
     from radpo.core.console import progress_bar
-    from radpo.judges.lookup import check_settings, find_judge, split_settings
+    from radpo.core.plugins import plugin_code, plugin_entries
+    from radpo.engine.sources import identify_file
+    from radpo.judges.lookup import GROUP, check_settings, find_judge, split_settings
     from radpo.judges.record import judge_notes
     from radpo.judges.samples import score_samples
+    from radpo.models.loading import model_fingerprint
 
     quiet_libraries()
     settings = parse_pairs("--judge-set", judge_set)
     # What cannot change a score, such as a key, is no part of what makes a call the same.
     parts = split_settings(judge, check_settings(judge, settings))
     counted = check_settings(judge, settings).model_dump_json(exclude=set(parts.hints))
-    if parts.code is not None:
-        counted += f" {parts.code}"
+    contents = [*map(identify_file, map(str, parts.files.values())), *map(model_fingerprint, parts.models.values())]
+    counted = " ".join([counted, *contents, plugin_code(plugin_entries(GROUP)[judge]) or ""]).rstrip()
     scorer, made_by = find_judge(judge, settings), f"{judge} {counted}"
     with progress_bar("scoring") as progress:
         score_samples(samples, scorer, out, chunk=chunk, made_by=made_by, progress=progress)

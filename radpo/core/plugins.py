@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, distributions, entry_points
 from pathlib import Path
@@ -169,19 +169,26 @@ def choice_schema(
 
 
 def plugin_code(entry: EntryPoint) -> str | None:
-    """What tells a plug-in's code in a stage's key: package, version and a hash of its source; None for radpo's own.
+    """What tells a plug-in's code in a stage's key: package, version and a hash of its files; None for radpo's own.
 
-    All Python files of the top-level package count, so that a change in a helper module changes the key, too.
+    All files of all modules and packages that its distribution installed count: helpers, compiled modules, and what it
+    reads, such as prompts.
     """
     if is_own(entry):
         return None
-    top = _top_package(entry)
     digest = hashlib.sha256()
-    for name, path in _python_files(top):
+    for name, path in _files_of(entry):
         status = path.stat()
-        digest.update(f"{name}\0{_file_hash(path, status.st_mtime_ns, status.st_size)}\0".encode())
-    version = f"{entry.dist.name}=={entry.dist.version}" if entry.dist else top
+        digest.update(f"{name}\0{_file_hash(path, status.st_mtime_ns, status.st_ctime_ns, status.st_size)}\0".encode())
+    version = f"{entry.dist.name}=={entry.dist.version}" if entry.dist else _top_package(entry)
     return f"{version} {entry.value} sha256:{digest.hexdigest()}"
+
+
+def plugin_places(entry: EntryPoint) -> list[Path]:
+    """The files of a plug-in's code, and the folders in which they are, but for Python's own folder of packages."""
+    files = [path for _, path in _files_of(entry)]
+    roots = [root for top in _modules_of(entry) for root in _roots(top) if root.is_dir()]
+    return [*files, *dict.fromkeys(file.parent for file in files if any(root in file.parents for root in roots))]
 
 
 def _top_package(entry: EntryPoint) -> str:
@@ -189,24 +196,51 @@ def _top_package(entry: EntryPoint) -> str:
     return entry.value.partition(":")[0].strip().split(".")[0]
 
 
-def _python_files(top: str) -> Iterator[tuple[str, Path]]:
-    """The Python files of a top-level package or module, without importing it, by name within it."""
+def _files_of(entry: EntryPoint) -> list[tuple[str, Path]]:
+    """The files of a plug-in's distribution, by their names from its modules on; nothing is imported."""
+    found = []
+    for top in _modules_of(entry):
+        for root in _roots(top):
+            if not root.is_dir():
+                found.append((top, root))
+                continue
+            files = ((path.relative_to(root), path) for path in root.rglob("*") if path.is_file())
+            found += [(f"{top}/{name.as_posix()}", path) for name, path in sorted(files) if not _left_out(name)]
+    return found
+
+
+def _left_out(name: Path) -> bool:
+    return name.suffix == ".pyc" or any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+
+
+def _modules_of(entry: EntryPoint) -> list[str]:
+    """The modules and packages at the top of what a plug-in's distribution installed, its own among them."""
+    found = {_top_package(entry)}
+    for file in (entry.dist.files or ()) if entry.dist else ():
+        first = file.parts[0]
+        if len(file.parts) > 1 or first.endswith((".py", ".so", ".pyd")):
+            name = first.split(".")[0]
+            if not first.endswith((".dist-info", ".egg-info", ".data")) and name.isidentifier():
+                found.add(name)
+    return sorted(found - {"__pycache__"})
+
+
+def _roots(top: str) -> list[Path]:
+    """The folders of a package, or the file of a module, without importing it."""
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        return
+        return []
     if spec.submodule_search_locations:
-        for root in map(Path, spec.submodule_search_locations):
-            yield from ((path.relative_to(root).as_posix(), path) for path in sorted(root.rglob("*.py")))
-    elif spec.origin and Path(spec.origin).is_file():
-        yield top, Path(spec.origin)
+        return [Path(root) for root in spec.submodule_search_locations]
+    return [Path(spec.origin)] if spec.origin and Path(spec.origin).is_file() else []
 
 
 @cache
-def _file_hash(path: Path, modified_ns: int, size: int) -> str:
-    """Time and size are arguments so that a file that has changed is read again."""
+def _file_hash(path: Path, modified_ns: int, changed_ns: int, size: int) -> str:
+    """Times and size are arguments so that a file that has changed is read again."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

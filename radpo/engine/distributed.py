@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from radpo.core.errors import ConfigError, RadpoError
-from radpo.engine.graph import Function, Source, Stage, Task
+from radpo.engine.graph import Function, Stage, Task
+from radpo.engine.sources import Source
 
 SHARDED = {
     "ACCELERATE_USE_FSDP": "true",
@@ -111,7 +112,7 @@ def _described(task: Task) -> dict[str, Any]:
 
 def _to_json(value: Any) -> Any:
     if isinstance(value, Source):
-        return {"location": value.location, "identity": value.identity}
+        return {"location": value.read_from, "identity": value.identity}
     if isinstance(value, Mapping):
         return {key: _to_json(inner) for key, inner in value.items()}
     return [_to_json(inner) for inner in value] if isinstance(value, list | tuple) else value

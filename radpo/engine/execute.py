@@ -7,6 +7,7 @@ import gc
 import os
 import platform
 import re
+import shutil
 import sys
 import time
 import traceback
@@ -22,12 +23,15 @@ from radpo.core.machine import describe_machine
 from radpo.core.messages import clean_message
 from radpo.core.progress import Progress
 from radpo.engine.graph import WORK, Stage, Task
+from radpo.engine.sources import sources_in, watched
 from radpo.engine.store import BusyError, Store
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 REPORT_SECONDS = 0.1
 """Progress is passed on no more often than this: the way to the parent process costs more than a small step."""
 
+SOURCES = ".sources"
+"""In the folder that an interrupted try leaves: the state of the sources that it was made of."""
 LOAD_SECONDS = 0.2
 """A stage that took less has loaded no model, whose memory would have to be given back."""
 
@@ -91,7 +95,6 @@ def _attempt(stage: Stage, store: Store, notes: Mapping[str, Any], progress: Pro
 
 
 def _compute(stage: Stage, store: Store, folder: Path, progress: Progress) -> dict[str, Any]:
-    resumed = (folder / WORK).exists()
     _reset_peak_memory()
     started, start = datetime.now(UTC), time.perf_counter()
     task = Task(
@@ -101,8 +104,10 @@ def _compute(stage: Stage, store: Store, folder: Path, progress: Progress) -> di
         progress=_seldom(progress),
     )
     try:
-        with _environment(stage.settings.get("environment", {})):
-            stage.function.run(task)
+        with watched(sources_in(stage.settings), stage.name) as state:
+            resumed = _same_sources(stage, folder, state)
+            with _environment(stage.settings.get("environment", {})):
+                stage.function.run(task)
     finally:
         seconds = time.perf_counter() - start
         if seconds > LOAD_SECONDS:
@@ -114,6 +119,23 @@ def _compute(stage: Stage, store: Store, folder: Path, progress: Progress) -> di
         "started": started.isoformat(timespec="milliseconds"),
         "machine": {**describe_machine(), "threads": int(os.environ.get(THREAD_VARIABLES[0]) or os.cpu_count() or 1)},
     }
+
+
+def _same_sources(stage: Stage, folder: Path, state: str) -> bool:
+    """Whether there is an interrupted try's work to resume from, whose sources nobody has touched since it began.
+
+    What an earlier try made of sources that changed meanwhile is removed: it may be of other content than the key's.
+    """
+    work, note = folder / WORK, folder / WORK / SOURCES
+    if not stage.function.resumable or not state:
+        return work.exists()
+    if work.exists() and (note.read_text(encoding="utf-8") if note.is_file() else "") != state:
+        for path in work.iterdir():
+            if not any(path.match(name) for name in stage.function.lasting):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    work.mkdir(exist_ok=True)
+    note.write_text(state, encoding="utf-8")
+    return any(path != note for path in work.iterdir())
 
 
 @contextmanager

@@ -24,23 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from radpo.core.progress import Progress
-
-
-@dataclass(frozen=True)
-class Source:
-    """Something outside the store that a stage reads: where it is, and its identity by content."""
-
-    location: str
-    identity: str
-
-    @property
-    def absent(self) -> bool:
-        """Whether it is yet to come, in a plan that was made without it."""
-        return self.identity.startswith(ABSENT)
-
-
-ABSENT = "absent:"
-"""What the identity of a source begins with that is yet to come."""
+from radpo.engine.sources import Source
 
 
 @dataclass(frozen=True)
@@ -72,12 +56,19 @@ def kept_between_tries(task: Task, name: str) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Function:
-    """What a stage can run. `resumable`: it resumes from what an interrupted try left in its folder."""
+    """What a stage can run.
+
+    Args:
+        resumable: it resumes from what an interrupted try left in its folder.
+        lasting: patterns of the files among these that hold whatever the sources have become since, such as replies
+            that are kept by request.
+    """
 
     run: Callable[[Task], None]
     version: int
     packages: tuple[str, ...] = ()
     resumable: bool = False
+    lasting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
@@ -110,12 +111,16 @@ class JudgeKind:
         make: the judge with these settings. Whatever is slow (a model, a connection) waits for the first request.
         hints: the settings that cannot change a verdict (speed, limits, keys); no part of a stage's key.
         models: the settings that name a model as `radpo.models.loading` finds it; they count by the model's content.
+        packages: the packages whose versions can change a verdict, such as torch.
+        finds: of settings that may name a folder, what finds the one file that is read of it or beside it.
     """
 
     settings: type[BaseModel]
     make: Callable[[Any], Judge]
     hints: frozenset[str] = frozenset()
     models: frozenset[str] = frozenset()
+    packages: tuple[str, ...] = ()
+    finds: Mapping[str, Callable[[Path], Path | None]] = dataclasses.field(default_factory=dict)
 
 
 def compare(

@@ -75,14 +75,19 @@ OWN = Prompt(
 _OWN_MARK = re.compile(r"\[(?:Conversation|Answer to grade|End of the answer)(?: (\d{1,9}))?\]")
 
 
+def prompts_file(folder: Path) -> Path | None:
+    """judge_prompts.jsonl: what is given, in a folder that is given, or beside it; None where there is none."""
+    places = [folder] if folder.is_file() else [folder / FILE, folder.parent / FILE]
+    return next((place for place in places if place.is_file()), None)
+
+
 def load_prompts(folder: Path) -> dict[str, Prompt]:
     """The templates by name, from judge_prompts.jsonl, a folder that holds it, or a folder in one that does.
 
     Raises:
         DataError: there is none, or a row lacks a field.
     """
-    places = [folder] if folder.is_file() else [folder / FILE, folder.parent / FILE]
-    path = next((place for place in places if place.is_file()), None)
+    path = prompts_file(folder)
     if path is None:
         raise DataError(f"{folder}: no {FILE} there or beside it; it comes with FastChat (fastchat/llm_judge/data)")
     prompts = {}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from radpo.core.plugins import check_settings as check_plugin_settings
-from radpo.core.plugins import find_plugin, plugin_code, plugin_entries
+from radpo.core.plugins import find_plugin
 from radpo.judges.base import Judge, JudgeKind
 
 GROUP = "radpo.judges"
@@ -44,23 +45,18 @@ def find_judge(kind: str, settings: Mapping[str, Any] | None = None) -> Judge:
     return find_judge_kind(kind).make(check_settings(kind, settings or {}))
 
 
-def judge_code(kind: str) -> str | None:
-    """What identifies the code of a judge from an installed package, for keys; None for one of radpo's own."""
-    return plugin_code(plugin_entries(GROUP)[kind])
-
-
 @dataclass(frozen=True)
 class SplitSettings:
     """A judge's settings: plain values that can change a verdict, values that cannot, files and models that can.
 
-    `code` identifies the judge's own code, where that is not radpo's and so has no version that radpo raises.
+    `packages` are the versions of the packages whose arithmetic its verdicts rest on.
     """
 
     counted: Mapping[str, Any]
     hints: Mapping[str, Any]
     files: Mapping[str, Path]
     models: Mapping[str, str]
-    code: str | None = None
+    packages: Mapping[str, str] = field(default_factory=dict)
 
 
 def split_settings(kind: str, settings: BaseModel) -> SplitSettings:
@@ -68,6 +64,7 @@ def split_settings(kind: str, settings: BaseModel) -> SplitSettings:
     of = find_judge_kind(kind)
     values = settings.model_dump(mode="python")
     files = {name: value for name, value in values.items() if isinstance(value, Path)}
+    files |= {name: find(files[name]) or files[name] for name, find in of.finds.items() if name in files}
     models = {name: str(values[name]) for name in of.models}
     plain = {name: value for name, value in values.items() if name not in files and name not in models}
     return SplitSettings(
@@ -75,5 +72,5 @@ def split_settings(kind: str, settings: BaseModel) -> SplitSettings:
         hints={name: value for name, value in plain.items() if name in of.hints},
         files=files,
         models=models,
-        code=judge_code(kind),
+        packages={package: version(package) for package in of.packages},
     )

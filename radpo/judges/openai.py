@@ -21,7 +21,18 @@ from radpo.core.progress import Progress, no_progress
 from radpo.judges.annotator import annotate_pairs
 from radpo.judges.arena import arena_compare, load_arena_config
 from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, JudgeKind
-from radpo.judges.fastchat import OPTIONS, OWN, Prompt, Rule, grading, load_prompts, pairing, rating, winner
+from radpo.judges.fastchat import (
+    OPTIONS,
+    OWN,
+    Prompt,
+    Rule,
+    grading,
+    load_prompts,
+    pairing,
+    prompts_file,
+    rating,
+    winner,
+)
 from radpo.judges.record import JudgeRecord, Said, read_reply, says_nothing, texts_of
 from radpo.judges.structure import acting_marks
 
@@ -165,4 +176,4 @@ class OpenAIJudge:
         return {"temperature": self.settings.temperature, "max_tokens": self.settings.max_tokens}
 
 
-KIND = JudgeKind(OpenAISettings, OpenAIJudge, hints=HINTS)
+KIND = JudgeKind(OpenAISettings, OpenAIJudge, hints=HINTS, finds={"prompts": prompts_file})

@@ -155,7 +155,13 @@ class RewardModelJudge:
         return rewards
 
 
-KIND = JudgeKind(RewardModelSettings, RewardModelJudge, hints=HINTS, models=frozenset({"model"}))
+KIND = JudgeKind(
+    RewardModelSettings,
+    RewardModelJudge,
+    hints=HINTS,
+    models=frozenset({"model"}),
+    packages=("tokenizers", "torch", "transformers"),
+)
 
 
 def _conversation(prompt: Sequence[Any], response: str) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 from radpo.benchmarks.pieces import heldout_likelihoods
 from radpo.benchmarks.protocol import Checkpoint, Context
 from radpo.benchmarks.settings import DataFile
+from radpo.benchmarks.sources import plugin_source
 from radpo.core.errors import ConfigError
 from radpo.engine.graph import Stage
 from radpo.matrix.settings import Data, Matrix, VariantSettings
@@ -16,7 +17,7 @@ from radpo.models.generation import Goal
 from radpo.models.loading import resolve_model
 from radpo.preferences.training_pairs import are_training_pairs, have_goals
 from radpo.training.settings import TrainingSettings
-from radpo.training.variants import Variant, find_variant, variant_code
+from radpo.training.variants import GROUP, Variant, find_variant
 
 
 def checkpoint(context: Context, matrix: Matrix, name: str, seed: int) -> Checkpoint:
@@ -46,7 +47,7 @@ def _given(context: Context, settings: VariantSettings, name: str, seed: int) ->
         return Checkpoint(name, seed, None, None, answers=context.file(settings.answers))
     assert settings.checkpoint is not None
     given = context.model_source(settings.checkpoint)
-    goal = None if given.absent else saved_goal(resolve_model(given.location))
+    goal = None if given.absent else saved_goal(resolve_model(given.read_from))
     return Checkpoint(name, seed, None, goal, given=given)
 
 
@@ -73,7 +74,7 @@ def _train(context: Context, matrix: Matrix, name: str, method: str, training: T
     if variant.data == "attributes":
         settings["attribute_scale"] = list(data.attribute_scale)
     if variant.loss is not None:
-        settings |= {"method": method, "code": variant_code(method)}
+        settings |= {"method": method, "code": plugin_source(GROUP, method)}
     if matrix.track is not None:
         settings["track"], inputs["tracked"] = matrix.track, context.heldout_pairs()
     hints = {"save_every": matrix.save_every, "report_to": list(matrix.report_to)}
@@ -128,7 +129,9 @@ def _implicit(context: Context, scored: DataFile | None, policy: Stage, training
 
 def _relabel(context: Context, data: Data, split: str, method: str, rewarded: Stage | None) -> Stage:
     variant = find_variant(method)
-    made_of = {"method": method, "code": variant_code(method)} if callable(variant.data) else {"kind": variant.data}
+    own = callable(variant.data)
+    own = callable(variant.data)
+    made_of = {"method": method, "code": plugin_source(GROUP, method)} if own else {"kind": variant.data}
     file = data.train if split == "train" else data.heldout
     settings = {"model": context.model, "scale": list(data.scale), **made_of}
     if variant.data == "attributes":

@@ -11,14 +11,15 @@ from typing import Any
 
 from radpo.benchmarks.protocol import NO_MODEL, Checkpoint, Context
 from radpo.benchmarks.registry import benchmarks, function_codes, stage_functions
+from radpo.benchmarks.sources import model_source
 from radpo.core.errors import ConfigError, ModelError
 from radpo.core.suggestions import did_you_mean
-from radpo.engine.graph import ABSENT, Function, Source, Stage, in_order
+from radpo.engine.graph import Function, Stage, in_order
+from radpo.engine.sources import ABSENT, Source
 from radpo.matrix import training_stages
 from radpo.matrix.checkpoints import checkpoint
 from radpo.matrix.settings import Matrix
 from radpo.models.chat_template import DATE, USUAL_DATE, template_date
-from radpo.models.loading import model_fingerprint
 from radpo.models.precision import Settled, settle
 
 
@@ -121,7 +122,7 @@ def expand(matrix: Matrix, *, planning: bool = False, precision: Settled | None 
 
 def _model(name: str, may_lack: bool) -> Source:
     try:
-        return Source(name, model_fingerprint(name))
+        return model_source(name)
     except ModelError:
         if not may_lack:
             raise

@@ -15,8 +15,9 @@ from radpo.benchmarks.protocol import NO_MODEL
 from radpo.benchmarks.registry import benchmarks
 from radpo.core.machine import describe_machine
 from radpo.core.metrics import metrics_to_json
-from radpo.engine.graph import Source, Stage, in_order
+from radpo.engine.graph import Stage, in_order
 from radpo.engine.schedule import Done
+from radpo.engine.sources import Source
 from radpo.engine.store import Store
 from radpo.matrix.expand import Cell, Plan
 from radpo.models.precision import settled
@@ -49,7 +50,7 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
         "git_commit": _git_commit(),
         "platform": {"python": platform.python_version(), **describe_machine()},
         "packages": {name: found for name in _packages(stages) if (found := _version(name)) is not None},
-        "models": {} if model is NO_MODEL else {model.location: {"fingerprint": model.identity}},
+        "models": {} if model is NO_MODEL else {model.location: _model(model)},
         "data": {Path(source.location).name: {"sha256": source.identity} for source in plan.files.values()},
         "pairs": _pair_counts(stages, store),
         "seeds": seeds,
@@ -68,6 +69,11 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
         "stages": [_stage(item, store) for item in done if item.stage.key in keys],
         "wall_seconds": seconds,
     }
+
+
+def _model(model: Source) -> dict[str, str]:
+    commit = {"commit": model.pinned.rpartition("@")[2]} if model.pinned else {}
+    return {"fingerprint": model.identity, **commit}
 
 
 def _packages(stages: Sequence[Stage]) -> list[str]:

@@ -17,8 +17,8 @@ import yaml
 
 from radpo.core.files import replace_file, replace_json, sha256
 from radpo.core.run_files import MANIFEST, REPORT, whole_manifest, write_manifest
-from radpo.engine.graph import Source
 from radpo.engine.schedule import Observer, Pool, run_stages
+from radpo.engine.sources import Source
 from radpo.engine.store import Store
 from radpo.matrix.expand import Plan
 from radpo.matrix.manifest import PUBLISHED, manifest, resolved

@@ -35,7 +35,7 @@ def _relabel(task: Task) -> None:
     settings = task.stage.settings
     scale = tuple(settings["scale"])
     table = pq.read_table(task.inputs["scored" if "scored" in task.inputs else "pairs"] / PAIRS)
-    placement = placement_of(load_tokenizer(resolve_model(settings["model"].location), with_goal=False))
+    placement = placement_of(load_tokenizer(resolve_model(settings["model"].read_from), with_goal=False))
     counts: dict[str, Any] = json.loads((task.inputs["pairs"] / "counts.json").read_text(encoding="utf-8"))
     if "method" in settings:
         made = make_pairs(find_variant(settings["method"]).data, table, placement, scale)  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ def _implicit(task: Task) -> None:
     found = with_log_likelihoods(
         pq.read_table(task.inputs["pairs"] / PAIRS),
         policy_folder(task),
-        resolve_model(settings["model"].location),
+        resolve_model(settings["model"].read_from),
         max_length=settings["max_length"],
         precision=settings["precision"],
         progress=task.progress,
@@ -93,7 +93,7 @@ def _reference(task: Task) -> None:
 
     settings = task.stage.settings
     table = reference_log_likelihoods(
-        resolve_model(settings["model"].location),
+        resolve_model(settings["model"].read_from),
         pq.read_table(task.inputs["pairs"] / PAIRS),
         max_length=settings["max_length"],
         precision=settings["precision"],
@@ -128,7 +128,7 @@ def _train_here(task: Task) -> None:
     from radpo.training.variants import find_variant
 
     settings = task.stage.settings
-    folder, scale = resolve_model(settings["model"].location), tuple(settings["scale"])
+    folder, scale = resolve_model(settings["model"].read_from), tuple(settings["scale"])
     pairs, watched = pq.read_table(task.inputs["pairs"] / PAIRS), None
     if "heldout_pairs" in task.inputs:
         heldout = pq.read_table(task.inputs["heldout_pairs"] / PAIRS)

@@ -9,23 +9,28 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.cache import cache_folder
 from radpo.core.errors import ModelError
-from radpo.core.files import replace_file, sha256
+from radpo.core.files import checksums, replace_file, replace_json, sha256, verify_checksums
 from radpo.core.optional import need_package
 from radpo.models.chat_template import DEFAULT, default_template, prints_date, template_date, with_date
 from radpo.models.precision import Precision, settle
-from radpo.models.weights import OTHER_FORMATS, check_files, check_pointer, check_weights, load_weights
+from radpo.models.weights import OTHER_FORMATS, check_files, check_pointer, check_weights, load_weights, model_files
 from radpo.preferences.goals import original_template
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+_COMMIT = re.compile(r"@[0-9a-f]{40}$")
 
 # Part of a converted model's name: a change to the conversion makes new folders instead of trusting old ones.
 CONVERSION = 1
@@ -70,8 +75,8 @@ def resolve_model(name: str) -> Path:
             raise ModelError(f"model {name}: the folder has no config.json, so it is not a Hugging Face model folder")
         check_files(path)
         return path
-    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", name):
-        return _hub_folder(name)
+    if _HUB_ID.fullmatch(name):
+        return _commit_folder(name) if _COMMIT.search(name) else _hub_folder(name)
     known = ", ".join(sorted(BUNDLED))
     raise ModelError(
         f"model {name}: neither a bundled model ({known}), nor a folder, nor a .gguf file, "
@@ -80,23 +85,50 @@ def resolve_model(name: str) -> Path:
 
 
 def model_fingerprint(name: str) -> str:
-    """The identity of a model's weights by content, for keys and manifests: equal exactly where the model is the same.
+    """The identity of a model by content, for keys and manifests: equal exactly where what is read of it is the same.
 
     Raises:
         ModelError: as `resolve_model`.
     """
-    if name in BUNDLED:
-        return f"gguf-{CONVERSION}:{sha256(_bundled_file(name))}"
+    if (gguf := _gguf_file(name)) is not None:
+        _verify_converted(resolve_model(name), gguf)
+        return f"gguf-{CONVERSION}:{_file_hash(gguf)}"
     folder = resolve_model(name)
     check_weights(folder)
-    if folder.parent.name == "snapshots":  # a Hub snapshot is named after its commit
-        return f"hub:{name.split('@')[0]}@{folder.name}"
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
-        if any(file.relative_to(folder).match(pattern) for pattern in OTHER_FORMATS):
-            continue  # the same weights a second time
+    for file in model_files(folder):
         digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256(file)}\n".encode())
     return f"folder:{digest.hexdigest()}"
+
+
+def model_places(name: str) -> list[Path]:
+    """The files that a model is read from, and the folders that hold them.
+
+    Raises:
+        ModelError: as `resolve_model`.
+    """
+    folder, gguf = resolve_model(name), _gguf_file(name)
+    files = model_files(folder)
+    return [*files, *dict.fromkeys(file.parent for file in files), *([] if gguf is None else [gguf])]
+
+
+def pinned_model(name: str) -> str:
+    """The name by which a model of the Hub is the same tomorrow, `organisation/name@COMMIT`; empty for others.
+
+    Raises:
+        ModelError: as `resolve_model`.
+    """
+    if name in BUNDLED or Path(name).expanduser().exists() or not _HUB_ID.fullmatch(name):
+        return ""
+    return f"{name.partition('@')[0]}@{resolve_model(name).name}"
+
+
+def _gguf_file(name: str) -> Path | None:
+    """The file that a model is converted from; None where it is not."""
+    if name in BUNDLED:
+        return _bundled_file(name)
+    path = Path(name).expanduser()
+    return path if path.suffix == ".gguf" else None
 
 
 def load_tokenizer(folder: Path, *, with_goal: bool = True) -> PreTrainedTokenizerBase:
@@ -209,13 +241,16 @@ def _converted(gguf: Path, name: str) -> Path:
     from filelock import FileLock
 
     check_pointer(gguf)
-    folder = cache_folder() / "models" / f"{name}-{CONVERSION}-{sha256(gguf)[:12]}"
-    if folder.is_dir():
+    folder = cache_folder() / "models" / f"{name}-{CONVERSION}-{_file_hash(gguf)[:12]}"
+    record = _record_of(folder)
+    if folder.is_dir() and record.is_file():
         return folder
-    need_package("gguf", f"{gguf.name}", "radpo[gguf]")
+    if not folder.is_dir():
+        need_package("gguf", f"{gguf.name}", "radpo[gguf]")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
+            record.unlink(missing_ok=True)
             try:
                 replace_file(folder, lambda partial: _convert_gguf(gguf, partial))
             except OSError:
@@ -223,7 +258,35 @@ def _converted(gguf: Path, name: str) -> Path:
             except Exception as error:  # of a damaged file, each part of it has a kind of its own
                 cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 raise ModelError(f"{gguf}: cannot be read as a GGUF model ({cause}); download it again") from error
+        if not record.is_file():
+            replace_json(record, checksums(folder))
     return folder
+
+
+def _record_of(folder: Path) -> Path:
+    """The checksums of a converted model, beside its folder, which is an ordinary one."""
+    return folder.with_name(f"{folder.name}.json")
+
+
+def _verify_converted(folder: Path, gguf: Path) -> None:
+    """See that a converted model is what the conversion wrote, as its key is that of the file it was converted from."""
+    try:
+        damage = verify_checksums(folder, json.loads(_record_of(folder).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        damage = f"{_record_of(folder).name} cannot be read"
+    if damage is not None:
+        raise ModelError(f"{folder}: {damage}; remove the folder, and {gguf.name} is converted again")
+
+
+def _file_hash(path: Path) -> str:
+    """The hash of a large file's bytes, computed again where its state differs."""
+    status = path.stat()
+    return _hash_in_state(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@cache
+def _hash_in_state(path: Path, *state: int) -> str:
+    return sha256(path)
 
 
 def _convert_gguf(gguf: Path, out: Path) -> None:
@@ -245,6 +308,12 @@ def _convert_gguf(gguf: Path, out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
+@cache
+def _commit_folder(name: str) -> Path:
+    """Asked for once in a process: a commit stays as it is."""
+    return _hub_folder(name)
+
+
 def _hub_folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -255,7 +324,7 @@ def _hub_folder(name: str) -> Path:
             snapshot_download(
                 repository,
                 revision=revision or None,
-                allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "tokenizer*"],
+                allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "tokenizer*"],
                 ignore_patterns=list(OTHER_FORMATS),
             )
         )

@@ -15,6 +15,12 @@ from typing import Any
 
 from radpo.core.errors import ModelError
 
+_NOT_READ = (
+    "README*", "LICENSE*", "NOTICE*", "USE_POLICY*", "*.md", "*.pdf", "*.png", "*.jpg", "*.jpeg", "*.svg", "*.webp",
+    "trainer_state.json", "optimizer*", "scheduler*", "events.out.*", "all_results.json", "*_results.json",
+    "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.ot",
+)  # fmt: skip
+"""Names of files in a model's folder that are no part of the model."""
 POINTER = b"version https://git-lfs"
 """What a file begins with that Git LFS left in another's place."""
 _SMALL = 1024
@@ -43,6 +49,30 @@ def weight_files(folder: Path) -> list[Path]:
     raise ModelError(f"model {folder}: has no weights (model.safetensors, or shards with their index){hint}")
 
 
+def model_files(folder: Path) -> list[Path]:
+    """All files that may be read of a model: its weights, configuration, tokenizer, chat templates and code of its own.
+
+    Not counted: hidden files and folders (`.git`, what download tools note), the same weights in other formats, what
+    trainers leave beside a checkpoint, and pages for people.
+
+    Raises:
+        ModelError: there are no weights, or a shard is missing.
+    """
+    weights = weight_files(folder)
+    top = [
+        path
+        for path in folder.iterdir()
+        if path.is_file() and (path.suffix not in (".safetensors", ".bin") or path in weights)
+    ]
+    others = [*folder.glob("additional_chat_templates/*.jinja"), *folder.rglob("*.py")]
+    named = {path.relative_to(folder): path for path in (*top, *others)}
+    return [
+        path
+        for name, path in sorted(named.items())
+        if not any(part.startswith(".") for part in name.parts) and not any(map(name.match, _NOT_READ))
+    ]
+
+
 def _shards(index: Path) -> list[Path]:
     document = read_json(index)
     names = document.get("weight_map") if isinstance(document, dict) else None
@@ -59,11 +89,16 @@ def _shards(index: Path) -> list[Path]:
 
 
 def check_files(folder: Path) -> None:
-    """See that no file that a model is read from is a Git LFS pointer.
+    """See that a model is read from its own files, none of which is a Git LFS pointer.
 
     Raises:
-        ModelError: one is.
+        ModelError: it is not.
     """
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"model {folder}: holds an adapter (adapter_config.json), with which transformers reads the weights of "
+            "another folder than this; merge the adapter and give the merged model, or remove the adapter's files"
+        )
     for path in sorted(folder.iterdir()):
         other = any(path.match(pattern) for pattern in OTHER_FORMATS)
         if path.suffix in _READ and path.is_file() and not other:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from radpo.core.plugins import find_plugin, plugin_code, plugin_entries
+from radpo.core.plugins import find_plugin, plugin_entries
 from radpo.preferences.goals import Placement, Scale
 from radpo.preferences.relabel import Kind
 
@@ -87,11 +87,6 @@ def make_pairs(function: MakePairs, scored: pa.Table, placement: Placement, scal
 def method_training(method: str) -> Mapping[str, Any]:
     """The training settings that make a method; none for one that does not exist, which `find_variant` refuses."""
     return find_variant(method).training if method in plugin_entries(GROUP) else {}
-
-
-def variant_code(method: str) -> str | None:
-    """What identifies the code of a variant from an installed package, for keys; None for one of radpo's own."""
-    return plugin_code(plugin_entries(GROUP)[method])
 
 
 def _from_function(found: Any) -> Any:
