@@ -154,8 +154,8 @@ def test_the_model_class_radpo_works_in_lm_evals_own_command(place, tmp_path, ou
     monkeypatch.chdir(place / "tasks")
     command = [
         "lm-eval", "run", "--model", "radpo", "--model_args", f"pretrained={place / 'model'},dtype=float32",
-        "--tasks", "colours,sums", "--include_path", ".", "--apply_chat_template", "--batch_size", "4", "--device", "cpu",
-        "--output_path", str(tmp_path / "out"),
+        "--tasks", "colours,sums", "--include_path", ".", "--apply_chat_template", "--batch_size", "4",
+        "--device", "cpu", "--output_path", str(tmp_path / "out"),
     ]  # fmt: skip
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output

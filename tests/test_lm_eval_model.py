@@ -51,7 +51,7 @@ def requests() -> list[Instance]:
 
 @pytest.mark.parametrize(
     ("name", "side"),
-    list(product(["llama", "qwen2-windows", "gemma2", "gemma3", "gpt2"], ["left", "right"])) + [("bloom", "right")],
+    [*list(product(["llama", "qwen2-windows", "gemma2", "gemma3", "gpt2"], ["left", "right"])), ("bloom", "right")],
 )
 def test_values_and_greedy_flags_are_those_of_hf(name: str, side: str, tokenizers: dict[str, Any]) -> None:
     ours, theirs = both((ARCHITECTURES | OTHERS)[name], tokenizers[side])

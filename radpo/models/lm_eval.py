@@ -52,7 +52,7 @@ AUTO_BATCH_SIZE = 16
 """Where lm-eval would look for the largest batch that fits; half of what is read has no logits here."""
 
 
-@register_model("radpo")  # type: ignore[untyped-decorator]
+@register_model("radpo")
 class SharedPrefixHFLM(HFLM):  # type: ignore[misc]
     """lm-eval's `hf`, which reads what log-likelihood requests begin with once.
 
