@@ -157,10 +157,11 @@ def _check_events(text: str, place: str, max_nodes: int) -> bool:
             depth -= 1
         count += isinstance(event, yaml.NodeEvent)
         aliased |= isinstance(event, yaml.AliasEvent)
+        where = event.start_mark.line + 1 if event.start_mark else 1
         if depth > MAX_DEPTH:
-            raise ConfigError(f"{place}:{event.start_mark.line + 1}: more than {MAX_DEPTH} brackets or levels are open")
+            raise ConfigError(f"{place}:{where}: more than {MAX_DEPTH} brackets or levels are open")
         if count > max_nodes:
-            raise ConfigError(f"{place}:{event.start_mark.line + 1}: more than {max_nodes} values")
+            raise ConfigError(f"{place}:{where}: more than {max_nodes} values")
     return aliased
 
 

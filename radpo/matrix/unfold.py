@@ -18,7 +18,7 @@ from radpo.matrix.settings import GIVEN, Matrix
 from radpo.training.settings import TrainingSettings, with_current_names
 from radpo.training.variants import find_variant
 
-MAX_CELLS = Matrix.model_fields["max_cells"].default
+MAX_CELLS: int = Matrix.model_fields["max_cells"].default
 MAX_CHAIN = 50
 
 Location = tuple[Any, ...]
@@ -103,7 +103,7 @@ def _cells_allowed(document: dict[str, Any]) -> float:
     lists = [document.get(key) for key in ("models", "seeds")]
     each = math.prod(len(values) for values in lists if isinstance(values, list) and values)
     if not isinstance(allowed, int):
-        return MAX_CELLS  # the check of the document says so
+        allowed = MAX_CELLS  # the check of the document says so
     if each > allowed:
         raise VariantError(
             ("seeds",), f"{each:,} cells of each variant, more than the {allowed} that the matrix may have in all"
