@@ -207,6 +207,14 @@ class Matrix(Section):
         description="The executor that computes the stages, unless --executor names another: local, ray, or one of an "
         "installed package; a name, or a mapping with its options, such as {kind: ray, address: auto}.",
     )
+    max_cost: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Dollars that the whole run may spend, over all its stages, processes and reruns in one run "
+        "directory; checked before each request is sent, at the most it could cost. Everything asked needs prices.",
+    )
+    max_requests: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Requests that the whole run may send likewise, repeated ones counted."
+    )
     benchmarks: Benchmarks
     published: MatrixPath | None = Field(
         None,
