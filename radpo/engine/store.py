@@ -283,7 +283,7 @@ class Store:
                     folder.mkdir(parents=True, exist_ok=True)
                 partial.rename(final)
                 final.rename(self.root / name)
-                (self.root / name).rmdir()
+                delete(self.root / name)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 raise ConfigError(
