@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from factories import TEMPLATE, write_model
 
 from radpo.benchmarks import academic
 from radpo.benchmarks.academic import AcademicRun, run, scores, write_run
+from radpo.benchmarks.task_files import files_outside
 from radpo.core.errors import ConfigError, DataError, ModelError
 
 GOAL_TEMPLATE = "{% if goal is not defined %}{% set goal = 10 %}{% endif %}Overall score: {{ goal }}." + TEMPLATE
@@ -144,25 +146,6 @@ def test_values_are_those_of_lm_evals_own_command(place, tmp_path, outcome):
     assert outcome.lm_eval_results["results"] == theirs["results"]
     assert outcome.lm_eval_results["configs"].keys() == theirs["configs"].keys()
     assert outcome.lm_eval_results["n-shot"] == theirs["n-shot"]
-
-
-def test_the_model_class_radpo_works_in_lm_evals_own_command(place, tmp_path, outcome, monkeypatch):
-    from typer.testing import CliRunner
-
-    from radpo.cli.main import app
-
-    monkeypatch.chdir(place / "tasks")
-    command = [
-        "lm-eval", "run", "--model", "radpo", "--model_args", f"pretrained={place / 'model'},dtype=float32",
-        "--tasks", "colours,sums", "--include_path", ".", "--apply_chat_template", "--batch_size", "4",
-        "--device", "cpu", "--output_path", str(tmp_path / "out"),
-    ]  # fmt: skip
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 0, done.output
-    (file,) = (tmp_path / "out").rglob("results_*.json")
-    theirs = json.loads(file.read_text())
-    assert theirs["config"]["model"] == "radpo"
-    assert outcome.lm_eval_results["results"] == theirs["results"]
 
 
 def test_few_shot_counts_are_as_asked_and_stated(place, monkeypatch):
@@ -354,3 +337,71 @@ def test_a_tasks_description_is_not_lost_where_the_template_takes_no_system_mess
     assert all("<user>Answer in one word, not </s>." in example.prompt for example in found.examples)
     assert any("in 2 of 2 prompts the task's description opens the user's first message" in n for n in found.notes)
     assert any("2 of 2 prompts hold the tokenizer's own control tokens" in note for note in found.notes)
+
+
+FUNCTION_TASK = """
+include: common/base.yaml
+task: outer
+dataset_path: json
+dataset_kwargs: {data_files: ../rows/*.jsonl}
+test_split: train
+doc_to_text: !function utils.ask
+"""
+BASE_TASK = """
+output_type: generate_until
+doc_to_target: !function helper.answer
+generation_kwargs: {max_gen_toks: 4, do_sample: false, until: []}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+"""
+
+
+def test_files_that_tasks_name_outside_their_folder_are_found(tmp_path):
+    tasks = tmp_path / "tasks"
+    write_rows(tmp_path / "rows" / "a.jsonl", [{"question": "1?", "answer": "1"}])
+    for name, text in {
+        "outer.yaml": FUNCTION_TASK,
+        "utils.py": "import json\n",
+        "more.py": "",
+        "common/base.yaml": BASE_TASK,
+        "common/helper.py": "",
+        "all.yaml": "group: all\ntask: [outer, {task: own, dataset_path: ../saved}]\n",
+        "unasked.yaml": "task: unasked\ndataset_kwargs: {data_files: ../unasked.jsonl}\n",
+        "../unasked.jsonl": "{}",
+        "../saved/data.jsonl": "{}",
+        ".hidden/x.jsonl": "{}",
+    }.items():
+        (tasks / name).parent.mkdir(parents=True, exist_ok=True)
+        (tasks / name).write_text(text)
+
+    def found(names: list[str], include: Path | None) -> list[str]:
+        files = files_outside(names, include)
+        return [path.resolve().relative_to(tmp_path).as_posix() for path in files]
+
+    assert found(["outer"], tasks) == ["rows/a.jsonl"], "what the folder holds counts with it"
+    assert found(["all"], tasks) == ["rows/a.jsonl", "saved/data.jsonl"]
+    alone = ["tasks/outer.yaml", "tasks/more.py", "tasks/utils.py", "tasks/common/base.yaml"]
+    assert found([str(tasks / "outer.yaml")], None) == [*alone, "tasks/common/helper.py", "rows/a.jsonl"]
+    assert found(["gsm8k", "nowhere.yaml"], tasks) == []
+
+
+def test_rows_and_functions_are_those_of_the_files_and_not_of_an_older_cache(place, tmp_path):
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    rows, code = tasks / "rows.jsonl", tasks / "utils.py"
+    (tasks / "echo.yaml").write_text(
+        TEXT_TASK.replace("sums", "echo").replace("data_files: echo.jsonl", "data_files: rows.jsonl").replace(
+            '"{{question}}"', "!function utils.ask"
+        )
+    )  # fmt: skip
+    prompts = []
+    for number in (1, 2):
+        write_rows(rows, [{"question": f"of {number}?", "answer": "1"}])
+        code.write_text(f"def ask(doc):\n    return 'version {number}, ' + doc['question']\n")
+        for path in (rows, code):  # as a tool leaves it that restores times, or a file system with coarse ones
+            os.utime(path, (1_700_000_000, 1_700_000_000))
+        sys.modules.pop(str(code.with_suffix("")), None)  # a worker process of its own
+        found = run(place / "model", ["echo"], tasks, precision="float32")
+        prompts.append(found.samples["echo"][0]["arguments"][0][0])
+        assert "cache_dir" not in found.lm_eval_results["configs"]["echo"]["dataset_kwargs"]
+    assert ["version 1, of 1?" in prompts[0], "version 2, of 2?" in prompts[1]] == [True, True]
+    assert sorted(path.name for path in tasks.iterdir()) == ["echo.yaml", "rows.jsonl", "utils.py"], "nothing is left"

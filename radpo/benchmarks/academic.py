@@ -8,10 +8,13 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
@@ -21,6 +24,7 @@ from radpo.benchmarks import pieces
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.benchmarks.settings import MatrixPath, Option, Section
 from radpo.benchmarks.sizes import Sizes
+from radpo.benchmarks.task_files import YAML, files_outside, local_dataset, split_shots
 from radpo.benchmarks.work import Work, of_model
 from radpo.core.errors import ConfigError, DataError, ModelError
 from radpo.core.metrics import Metric
@@ -60,8 +64,6 @@ PAPER = (
     "gsm8k:5", "leaderboard_gpqa:0", "leaderboard_musr:0", "truthfulqa_mc2:0", "leaderboard_bbh:3", "arc_challenge:25",
 )  # fmt: skip
 """The six of arXiv 2410.08067, which names no few-shot counts; these are the Open LLM Leaderboards'."""
-CHOICE_TOKENS = 8
-"""Tokens of an answer to choose from, for `radpo plan`."""
 NAMED = {"paper": PAPER}
 """Names for several tasks at once."""
 
@@ -118,6 +120,41 @@ def run(
         ModelError: the checkpoint has no chat template, or a goal is asked of one that takes none; or a task generates
             more than the checkpoint's context holds.
     """
+    with _own_caches() as cache:
+        return _run(model_folder, tasks, include_path, goal, limit, batch_size, precision, progress, cache)
+
+
+@contextmanager
+def _own_caches() -> Iterator[Path]:
+    """A folder for what libraries keep of local data and code by the time of its change, which may be restored.
+
+    `datasets` would serve the rows, and Python the functions, of what a task's files were before.
+    """
+    import datasets
+
+    kept, cached = sys.pycache_prefix, datasets.is_caching_enabled()
+    with TemporaryDirectory(prefix="radpo-") as folder:
+        sys.pycache_prefix = folder
+        datasets.disable_caching()
+        try:
+            yield Path(folder)
+        finally:
+            sys.pycache_prefix = kept
+            if cached:
+                datasets.enable_caching()
+
+
+def _run(
+    model_folder: Path,
+    tasks: Sequence[str],
+    include_path: Path | None,
+    goal: Goal,
+    limit: int | None,
+    batch_size: int,
+    precision: Precision,
+    progress: Progress,
+    cache: Path,
+) -> AcademicRun:
     import datasets
     import torch
     from lm_eval import simple_evaluate
@@ -127,7 +164,7 @@ def run(
 
     wanted, folders = _wanted(tasks, include_path)
     tasks = list(wanted)
-    manager = _task_manager(tasks, folders)
+    manager = _task_manager(tasks, folders, cache)
     progress(0, len(tasks))
     try:
         # The tasks are loaded before the model, so that a task that cannot run is known at once.
@@ -166,6 +203,8 @@ def run(
         log_samples=True,
     )
     samples = document.pop("samples")
+    for config in document["configs"].values():
+        (config.get("dataset_kwargs") or {}).pop("cache_dir", None)
     progress(len(tasks), len(tasks))
     notes = [
         *date_notes(model_folder),
@@ -221,12 +260,10 @@ def _wanted(tasks: Sequence[str], include_path: Path | None) -> tuple[dict[str, 
     folders = [] if include_path is None else [include_path]
     wanted: dict[str, int | None] = {}
     for entry in (member for given in tasks for member in NAMED.get(given, (given,))):
-        name, sign, shots = entry.rpartition(":")
-        if not sign or not shots.isdecimal():
-            name, shots = entry, ""
-        if name.endswith((".yaml", ".yml")):
+        name, shots = split_shots(entry)
+        if name.endswith(YAML):
             name = _task_of(Path(name), folders)
-        wanted[name] = int(shots) if shots else None
+        wanted[name] = int(shots[1:]) if shots else None
     return wanted, folders
 
 
@@ -284,7 +321,7 @@ def _shots_note(document: Mapping[str, Any]) -> str:
     return f"academic: few-shot examples: {said}."
 
 
-def _task_manager(tasks: Sequence[str], folders: Sequence[Path]) -> TaskManager:
+def _task_manager(tasks: Sequence[str], folders: Sequence[Path], cache: Path) -> TaskManager:
     """lm-eval's index of the tasks: the local ones alone where they suffice, since its own are thousands of files."""
     from lm_eval.tasks import TaskManager
 
@@ -302,7 +339,7 @@ def _task_manager(tasks: Sequence[str], folders: Sequence[Path]) -> TaskManager:
                 where = "".join(f"in {folder} or " for folder in folders) + "among lm-eval's own"
                 raise ConfigError(f"task {name!r}: there is none {where}{hint}")
     for folder in folders:
-        _anchor_data_files(manager, folder)
+        _anchor_data(manager, folder, cache)
     return manager
 
 
@@ -316,19 +353,28 @@ def _named(tasks: Sequence[str], manager: TaskManager) -> Iterator[str]:
             yield from _named([member for member in members if isinstance(member, str)], manager)
 
 
-def _anchor_data_files(manager: TaskManager, include_path: Path) -> None:
-    """Make the local tasks' data_files relative to their YAML's folder, not to wherever the process runs."""
+def _anchor_data(manager: TaskManager, include_path: Path, cache: Path) -> None:
+    """Make the local tasks' data files relative to their YAML's folder, not to wherever the process runs.
+
+    Args:
+        cache: where `datasets` is to keep them.
+    """
     from lm_eval.tasks._yaml_loader import load_yaml
 
     root = include_path.resolve()
     for entry in manager.task_index.values():
         if entry.yaml_path is None or root not in entry.yaml_path.resolve().parents:
             continue
-        kwargs = (entry.cfg or {}).get("dataset_kwargs")
-        if not isinstance(kwargs, dict) or "data_files" not in kwargs:
+        kwargs = (entry.cfg or {}).get("dataset_kwargs") or {}
+        local = local_dataset((entry.cfg or {}).get("dataset_path"), entry.yaml_path.parent)
+        if not isinstance(kwargs, dict) or ("data_files" not in kwargs and local is None):
             continue
         config = load_yaml(entry.yaml_path, resolve_func=True)
-        config["dataset_kwargs"] = {**kwargs, "data_files": _anchored(kwargs["data_files"], entry.yaml_path)}
+        config["dataset_kwargs"] = {**kwargs, "cache_dir": str(cache)}
+        if "data_files" in kwargs:
+            config["dataset_kwargs"]["data_files"] = _anchored(kwargs["data_files"], entry.yaml_path)
+        if local is not None:
+            config["dataset_path"] = str(local)
         # Without a path lm-eval takes the configuration from the entry instead of reading the file again.
         entry.cfg, entry.yaml_path = config, None
 
@@ -425,9 +471,11 @@ def _output(sample: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
 
 def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage:
     """One stage: lm-eval with the checkpoint."""
+    outside = files_outside([split_shots(entry)[0] for entry in settings.tasks], settings.include)
     asked: dict[str, Any] = {
-        "tasks": list(settings.tasks),
+        "tasks": [_counted(context, entry) for entry in settings.tasks],
         "include": None if settings.include is None else context.file(settings.include),
+        **({"files": [context.file(path) for path in outside]} if outside else {}),
         "limit": settings.limit,
         "batch_size": settings.batch_size,
     }
@@ -436,13 +484,31 @@ def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stag
     return context.about(checkpoint, NAME, checkpoint.label, asked)
 
 
+def _counted(context: Context, entry: str) -> str | dict[str, Any]:
+    """A task as it counts in a key: by its name, or by its file's content."""
+    name, shots = split_shots(entry)
+    if not name.endswith(YAML):
+        return entry
+    if not Path(name).is_file() and not context.planning:
+        raise ConfigError(f"task {name}: no such file")
+    return {"file": context.file(Path(name)), "shots": shots}
+
+
+def _asked(stage: Stage) -> list[str]:
+    """The tasks as they were asked for."""
+    return [
+        entry if isinstance(entry, str) else f"{entry['file'].read_from}{entry['shots']}"
+        for entry in stage.settings["tasks"]
+    ]
+
+
 def _score(task: Task) -> None:
     """A checkpoint -> lm-eval's results (`lm_eval.json`), and ours from them."""
     settings = task.stage.settings
     include: Source | None = settings["include"]
     outcome = run(
         pieces.policy_folder(task),
-        settings["tasks"],
+        _asked(task.stage),
         None if include is None else pieces.path_of(include),
         goal=settings.get("goal", "default"),
         limit=settings["limit"],
@@ -460,18 +526,17 @@ def _cost(sizes: Sizes, stage: Stage) -> Work | None:
     if settings["include"] is None:
         return _hinted_cost(sizes, stage)
     tasks = _local_tasks(Path(settings["include"].location))
-    if not set(settings["tasks"]) <= tasks.keys():
+    if not set(_asked(stage)) <= tasks.keys():
         return None
     model, prefill, generated, steps = sizes.model(stage), 0.0, 0.0, 0.0
-    for name in settings["tasks"]:
+    for name in _asked(stage):
         task, documents = tasks[name]
         documents = documents[: settings["limit"]]
         tokens = model.count([" ".join(_texts(document)) for document in documents])
         if task.get("output_type") == "multiple_choice":
             choices = [document.get(task.get("doc_to_choice", "choices")) for document in documents]
             number = [len(choice) if isinstance(choice, list) else 4 for choice in choices]
-            # a question is read once, and each of its choices, of which little is known, takes some tokens
-            prefill += sum(t + model.overhead + CHOICE_TOKENS * n for n, t in zip(number, tokens, strict=True))
+            prefill += sum(n * (t + model.overhead) for n, t in zip(number, tokens, strict=True))
         else:
             longest = task.get("generation_kwargs", {}).get("max_gen_toks", 256)
             prefill += sum(tokens) + len(documents) * model.overhead
@@ -483,7 +548,7 @@ def _cost(sizes: Sizes, stage: Stage) -> Work | None:
 def _hinted_cost(sizes: Sizes, stage: Stage) -> Work | None:
     """What the matrix's size hints say of lm-eval's own tasks; None unless they do of all."""
     settings, hints = stage.settings, sizes.hints.tasks
-    names = [member for name in settings["tasks"] for member in NAMED.get(name, (name,))]
+    names = [member for name in _asked(stage) for member in NAMED.get(name, (name,))]
     if not set(names) <= hints.keys():
         return None
     prefill = generated = steps = 0.0

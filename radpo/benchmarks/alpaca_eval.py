@@ -17,14 +17,19 @@ from pydantic import Field
 from radpo.benchmarks import pieces
 from radpo.benchmarks.answers import Answers, check_answers, check_names
 from radpo.benchmarks.length_control import (
+    ESTIMATE,
+    GAMED,
     EqualLength,
     at_equal_length,
+    find_reference,
     from_weights,
     hub_baseline,
+    is_official,
     length_controlled,
     lengths,
 )
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.questions import load_benchmark_questions
 from radpo.benchmarks.settings import DataFile, ExistingModel, JudgeSettings, MatrixPath, SamplingSettings, Section
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import JUDGE_TOKENS, Work, judged
@@ -37,6 +42,7 @@ from radpo.core.results import Example, Result, Scores
 from radpo.core.run import Run
 from radpo.core.texts import with_reasons
 from radpo.engine.graph import Function, Stage, Task
+from radpo.engine.sources import Source
 from radpo.figures.charts import by_group, intervals
 from radpo.figures.sections import (
     ReportSection,
@@ -299,18 +305,18 @@ def load_annotations(path: Path) -> pd.DataFrame:
     return frame.astype({"preference": "float64"})
 
 
-def win_rate(annotations: pd.DataFrame, reference_dir: Path | None = None) -> WinRate:
+def win_rate(annotations: pd.DataFrame, reference_dir: Path | None = None, *, look: bool = True) -> WinRate:
     """AlpacaEval's figures, computed by alpaca-eval itself.
 
     Args:
         annotations: as `annotate` or `load_annotations` gives.
-        reference_dir: as for `radpo.benchmarks.length_control.length_controlled`.
+        reference_dir, look: as for `radpo.benchmarks.length_control.length_controlled`.
 
     Raises:
         DataError: no annotation holds a preference.
     """
     metrics = _head_to_head(annotations)
-    controlled = length_controlled(annotations, reference_dir)
+    controlled = length_controlled(annotations, reference_dir, look=look)
     instead = at_equal_length(annotations) if controlled.winrate is None else EqualLength(*[None] * 5)
     notes = [note for note in (controlled.note, instead.note) if note]
     lacking = _rows(annotations[annotations["preference"].isna()])
@@ -364,14 +370,16 @@ def _head_to_head(annotations: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def scores(annotations: pd.DataFrame, *, goal: float | None = None, reference_dir: Path | None = None) -> Scores:
+def scores(
+    annotations: pd.DataFrame, *, goal: float | None = None, reference_dir: Path | None = None, look: bool = True
+) -> Scores:
     """Annotations -> results (whole and by category) and a row a comparison.
 
     Args:
         goal: the score that the model was asked for, for the examples' detail.
-        reference_dir: as for `win_rate`.
+        reference_dir, look: as for `win_rate`.
     """
-    whole = win_rate(annotations, reference_dir)
+    whole = win_rate(annotations, reference_dir, look=look)
 
     def figure(subset: str, name: str, value: float | None, stderr: float | None, n: int) -> None:
         if value is not None:
@@ -444,10 +452,26 @@ def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stag
     judge, hints = pieces.judge_settings(context, settings.judge)
     own = {
         **judge,
-        "reference": None if settings.reference is None else context.file(settings.reference),
+        "reference": _reference(context, settings, questions),
         "swap_check": settings.swap_check,
     }
     return context.stage(NAME, checkpoint.label, {**compared[0], **own}, compared[1], hints)
+
+
+def _reference(context: Context, settings: Settings, questions: DataFile) -> Source | None:
+    """The file that the length-controlled win rate needs; None where it has no use for one, or there is none."""
+    given = settings.reference
+    if given is not None and not any((given / name).is_file() for name in (GAMED, ESTIMATE)):
+        return context.file(given)  # a file, yet to come, or wrong, which the stage says
+    if given is None:
+        try:
+            asked = load_benchmark_questions(questions.path)[: questions.limit]
+        except DataError:  # yet to come, or wrong, which the stage says
+            return None
+        if not is_official([question.turns[0] for question in asked]):
+            return None
+    found = find_reference(GAMED, given, cached=context.planning)
+    return None if found is None else context.file(found.path)
 
 
 def _score(task: Task) -> None:
@@ -462,8 +486,9 @@ def _score(task: Task) -> None:
     pairs = comparisons(questions, outputs, baseline_outputs, **names)
     reference = settings["reference"]
     folder = None if reference is None else pieces.path_of(reference)
-    found = scores(annotations, goal=settings["goal"], reference_dir=folder)
-    found = replace(found, figures=asdict(win_rate(annotations, folder)))
+    # What the Hub's cache has is part of the key, and so was looked for when that was made.
+    found = scores(annotations, goal=settings["goal"], reference_dir=folder, look=False)
+    found = replace(found, figures=asdict(win_rate(annotations, folder, look=False)))
     pieces.write_judged(task, found, judge, judge_bias(judge, pairs, annotations, settings["swap_check"]))
 
 
@@ -541,7 +566,7 @@ BENCHMARK = Benchmark(
     Settings=Settings,
     metrics=METRICS,
     stages=stages,
-    functions={NAME: Function(_score, version=7, packages=("alpaca-eval",))},
+    functions={NAME: Function(_score, version=7, packages=("alpaca-eval", "scikit-learn"))},
     cost={NAME: _cost},
     sections=sections,
     place=0,

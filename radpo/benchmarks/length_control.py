@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -35,6 +35,9 @@ OFFICIAL_SHA256 = {
     "df_gamed.csv": "97aeec3f1c7de6dee6fd31fe66f1702623f4614c3efe1c6fc5f4927cd5fd674d",
     "instruction_difficulty.csv": "e28d875bb334f75e17acd1e4ed659b261860e3db379cf5de29060301bed0a18b",
 }
+GAMED = "df_gamed.csv"
+"""What the official length-controlled win rate needs to know of the 805 instructions."""
+ESTIMATE = "df_gamed_reconstructed.csv"
 HUB = "tatsu-lab/alpaca_eval"
 BASELINE_ON_THE_HUB = "alpaca_eval_gpt4_baseline.json"
 
@@ -67,14 +70,15 @@ class Reference:
     official: bool
 
 
-def length_controlled(annotations: pd.DataFrame, reference_dir: Path | None) -> LengthControlled:
+def length_controlled(annotations: pd.DataFrame, reference_dir: Path | None, *, look: bool = True) -> LengthControlled:
     """The official length-controlled win rate (`length_controlled_v1`), computed by alpaca-eval itself.
 
     Args:
         annotations: as `radpo.benchmarks.alpaca_eval.load_annotations` gives; some of the 805 instructions may be
             missing, as they are for a few models of the leaderboard.
-        reference_dir: a folder with df_gamed.csv, or an estimate of it named df_gamed_reconstructed.csv; None looks for
-            the official file in the Hub's cache and then on the Hub.
+        reference_dir: df_gamed.csv or an estimate of it, or a folder that has it, the estimate under the name
+            df_gamed_reconstructed.csv; None looks for the official file in the Hub's cache and then on the Hub.
+        look: whether it does so.
 
     Raises:
         DataError: the folder has no such file.
@@ -82,7 +86,8 @@ def length_controlled(annotations: pd.DataFrame, reference_dir: Path | None) -> 
     reason = _unsuited_reason(annotations)
     reference = None
     if reason is None:
-        reference = find_reference("df_gamed.csv", reference_dir)
+        if look or reference_dir is not None:
+            reference = find_reference(GAMED, reference_dir)
         if reference is None:
             reason = (
                 f"because df_gamed.csv (from {HUB} on the Hub) is neither given, nor in the Hub's cache, nor available"
@@ -171,12 +176,26 @@ def from_weights(weights: Path, model: str, baseline: str, reference_dir: Path |
     return LengthControlled(100 * share, None, note)
 
 
-def find_reference(name: str, folder: Path | None) -> Reference | None:
+def is_official(instructions: Sequence[str]) -> bool:
+    """Whether these are AlpacaEval's own instructions in their order, and enough of them for the official figure."""
+    official = _instruction_hashes()
+    return AT_LEAST <= len(instructions) <= INSTRUCTIONS and all(
+        _instruction_hash(text) == official[place] for place, text in enumerate(instructions)
+    )
+
+
+def find_reference(name: str, folder: Path | None, *, cached: bool = False) -> Reference | None:
     """A reference file by its official name: in the folder (there an estimate will do), else in the Hub's cache or Hub.
+
+    Args:
+        folder: may be the file itself.
+        cached: look in the Hub's cache alone.
 
     Raises:
         DataError: a folder is given and holds neither the file nor an estimate of it.
     """
+    if folder is not None and folder.is_file():
+        return Reference(folder, sha256(folder) == OFFICIAL_SHA256[name])
     if folder is not None:
         for candidate in (folder / name, folder / name.replace(".csv", "_reconstructed.csv")):
             if candidate.is_file():
@@ -186,7 +205,7 @@ def find_reference(name: str, folder: Path | None) -> Reference | None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        found = Path(hf_hub_download(HUB, name, repo_type="dataset", etag_timeout=5))
+        found = Path(hf_hub_download(HUB, name, repo_type="dataset", etag_timeout=5, local_files_only=cached))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
         return None
     return Reference(found, sha256(found) == OFFICIAL_SHA256[name])
@@ -238,7 +257,7 @@ def _unsuited_reason(annotations: pd.DataFrame) -> str | None:
         places.is_unique
         and places.between(0, INSTRUCTIONS - 1).all()
         and all(
-            hashlib.sha256(str(text).encode("utf-8", "surrogatepass")).hexdigest()[:12] == official[place]
+            _instruction_hash(str(text)) == official[place]
             for place, text in zip(places, annotations["instruction"], strict=True)
         )
     )
@@ -258,6 +277,10 @@ def _unsuited_reason(annotations: pd.DataFrame) -> str | None:
 def _estimate_note(reference: Reference) -> str:
     name = reference.path.name
     return f"alpaca-eval: the length-controlled win rate is an estimate, because {name} is not the official file."
+
+
+def _instruction_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 @cache

@@ -23,6 +23,7 @@ from radpo.benchmarks.sources import plugin_source
 from radpo.benchmarks.work import GOAL_TOKENS, Work, asked_of_endpoint, judged_samples, of_model
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
 from radpo.core.files import write_json
+from radpo.core.optional import installed_version
 from radpo.core.reasoning import cut_reasoning
 from radpo.core.results import Scores, write_scores
 from radpo.engine.graph import WORK, Function, Stage, Task, kept_between_tries
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from radpo.preferences.streamed import CheckedPairs
 
 PAIRS = "pairs.parquet"
-NUMERICS = ("torch", "transformers")
+NUMERICS = ("tokenizers", "torch", "transformers")
 """The packages whose versions change what a model computes."""
 
 
@@ -82,6 +83,8 @@ def answers(
     drawn = {**sampling.model_dump(mode="json"), **more}
     settings = {**asked, "sampling": drawn, "seed": checkpoint.seed, **goal}
     if checkpoint.endpoint is None:
+        if sampling.backend == "vllm":
+            settings["backend_version"] = installed_version("vllm")
         return context.about(checkpoint, "generate", label, settings)
     endpoint = checkpoint.endpoint
     who = {name: getattr(endpoint, name) for name in sorted(RESULT_FIELDS)}
@@ -110,7 +113,9 @@ def compared_answers(
     inputs = {"answers": answers(context, checkpoint, questions, sampling, **more)}
     if baseline_outputs is not None:
         if baseline_outputs.is_file():  # else it is yet to come
-            check_names(checkpoint.variant, load_model_answers(baseline_outputs).model, str(baseline_outputs))
+            # A file may have the model's name in its own, and so in what is made of it.
+            settings["baseline"] = load_model_answers(baseline_outputs).model
+            check_names(checkpoint.variant, settings["baseline"], str(baseline_outputs))
         given = {"baseline_outputs": context.file(baseline_outputs), "keep_reasoning": sampling.keep_reasoning}
         return {**settings, **given}, inputs
     if checkpoint.variant == context.baseline:
@@ -286,7 +291,9 @@ def judge_settings(context: Context, judge: JudgeSettings) -> tuple[dict[str, An
     models = {name: context.model_source(model) for name, model in parts.models.items()}
     counted = {**parts.counted, **files, **models}
     code = plugin_source(GROUP, judge.kind)
-    more = {"judge_code": code, "judge_packages": parts.packages}
+    # Judges are called after their models in what they write.
+    names = {name: Path(model).name.partition("@")[0] for name, model in parts.models.items()}
+    more = {"judge_code": code, "judge_packages": parts.packages, "judge_names": names}
     named = {name: value for name, value in more.items() if value}
     return {"judge": judge.kind, "judge_settings": counted, **named}, {"judge_settings": dict(parts.hints)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from importlib.metadata import PackageNotFoundError, version
 
 from radpo.core.errors import ConfigError
 
@@ -24,3 +25,11 @@ def need_package(package: str, what: str, install: str) -> None:
 def is_installed(package: str) -> bool:
     """Whether a top-level package could be imported; it is not imported."""
     return importlib.util.find_spec(package) is not None
+
+
+def installed_version(package: str) -> str | None:
+    """A distribution's version; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

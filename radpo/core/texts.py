@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 
 _SHOWN, _REASON, _EXCERPT = 5, 200, 80
-LONGEST_PATH = 500
-"""Characters of a path that messages show."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -22,7 +20,7 @@ def with_reasons(items: Sequence[tuple[str, str]]) -> str:
     return ", ".join(shown) + (", ..." if len(items) > _SHOWN else "")
 
 
-def excerpt(text: str, length: int = _EXCERPT) -> str:
+def excerpt(text: str) -> str:
     """The beginning of a text on one line, for messages."""
-    shown = " ".join(text[: 4 * length].split())
-    return shown if len(shown) <= length else shown[: length - 3] + "..."
+    shown = " ".join(text[: 4 * _EXCERPT].split())
+    return shown if len(shown) <= _EXCERPT else shown[: _EXCERPT - 3] + "..."

@@ -53,8 +53,8 @@ class RewardModelJudge:
 
     @property
     def name(self) -> str:
-        """The model's name without its folders."""
-        return self.settings.model.rstrip("/").rsplit("/", 1)[-1]
+        """The model's name without its folders and revision."""
+        return self.settings.model.rstrip("/").rsplit("/", 1)[-1].partition("@")[0]
 
     def grade(self, requests: Sequence[GradeRequest], progress: Progress = no_progress) -> list[Grade]:
         """Grade on 1-10 by `raw_range`.
@@ -161,7 +161,6 @@ KIND = JudgeKind(
     hints=HINTS,
     models=frozenset({"model"}),
     packages=("tokenizers", "torch", "transformers"),
-    free=True,
 )
 
 

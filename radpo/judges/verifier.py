@@ -196,7 +196,7 @@ class Verifier:
         return grades
 
 
-KIND = JudgeKind(NoSettings, lambda settings: Verifier(), free=True)
+KIND = JudgeKind(NoSettings, lambda settings: Verifier())
 
 
 def _kind(constraint: Constraint) -> Kind:

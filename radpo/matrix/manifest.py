@@ -7,7 +7,7 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from radpo.benchmarks.protocol import NO_MODEL
 from radpo.benchmarks.registry import benchmarks
 from radpo.core.machine import describe_machine
 from radpo.core.metrics import metrics_to_json
+from radpo.core.optional import installed_version
 from radpo.engine.graph import Stage, in_order
 from radpo.engine.schedule import Done
 from radpo.engine.sources import Source
@@ -49,7 +50,7 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
         "radpo": version("radpo"),
         "git_commit": _git_commit(),
         "platform": {"python": platform.python_version(), **describe_machine()},
-        "packages": {name: found for name in _packages(stages) if (found := _version(name)) is not None},
+        "packages": {name: found for name in _packages(stages) if (found := installed_version(name)) is not None},
         "models": {} if model is NO_MODEL else {model.location: _model(model)},
         "data": {Path(source.location).name: {"sha256": source.identity} for source in plan.files.values()},
         "pairs": _pair_counts(stages, store),
@@ -126,13 +127,6 @@ def pair_notes(stages: Sequence[Stage], store: Store) -> list[str]:
         notes += [f"{name}: {count} of {rows} rows were left out ({why})." for why, count in counts["dropped"].items()]
         notes += [f"{name}: {count} times in {rows} rows, {what}." for what, count in counts["noted"].items()]
     return notes
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git_commit() -> str | None:

@@ -214,7 +214,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "training-pairs": Function(_training_pairs, version=1, packages=("pyarrow",)),
     "reference": Function(_reference, version=4, packages=NUMERICS),
     "implicit": Function(_implicit, version=3, packages=NUMERICS),
-    "train": Function(_train, version=7, packages=(*NUMERICS, "trl", "accelerate"), resumable=True),
+    "train": Function(_train, version=7, packages=(*NUMERICS, "accelerate", "peft", "trl"), resumable=True),
 }
 COSTS: Mapping[str, Cost] = {
     "relabel": _relabel_cost,
