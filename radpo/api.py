@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from radpo.matrix.expand import Plan
     from radpo.matrix.run import Finished
     from radpo.matrix.settings import Matrix
+    from radpo.matrix.spending import Most
 
 
 def run(
@@ -71,8 +72,10 @@ def _expanded(matrix: Matrix, folder: Path) -> Plan:
     """What a run of a checked matrix in a run directory is made of."""
     from radpo.matrix.expand import expand
     from radpo.matrix.run import occasion_of
+    from radpo.matrix.spending import account_of
 
-    return expand(matrix, occasion=occasion_of(matrix, folder, begin=True))
+    account = account_of(matrix, folder)
+    return expand(matrix, occasion=occasion_of(matrix, folder, begin=True), account=account)
 
 
 def _execute(
@@ -90,6 +93,7 @@ def _execute(
     from radpo.matrix.estimate import estimate
     from radpo.matrix.machines import NOMINAL
     from radpo.matrix.run import run_matrix
+    from radpo.matrix.spending import check_keys, stop
     from radpo.matrix.view import MatrixView
     from radpo.models.precision import arithmetic
     from radpo.report.build import build_report
@@ -103,6 +107,7 @@ def _execute(
             "state a precision, or ask for GPUs under `resources`, with which auto is bfloat16"
         )
     missing = [stage for stage in plan_.stages if not kept.has(stage)]
+    check_keys(missing)
     expected = estimate(missing, kept, NOMINAL, jobs or 1, matrix.size_hints)
     with MatrixView(len(plan_.stages), expected.seconds_by_key()) as view:
         return run_matrix(
@@ -115,6 +120,7 @@ def _execute(
             keep_going=keep_going,
             weights=expected.seconds_by_key(),
             notes=expected.notes_by_key(),
+            on_failure=lambda: stop(plan_.account),
         )
 
 
@@ -274,23 +280,25 @@ class Planned:
 
     Args:
         absent: models and files that are not here, so that their sizes are as the matrix states them.
+        most: what can be spent at most; None where nothing that is to do costs money.
     """
 
     name: str
     estimate: Estimate
     store: Store
     absent: tuple[str, ...]
+    most: Most | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `radpo plan --json` prints it: seconds, bytes, US dollars; null what cannot be said beforehand."""
         from radpo.matrix.plan_text import plan_json
 
-        return plan_json(self.name, self.estimate, self.absent)
+        return plan_json(self.name, self.estimate, self.absent, self.most)
 
     def __str__(self) -> str:
         from radpo.matrix.plan_text import plan_text
 
-        return plan_text(self.name, self.estimate, self.store.root, self.absent)
+        return plan_text(self.name, self.estimate, self.store.root, self.absent, self.most)
 
 
 def plan(
@@ -319,6 +327,7 @@ def plan(
     from radpo.matrix.loading import load_matrix, located
     from radpo.matrix.machines import find_machine
     from radpo.matrix.run import occasion_of
+    from radpo.matrix.spending import most
 
     loaded = load_matrix(Path(matrix), planning=True)
     folder, kept = places(loaded.name, out, store)
@@ -326,8 +335,9 @@ def plan(
     precision: Any = None if found.this else "bfloat16"
     with located(Path(matrix)):
         plan_ = expand(loaded, planning=True, precision=precision, occasion=occasion_of(loaded, folder))
+        limit = most(loaded, folder, [stage for stage in plan_.stages if not kept.has(stage)])
     expected = estimate(plan_.stages, kept, found, jobs or found.gpus, loaded.size_hints)
-    return Planned(loaded.name, expected, kept, tuple(plan_.absent))
+    return Planned(loaded.name, expected, kept, tuple(plan_.absent), limit)
 
 
 def places(name: str, out: str | Path | None, store: str | None) -> tuple[Path, Store]:

@@ -148,6 +148,25 @@ def test_values_are_those_of_lm_evals_own_command(place, tmp_path, outcome):
     assert outcome.lm_eval_results["n-shot"] == theirs["n-shot"]
 
 
+def test_the_model_class_radpo_works_in_lm_evals_own_command(place, tmp_path, outcome, monkeypatch):
+    from typer.testing import CliRunner
+
+    from radpo.cli.main import app
+
+    monkeypatch.chdir(place / "tasks")
+    command = [
+        "lm-eval", "run", "--model", "radpo", "--model_args", f"pretrained={place / 'model'},dtype=float32",
+        "--tasks", "colours,sums", "--include_path", ".", "--apply_chat_template", "--batch_size", "4",
+        "--device", "cpu", "--output_path", str(tmp_path / "out"),
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    (file,) = (tmp_path / "out").rglob("results_*.json")
+    theirs = json.loads(file.read_text())
+    assert theirs["config"]["model"] == "radpo"
+    assert outcome.lm_eval_results["results"] == theirs["results"]
+
+
 def test_few_shot_counts_are_as_asked_and_stated(place, monkeypatch):
     ours = run(place / "model", ["sums:3", "colours"], place / "tasks", batch_size=4, precision="float32")
     assert "academic: few-shot examples: 0 for colours; 3 for sums." in scores(ours).notes

@@ -75,7 +75,7 @@ def test_an_import_names_the_stages_that_other_runs_are_computing_and_takes_the_
     here, there, stages = Store(tmp_path / "here"), Store(tmp_path / "there"), graph(0)
     run_inline(here, *stages)
     export_stages(here, here.finished(), tmp_path / "x.tar")
-    with there.lock(stages[0].key), pytest.raises(BusyError, match=f"6 stages taken in.* 1 not taken.*{stages[0].key}"):
+    with there.lock(stages[0].key), pytest.raises(BusyError, match=f"6 stages imported.* 1 not taken.*{stages[0].key}"):
         import_stages(there, tmp_path / "x.tar")
     assert len(there.finished()) == 6
     assert import_stages(there, tmp_path / "x.tar") == (1, 6)

@@ -462,7 +462,7 @@ def test_rows_are_read_on_a_cpu_without_the_scores_that_are_masked(
         )
         model(**inputs)
     by_lengths = sum(query.shape[2] < laid.branch.shape[1] for query, *_ in calls)
-    assert by_lengths == 6 * config.layer_types.count("full_attention") if windowed else by_lengths == len(calls) == 12
+    assert by_lengths == 5 * config.layer_types.count("full_attention") if windowed else by_lengths == len(calls) == 10
     torch.testing.assert_close(apart, masked, rtol=1e-4, atol=1e-4)
 
 

@@ -64,6 +64,8 @@ PAPER = (
     "gsm8k:5", "leaderboard_gpqa:0", "leaderboard_musr:0", "truthfulqa_mc2:0", "leaderboard_bbh:3", "arc_challenge:25",
 )  # fmt: skip
 """The six of arXiv 2410.08067, which names no few-shot counts; these are the Open LLM Leaderboards'."""
+CHOICE_TOKENS = 8
+"""Tokens of an answer to choose from, for `radpo plan`."""
 NAMED = {"paper": PAPER}
 """Names for several tasks at once."""
 
@@ -536,7 +538,8 @@ def _cost(sizes: Sizes, stage: Stage) -> Work | None:
         if task.get("output_type") == "multiple_choice":
             choices = [document.get(task.get("doc_to_choice", "choices")) for document in documents]
             number = [len(choice) if isinstance(choice, list) else 4 for choice in choices]
-            prefill += sum(n * (t + model.overhead) for n, t in zip(number, tokens, strict=True))
+            # a question is read once, and each of its choices, of which little is known, takes some tokens
+            prefill += sum(t + model.overhead + CHOICE_TOKENS * n for n, t in zip(number, tokens, strict=True))
         else:
             longest = task.get("generation_kwargs", {}).get("max_gen_toks", 256)
             prefill += sum(tokens) + len(documents) * model.overhead

@@ -17,6 +17,7 @@ from radpo.benchmarks.work import Work
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
 from radpo.core.errors import ConfigError
 from radpo.core.metrics import Metric
+from radpo.core.paid_work import ACCOUNT
 from radpo.engine.graph import Function, Stage
 from radpo.engine.sources import Source
 from radpo.models.generation import Goal
@@ -124,6 +125,8 @@ class Context:
         precision: what `auto` is, where it is not what this machine is faster in.
         planning: whether files may be yet to come; what reads them then has no key that lasts.
         occasion: what tells this run's answers of an endpoint without a version from another run's.
+        account: on which account of the run the work goes that costs money, as a mapping
+            (`radpo.core.paid_work.RunAccount`); empty where there is none.
         model_source: a model by its name, known by its content.
     """
 
@@ -145,6 +148,7 @@ class Context:
     precision: Settled | None = None
     planning: bool = False
     occasion: str = ""
+    account: Mapping[str, Any] = field(default_factory=dict)
     model_source: Callable[[str], Source] = model_source
 
     def stage(
@@ -167,7 +171,9 @@ class Context:
         if any(value is NO_MODEL for value in settings.values()):
             raise ConfigError(f"model: missing: {function} reads the model that training starts from")
         resources = self.resources.get(function)
-        asked = {"resources": dict(resources)} if resources else {}
+        asked: dict[str, Any] = {"resources": dict(resources)} if resources else {}
+        if self.account:
+            asked[ACCOUNT] = dict(self.account)
         code: dict[str, Any] = {"code": self.codes[function]} if function in self.codes else {}
         run = self.functions[function]
         settings = settled(dict(settings), lambda: self.precision or settle("auto"))

@@ -17,7 +17,9 @@ from pydantic import (
 )
 
 from radpo.core.errors import ConfigError
+from radpo.core.files import is_there
 from radpo.core.plugins import choice_schema, load_plugins
+from radpo.core.texts import LONGEST_PATH, excerpt
 from radpo.judges.base import JudgeKind
 from radpo.judges.lookup import GROUP, SplitSettings, check_settings, split_settings
 from radpo.models.precision import Precision
@@ -53,9 +55,12 @@ def beside_the_matrix(path: Path, info: ValidationInfo) -> Path:
     """
     context = info.context or {}
     folder: Path = context.get("folder", Path())
-    found = folder / path.expanduser()
-    if not found.exists() and not context.get("planning", False):
-        raise ValueError(f"{found} does not exist")
+    try:
+        found = folder / path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{excerpt(str(path))}: {error}") from error
+    if not is_there(found) and not context.get("planning", False):
+        raise ValueError(f"{excerpt(str(found), LONGEST_PATH)} does not exist")
     return found
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.benchmarks.sizes import BYTES_A_TOKEN, Sizes
 from radpo.engine.graph import Stage
+from radpo.judges.lookup import find_judge_kind
 
 if TYPE_CHECKING:
     from radpo.preferences.questions import Question
@@ -158,7 +159,7 @@ def _judge_work(stage: Stage, calls: int, prompts: float, generated: float, byte
 
 def dollars(stage: Stage, prompts: float, generated: float) -> float | None:
     """By the judge's prices, `price_in` and `price_out`, in dollars for a million tokens; a program costs nothing."""
-    if stage.settings.get("judge", "verifier") in PROGRAMS:
+    if find_judge_kind(stage.settings.get("judge", "verifier")).free:
         return 0.0
     said = {**stage.settings.get("judge_settings", {}), **stage.hints.get("judge_settings", {})}
     return _dollars(said.get("price_in"), said.get("price_out"), prompts, generated)

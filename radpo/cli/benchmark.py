@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 
 from radpo.cli.options import need_one, one_of, parse_pairs, quiet_libraries, show, show_table
 from radpo.core.errors import ConfigError
+from radpo.core.yaml_text import value_of
 
 if TYPE_CHECKING:
     from radpo.benchmarks.protocol import Benchmark
@@ -355,8 +356,6 @@ def _show_existing(benchmark: Benchmark, options: list[Option], given: Mapping[s
 
 def _placed(options: list[Option], given: Mapping[str, Any]) -> dict[str, Any]:
     """What was given, where it goes."""
-    import yaml
-
     values: dict[str, Any] = {}
     for option in options:
         value = given[option.parameter]
@@ -375,7 +374,7 @@ def _placed(options: list[Option], given: Mapping[str, Any]) -> dict[str, Any]:
             if key == "*":
                 section |= parse_pairs(option.written, value)
             else:
-                section[key] = yaml.safe_load(value) if option.kind is str and value[:1] in "[{" else value
+                section[key] = value_of(value) if option.kind is str and value[:1] in "[{" else value
     return values
 
 

@@ -178,6 +178,26 @@ def train(
         print(policy)
 
 
+@app.command(
+    "lm-eval",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def lm_eval(arguments: typer.Context) -> None:
+    """Run lm-eval's own command, in which `--model radpo` reads what requests have in common once.
+
+    All that follows is lm-eval's: radpo lm-eval --model radpo --model_args pretrained=FOLDER --tasks arc_challenge
+
+    The values are those of `--model hf` up to rounding. Other tasks than multiple choice are as fast as with `hf`.
+    """
+    from lm_eval.__main__ import cli_evaluate
+
+    import radpo.models.lm_eval  # noqa: F401 - registers the model class
+
+    sys.argv = ["lm-eval", *arguments.args]
+    cli_evaluate()
+
+
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has: versions, CPU, bfloat16, GPU, the bundled model, the store."""

@@ -12,6 +12,7 @@ import typer
 
 from radpo.core.errors import ConfigError
 from radpo.core.results import known_stderr
+from radpo.core.yaml_text import value_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,17 +149,12 @@ def need_one(options: Mapping[str, Any]) -> None:
 
 def parse_pairs(option: str, pairs: list[str]) -> dict[str, Any]:
     """KEY=VALUE texts as a mapping; values are read as YAML does, so that 3 is a number and [0, 1] a list."""
-    import yaml
-
     found: dict[str, Any] = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
             raise ConfigError(f"{option} {pair!r}: must be KEY=VALUE")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            found[key] = value
+        found[key] = value_of(value)
     return found
 
 

@@ -125,15 +125,16 @@ class Account:
         self.stage = payer.key if payer is not None else ""
         self.name = payer.name if payer is not None else ""
         self.run = payer.account if payer is not None else None
+        self._folder = Path(self.run.folder) if self.run is not None else Path()
         self._own: State | None = State()
         self._presence: int | None = None
         if self.run is None:
             return
-        if _identity(self.run.folder) == self.run.identity:
+        if read_account(self._folder).identity == self.run.identity:
             self._own = None
-            self._presence = try_lock(self.run.folder / self.client)
+            self._presence = try_lock(self._folder / self.client)
             return
-        where = f"{self.run.folder}: what the run spends is kept there, and {platform.node()} does not see it"
+        where = f"{self._folder}: what the run spends is kept there, and {platform.node()} does not see it"
         if self.run.max_cost is not None or self.run.max_requests is not None:
             raise ConfigError(f"{where}; give a run directory (--out) that all machines share")
         warn_once(f"{where}, so the record will lack it")
@@ -148,30 +149,26 @@ class Account:
         if self._own is not None:
             yield self._own
             return
-        assert self.run is not None
-        with locked(self.run.folder / LOCK):
-            state = read_account(self.run.folder)
+        with locked(self._folder / LOCK):
+            state = read_account(self._folder)
             yield state
-            _write(self.run.folder, state, durable=durable)
+            _write(self._folder, state, durable=durable)
 
     def sweep(self, state: State) -> None:
         """Settle what clients left behind that are gone."""
-        if self.run is not None and self._own is None:
-            gone = [one for one in state.on_the_way if one != self.client and not self._lives(one)]
-            for client in gone:
-                state.give_up(client)
-
-    def _lives(self, client: str) -> bool:
-        assert self.run is not None
-        return owner_lives(self.run.folder / client)
+        if self._own is None:
+            others = [client for client in state.on_the_way if client != self.client]
+            for client in others:
+                if not owner_lives(self._folder / client):
+                    state.give_up(client)
 
     def close(self) -> None:
         """Settle what is left."""
         with self.change() as state:
             if self.client in state.on_the_way:
                 state.give_up(self.client)
-        if self._presence is not None and self.run is not None:
-            unlock(self.run.folder / self.client, self._presence)
+        if self._presence is not None:
+            unlock(self._folder / self.client, self._presence)
             self._presence = None
 
 
@@ -221,10 +218,6 @@ def read_account(folder: Path) -> State:
             f"{folder / FILE}: what the run has spent cannot be read ({type(error).__name__}: {error}); with the file "
             "removed, the run counts its spending from nothing"
         ) from error
-
-
-def _identity(folder: Path) -> str | None:
-    return read_account(folder).identity or None
 
 
 def _write(folder: Path, state: State, *, durable: bool) -> None:

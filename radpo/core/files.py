@@ -20,6 +20,14 @@ class FileChecksum(TypedDict):
     sha256: str
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder; a name that none can have, such as one that is too long, is there nowhere."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def sha256(path: Path) -> str:
     """The hash of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as stream:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -46,14 +45,14 @@ class RunAccount:
     """On whose account a run's paid work goes, and how far.
 
     Args:
-        folder: where what the run has spent is kept, for all its processes and reruns.
+        folder: the folder in which what the run has spent is kept, for all its processes and reruns.
         identity: of the account there, so that another machine's folder of the same name is not taken for it.
         max_cost: dollars that the whole run may spend.
         max_requests: requests that the whole run may send.
         occasion: what tells this time of running from earlier ones: when a stage fails, all of it stops paying.
     """
 
-    folder: Path
+    folder: str
     identity: str
     max_cost: float | None = None
     max_requests: int | None = None
@@ -70,18 +69,17 @@ class Payer:
 
 
 ACCOUNT = "account"
-"""The hint of a stage that holds its run's account."""
+"""The hint of a stage that holds its run's account, as a mapping."""
 _payers: list[Payer] = []
 
 
 @contextmanager
 def paying(hints: Mapping[str, Any], key: str, name: str) -> Iterator[None]:
     """Have this process's paid work go on the account that a stage's hints name; on none where they name none."""
-    account = hints.get(ACCOUNT)
-    if account is None:
+    if ACCOUNT not in hints:
         yield
         return
-    _payers.append(Payer(account, key, name))
+    _payers.append(Payer(RunAccount(**hints[ACCOUNT]), key, name))
     try:
         yield
     finally:

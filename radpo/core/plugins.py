@@ -78,17 +78,21 @@ def load_plugin(group: str, entry: EntryPoint, kind: type[T], adapt: Callable[[A
     Raises:
         ConfigError: it cannot be imported, whatever the reason, or is not of the kind; the message names the package.
     """
-    place = f"{group} {entry.name!r} of {package_of(entry)} ({entry.value})"
     try:
         found = entry.load()
     # A foreign package may fail in any way when it is imported, and even leave the interpreter.
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{place} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{_place(group, entry)} cannot be loaded: {type(error).__name__}: {error}") from error
     if adapt is not None and not isinstance(found, kind):
         found = adapt(found)
     if not isinstance(found, kind):
-        raise ConfigError(f"{place} is no {kind.__name__}, but {type(found).__name__}")
+        raise ConfigError(f"{_place(group, entry)} is no {kind.__name__}, but {type(found).__name__}")
     return found
+
+
+def _place(group: str, entry: EntryPoint) -> str:
+    """What messages call a plug-in. Made only for them: it reads the package's metadata, which takes milliseconds."""
+    return f"{group} {entry.name!r} of {package_of(entry)} ({entry.value})"
 
 
 def find_plugin(

@@ -19,6 +19,7 @@ from radpo.core.errors import DataError
 from radpo.core.metrics import Metric, find_metric, fits, metrics_from_json
 from radpo.core.published import COLUMNS as PUBLISHED
 from radpo.core.results import COMPARISON_DTYPES, EXAMPLE_DTYPES, RESULT_DTYPES
+from radpo.core.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,8 @@ MANIFEST: Mapping[str, type | tuple[type, ...]] = {
 STAGE = ("name", "key", "seconds", "from_store", "peak_mib")
 JUDGE = ("answered", "from_cache", "failed", "prompt_tokens", "completion_tokens", "cost", "unclear_cost")
 COMPARISONS = "comparisons.parquet"
+MAX_RESOLVED = 1_000_000
+"""Values that a run's own matrix.yaml may have: it has every default of every variant written out."""
 _ADDED = ("prompt_id", "opponent")
 """Columns of examples.parquet that runs of earlier releases lack."""
 
@@ -64,17 +67,12 @@ class Source:
         """matrix.yaml as a mapping; None where there is none.
 
         Raises:
-            DataError: it is no YAML mapping.
+            ConfigError, DataError: it is no YAML, or no mapping.
         """
-        import yaml
-
         if self.matrix is None:
             return None
         path = self.folder / "matrix.yaml"
-        try:
-            document = yaml.safe_load(self.matrix)
-        except (ValueError, yaml.YAMLError) as error:
-            raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        document = parse_yaml(self.matrix, str(path), max_nodes=MAX_RESOLVED)
         if not isinstance(document, dict):
             raise DataError(f"{path}: expected a mapping, found {type(document).__name__}")
         return document

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 
 _SHOWN, _REASON, _EXCERPT = 5, 200, 80
+LONGEST_PATH = 500
+"""Characters of a path that messages show."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -20,7 +22,7 @@ def with_reasons(items: Sequence[tuple[str, str]]) -> str:
     return ", ".join(shown) + (", ..." if len(items) > _SHOWN else "")
 
 
-def excerpt(text: str) -> str:
+def excerpt(text: str, length: int = _EXCERPT) -> str:
     """The beginning of a text on one line, for messages."""
-    shown = " ".join(text[: 4 * _EXCERPT].split())
-    return shown if len(shown) <= _EXCERPT else shown[: _EXCERPT - 3] + "..."
+    shown = " ".join(text[: 4 * length].split())
+    return shown if len(shown) <= length else shown[: length - 3] + "..."

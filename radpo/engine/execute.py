@@ -21,6 +21,7 @@ from typing import Any, Literal
 from radpo.core.errors import RadpoError
 from radpo.core.machine import describe_machine
 from radpo.core.messages import clean_message
+from radpo.core.paid_work import paying
 from radpo.core.progress import Progress
 from radpo.engine.graph import WORK, Stage, Task
 from radpo.engine.sources import sources_in, watched
@@ -106,7 +107,8 @@ def _compute(stage: Stage, store: Store, folder: Path, progress: Progress) -> di
     try:
         with watched(sources_in(stage.settings), stage.name) as state:
             resumed = _same_sources(stage, folder, state)
-            with _environment(stage.settings.get("environment", {})):
+            environment = stage.settings.get("environment", {})
+            with _environment(environment), paying(stage.hints, stage.key, stage.name):
                 stage.function.run(task)
     finally:
         seconds = time.perf_counter() - start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,11 @@ def collect(store: Store, needed: Iterable[Stage] | None, *, dry_run: bool) -> l
         for key in free:
             if (keep is not None and key not in keep) or key in suspects:
                 garbage += _take_stage(store, key, keep, dry_run)
+        for leftover in store.leftovers():
+            with suppress(BusyError), store.lock(leftover.key):
+                garbage.append(Garbage(Path(leftover.name), leftover.bytes, "of a stage that was not sent whole"))
+                if not dry_run:
+                    store.remove_leftover(leftover)
         there = {*store.finished(), *users.keys}
         for path in sorted((store.root / "logs").glob("*.log")):
             if path.stem not in there:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -108,6 +108,7 @@ def run_stages(
     keep_going: bool = False,
     weights: Mapping[str, float] | None = None,
     notes: Mapping[str, Mapping[str, Any]] | None = None,
+    on_failure: Callable[[], object] = lambda: None,
 ) -> list[Done]:
     """Compute what the store lacks, as many stages at once as the pool takes.
 
@@ -115,11 +116,12 @@ def run_stages(
         keep_going: after a failure, continue with all that does not depend on it; else only what is begun is finished.
         weights: estimated seconds by key: the stages that hold up most work go first. All alike where it is None.
         notes: what is to be noted with a stage, by key.
+        on_failure: called when a stage has failed, unless to keep going.
 
     Raises:
         StageError: a stage failed.
     """
-    schedule = _Schedule(in_order(wanted), store, pool, observer, keep_going, weights or {}, notes or {})
+    schedule = _Schedule(in_order(wanted), store, pool, observer, keep_going, weights or {}, notes or {}, on_failure)
     try:
         return schedule.run()
     finally:
@@ -135,6 +137,7 @@ class _Schedule:
     keep_going: bool
     weights: Mapping[str, float]
     notes: Mapping[str, Mapping[str, Any]]
+    on_failure: Callable[[], object]
     done: dict[str, Done] = field(default_factory=dict)
     running: dict[str, Stage] = field(default_factory=dict)
     busy: dict[str, Stage] = field(default_factory=dict)
@@ -202,6 +205,8 @@ class _Schedule:
         elif outcome.status == "failed":
             self.failed[stage.key] = (stage, outcome)
             self.observer.fails(stage, outcome.message)
+            if not self.keep_going:
+                self.on_failure()
         else:
             self._end(stage, from_store=outcome.status == "kept")
 

@@ -58,6 +58,15 @@ class BusyError(RadpoError):
 
 
 @dataclass(frozen=True)
+class Leftover:
+    """A part of a stage that never became one, outside the store's own folder, by its name there."""
+
+    name: str
+    key: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Store:
     """A folder of finished stages."""
 
@@ -104,6 +113,8 @@ class Store:
         folder = self.root / "stages" / key
         if folder.is_symlink():
             return "it is a link, and a store has its stages in itself"
+        if not folder.is_dir():
+            return "it is not there"
         try:
             recorded: dict[str, FileChecksum] = json.loads((folder / FILES).read_text(encoding="utf-8"))
             seen, state = self._seen(key), _file_state(folder)
@@ -168,6 +179,13 @@ class Store:
         """Held while garbage is collected: no user comes meanwhile. Yields those who came before."""
         with gate(self.root):
             yield users(self.root)
+
+    def leftovers(self) -> list[Leftover]:
+        """What killed processes left elsewhere, as far as the store is elsewhere."""
+        return []
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Delete one of them, unless it has become part of a stage. To be called under the lock."""
 
     def is_busy(self, key: str) -> bool:
         """Whether some process is computing the stage now."""
@@ -265,7 +283,7 @@ class Store:
                     folder.mkdir(parents=True, exist_ok=True)
                 partial.rename(final)
                 final.rename(self.root / name)
-                (self.root / name).rmdir()
+                delete(self.root / name)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 raise ConfigError(

@@ -13,7 +13,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,13 +62,12 @@ def users(root: Path) -> Users:
     keys: set[str] = set()
     dead = []
     for folder in sorted((root / USERS).glob("*")):
-        try:
-            with file_lock(folder / "lock"):
-                dead.append(folder)
-        except Timeout:
-            keys.update(json.loads((folder / "keys.json").read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            continue  # it has just left
+        with suppress(FileNotFoundError):  # it has just left
+            try:
+                with file_lock(folder / "lock"):
+                    dead.append(folder)
+            except Timeout:
+                keys.update(json.loads((folder / "keys.json").read_text(encoding="utf-8")))
     return Users(frozenset(keys), tuple(dead))
 
 

@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from radpo.clients.chat import Chat, ChatRequest
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
 from radpo.core.texts import excerpt
+from radpo.core.yaml_text import read_yaml
 from radpo.judges.base import CompareRequest, Comparison
 from radpo.judges.record import JudgeRecord, Said, read_reply, says_nothing, texts_of
 from radpo.judges.structure import acting_marks, frame_of
@@ -56,10 +55,7 @@ def load_arena_config(path: Path) -> ArenaConfig:
     Raises:
         ConfigError: it cannot be read, or lacks what it needs; the message names the key.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: Arena-Hard's judge configuration is a mapping")
     template, v2 = document.get("prompt_template"), "regex_patterns" in document

@@ -110,6 +110,8 @@ class JudgeKind:
         settings: the pydantic model of what it may be given. Paths in it are files whose content can change a verdict.
         make: the judge with these settings. Whatever is slow (a model, a connection) waits for the first request.
         hints: the settings that cannot change a verdict (speed, limits, keys); no part of a stage's key.
+        free: whether it computes here and costs nothing. Of others a run with a limit of dollars needs the price,
+            by settings `price_in` and `price_out`.
         models: the settings that name a model as `radpo.models.loading` finds it; they count by the model's content.
         packages: the packages whose versions can change a verdict, such as torch.
         finds: of settings that may name a folder, what finds the one file that is read of it or beside it.
@@ -121,6 +123,7 @@ class JudgeKind:
     models: frozenset[str] = frozenset()
     packages: tuple[str, ...] = ()
     finds: Mapping[str, Callable[[Path], Path | None]] = dataclasses.field(default_factory=dict)
+    free: bool = False
 
 
 def compare(

@@ -161,6 +161,7 @@ KIND = JudgeKind(
     hints=HINTS,
     models=frozenset({"model"}),
     packages=("tokenizers", "torch", "transformers"),
+    free=True,
 )
 
 

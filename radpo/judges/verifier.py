@@ -196,7 +196,7 @@ class Verifier:
         return grades
 
 
-KIND = JudgeKind(NoSettings, lambda settings: Verifier())
+KIND = JudgeKind(NoSettings, lambda settings: Verifier(), free=True)
 
 
 def _kind(constraint: Constraint) -> Kind:

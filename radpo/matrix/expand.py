@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from radpo.benchmarks.protocol import NO_MODEL, Checkpoint, Context
 from radpo.benchmarks.registry import benchmarks, function_codes, stage_functions
 from radpo.benchmarks.sources import model_source
 from radpo.core.errors import ConfigError, ModelError
+from radpo.core.paid_work import RunAccount
 from radpo.core.suggestions import did_you_mean
 from radpo.engine.graph import Function, Stage, in_order
 from radpo.engine.sources import ABSENT, Source
@@ -51,6 +52,8 @@ class Plan:
     cells: tuple[Cell, ...]
     precision: Settled | None = None
     """What `precision: auto` was settled to, where it is not what this machine is faster in."""
+    account: RunAccount | None = None
+    """On which account of the run the work goes that costs money."""
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -85,7 +88,14 @@ class Plan:
         return [cell for cell in self.cells if cell.model == model.location]
 
 
-def expand(matrix: Matrix, *, planning: bool = False, precision: Settled | None = None, occasion: str = "") -> Plan:
+def expand(
+    matrix: Matrix,
+    *,
+    planning: bool = False,
+    precision: Settled | None = None,
+    occasion: str = "",
+    account: RunAccount | None = None,
+) -> Plan:
     """The cells and stages of a matrix. Cells share every stage whose settings and inputs are the same.
 
     Args:
@@ -93,6 +103,7 @@ def expand(matrix: Matrix, *, planning: bool = False, precision: Settled | None 
             that asks for GPUs under `resources` says it itself, wherever it is planned: bfloat16, as they all have it.
         planning: files, and models whose size the matrix states, may be yet to come.
         occasion: what tells this run's answers of an endpoint without a version from another run's.
+        account: on which account the stages' work goes that costs money.
 
     Raises:
         ConfigError: a variant's method does not exist, or no cell is left.
@@ -118,7 +129,7 @@ def expand(matrix: Matrix, *, planning: bool = False, precision: Settled | None 
     cells = []
     for model in models:
         label = labels[model.location]
-        context = _context(matrix, model, functions, files, label, precision, planning, occasion, source)
+        context = _context(matrix, model, functions, files, label, precision, planning, occasion, account, source)
         for seed in matrix.seeds:
             for name in matrix.variants:
                 cell = _cell(matrix, context, context.checkpoint_of(name, seed))
@@ -127,7 +138,7 @@ def expand(matrix: Matrix, *, planning: bool = False, precision: Settled | None 
     if not cells:
         raise ConfigError(f"{matrix.name}: include and exclude leave no cell of the matrix")
     left = tuple(model for model in models if any(cell.model == model.location for cell in cells))
-    return Plan(matrix, left, files, tuple(cells), precision)
+    return Plan(matrix, left, files, tuple(cells), precision, account)
 
 
 def _model(name: str, may_lack: bool) -> Source:
@@ -148,6 +159,7 @@ def _context(
     precision: Settled | None,
     planning: bool,
     occasion: str,
+    account: RunAccount | None,
     model_source: Callable[[str], Source],
 ) -> Context:
     def checkpoint_of(name: str, seed: int) -> Checkpoint:
@@ -173,6 +185,7 @@ def _context(
         precision=precision,
         planning=planning,
         occasion=occasion,
+        account={} if account is None else asdict(account),
         model_source=model_source,
     )
     return context

@@ -14,6 +14,7 @@ from radpo.core.errors import ConfigError
 Parse = Callable[[Path], tuple[yaml.Node | None, Any]]
 KEY = "extends"
 """The key of a matrix file that names the file it begins with."""
+MAX_FILES = 50
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def _layers(path: Path, parse: Parse, before: tuple[Path, ...]) -> Iterator[Laye
     if not isinstance(name, str):
         raise ConfigError(f"{path}: {KEY}: must be the path of a matrix file")
     base = path.parent / name
+    if len(before) > MAX_FILES:
+        raise ConfigError(f"{path}: {KEY}: more than {MAX_FILES} files begin with one another")
     if base.resolve() in (seen.resolve() for seen in (*before, path)):
         raise ConfigError(f"{path}: {KEY}: {name!r}: a matrix file cannot extend itself")
     yield from _layers(base, parse, (*before, path))

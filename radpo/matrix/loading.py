@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from radpo.core.errors import ConfigError
+from radpo.core.files import is_there
 from radpo.core.suggestions import did_you_mean
+from radpo.core.texts import LONGEST_PATH, excerpt
+from radpo.core.yaml_text import compose, construct, read_text, unusable_values
 from radpo.matrix.layers import Layer, depth, merged, read_layers
 from radpo.matrix.settings import Matrix, matrix_type
 from radpo.matrix.unfold import Location, Unfolded, VariantError, unfold
 from radpo.training.settings import TrainingSettings
 from radpo.training.variants import method_training, variant_names
 
+MAX_ERRORS, MAX_LINES = 100, 20
+"""How many faults are looked at, and how many of them told."""
 SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
 """The value of a key called so is never shown, so that a secret that a file holds does not get into a log."""
 
@@ -41,8 +47,7 @@ def load_matrix(path: Path, *, planning: bool = False) -> Matrix:
     problems = list(_problems(document, {"folder": path.resolve().parent, "planning": planning}))
     if isinstance(problems[-1], Matrix):
         return problems[-1]
-    told = dict.fromkeys(f"{_place(layers, location)}: {message}" for location, message in problems)
-    raise ConfigError("\n".join(told))
+    raise ConfigError(_listed(f"{_place(layers, location)}: {message}" for location, message in problems))
 
 
 @contextmanager
@@ -66,7 +71,13 @@ def check_matrix(document: dict[str, Any]) -> Matrix:
     problems = list(_problems(document, {"folder": Path(), "planning": False}))
     if isinstance(problems[-1], Matrix):
         return problems[-1]
-    raise ConfigError("\n".join(dict.fromkeys(f"{message}" for _, message in problems)))
+    raise ConfigError(_listed(f"{message}" for _, message in problems))
+
+
+def _listed(messages: Iterable[str]) -> str:
+    """Each message once, a line each, and no more of them than a person reads."""
+    lines = list(dict.fromkeys(messages))
+    return "\n".join([*lines[:MAX_LINES], *(["and more"] if lines[MAX_LINES:] else [])])
 
 
 RENAMED = {"stated": "size_hints"}
@@ -74,37 +85,20 @@ RENAMED = {"stated": "size_hints"}
 
 
 def _read(path: Path) -> tuple[yaml.Node | None, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give a matrix file, such as `radpo init` writes") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    return _parse(path, text)
+    if not is_there(path):
+        shown = excerpt(str(path), LONGEST_PATH)
+        raise ConfigError(f"{shown}: no such file; give a matrix file, such as `radpo init` writes")
+    node = compose(read_text(path), str(path))
+    if node is None:
+        return None, None
+    _rename(path, node)
+    return node, construct(node, str(path))
 
 
 def _place(layers: list[Layer], location: Location) -> str:
     """File and line of the key at a location: of the file that says most of it, the first of those."""
     layer = max(layers, key=lambda layer: depth(layer.document, location))
     return f"{layer.path}:{_line(layer.node, location)}"
-
-
-def _parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None, None
-        for key in _keys_given_twice(node):
-            raise ConfigError(f"{path}:{key.start_mark.line + 1}: {key.value}: the key is given twice")
-        _rename(path, node)
-        return node, loader.construct_document(node)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: cannot be read as YAML: {' '.join(str(error).split())}") from error
-    finally:
-        loader.dispose()
 
 
 def _rename(path: Path, node: yaml.Node) -> None:
@@ -116,27 +110,12 @@ def _rename(path: Path, node: yaml.Node) -> None:
             key.value = RENAMED[key.value]
 
 
-def _keys_given_twice(node: yaml.Node) -> Iterator[yaml.Node]:
-    """Of a key that is there twice YAML's reader would silently take the last."""
-    waiting, seen = [node], set()
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:  # an alias
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            names = set()
-            for key, value in node.value:
-                if key.value in names and key.value != "<<":
-                    yield key
-                names.add(key.value if isinstance(key.value, str) else id(key))
-                waiting.append(value)
-        elif isinstance(node, yaml.SequenceNode):
-            waiting.extend(node.value)
-
-
 def _problems(document: dict[str, Any], context: dict[str, Any]) -> Iterator[tuple[Location, str] | Matrix]:
     """Everything that is wrong with a document, as (where it is written, message); the matrix, if nothing is."""
+    unusable = [(location, f"{_key(location)}: {message}") for location, message in unusable_values(document)]
+    if unusable:
+        yield from unusable
+        return
     try:
         unfolded = unfold(document)
     except VariantError as error:
@@ -147,8 +126,9 @@ def _problems(document: dict[str, Any], context: dict[str, Any]) -> Iterator[tup
     try:
         matrix = matrix_type().model_validate(unfolded.document, context=context)
     except ValidationError as error:
-        told = [_written(_location(item, unfolded.document), unfolded) for item in error.errors()]
-        problems = [(location, _plain(item, location)) for item, location in zip(error.errors(), told, strict=True)]
+        errors = error.errors()[:MAX_ERRORS]
+        told = [_written(_location(item, unfolded.document), unfolded) for item in errors]
+        problems = [(location, _plain(item, location)) for item, location in zip(errors, told, strict=True)]
         # The matrix as a whole repeats what is wrong with a variant's training; only the first account has its place.
         yield from (problem for problem in problems if not (wrong and problem[1].startswith("variants.")))
         return
@@ -169,7 +149,8 @@ def _location(error: Any, document: Any) -> Location:
 def _first_word(message: str) -> Location:
     """The key with which a message about the whole matrix, or a whole section, begins."""
     words = re.match(r"[\w.*=-]+", message.removeprefix("Value error, "))
-    return tuple(int(part) if part.isdigit() else part for part in words[0].split(".")) if words else ()
+    parts = words[0].split(".") if words else []
+    return tuple(int(part) if part.isdecimal() and len(part) < 10 else part for part in parts)
 
 
 def _wrong_variants(unfolded: Unfolded) -> Iterator[tuple[Location, str]]:
@@ -178,6 +159,7 @@ def _wrong_variants(unfolded: Unfolded) -> Iterator[tuple[Location, str]]:
     common = unfolded.document.get("training") or {}
     for name, settings in (unfolded.document.get("variants") or {}).items() if unfolded.written else ():
         method, training = settings.get("method"), settings.get("training")
+        known = method_training(method) if isinstance(method, str) else {}
         if isinstance(method, str) and method not in methods:
             location = _written(("variants", name, "method"), unfolded)
             hint = did_you_mean(method, methods)
@@ -185,9 +167,9 @@ def _wrong_variants(unfolded: Unfolded) -> Iterator[tuple[Location, str]]:
         if not isinstance(training, dict) or not isinstance(common, dict):
             continue
         try:
-            TrainingSettings.model_validate({**common, **method_training(method or "base"), **training})
+            TrainingSettings.model_validate({**common, **known, **training})
         except ValidationError as error:
-            for item in error.errors():
+            for item in error.errors()[:MAX_ERRORS]:
                 if not item["loc"] or item["loc"][0] in training:  # else it is the matrix's own, told once
                     location = _written(("variants", name, "training", *item["loc"]), unfolded)
                     yield location, _plain(item, location)
@@ -209,20 +191,21 @@ def _line(node: yaml.Node | None, location: Location) -> int:
     """The line on which a key is written; where it is not, that of the nearest thing around it that is."""
     line = node.start_mark.line + 1 if node else 1
     for part in location:
-        below: Mapping[Any, tuple[int, yaml.Node]] = {}
         if isinstance(node, yaml.MappingNode):
-            below = {key.value: (key.start_mark.line + 1, value) for key, value in node.value}
-        elif isinstance(node, yaml.SequenceNode):
-            below = {number: (value.start_mark.line + 1, value) for number, value in enumerate(node.value)}
-        name = part if isinstance(node, yaml.SequenceNode) else str(part)
-        if name not in below:
+            found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            found = (node.value[part], node.value[part])
+        else:
+            found = None
+        if found is None:
             break
-        line, node = below[name]
+        key, node = found
+        line = key.start_mark.line + 1
     return line
 
 
 def _key(location: Location) -> str:
-    return ".".join(map(str, location)) or "(whole file)"
+    return ".".join(excerpt(str(part)) for part in location) or "(whole file)"
 
 
 def _plain(error: Any, location: Location) -> str:
@@ -240,10 +223,12 @@ def _plain(error: Any, location: Location) -> str:
     message = message.removeprefix(f"{_key(location[len(error['loc']) :])}: ")
     if error["type"] == "literal_error":
         message += did_you_mean(error["input"], re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+    if error["type"] == "string_type" and isinstance(error["input"], int | float | datetime.date):
+        message += "; YAML reads it as something else than a text: put it in quotes"
     if "endpoint" in location:  # an address may hold a password
         return f"{key}: {message}"
     if isinstance(error["input"], str | int | float | bool | None.__class__) and not SECRET.search(key):
-        return f"{key}: {error['input']!r}: {message}"
+        return f"{key}: {excerpt(repr(error['input']))}: {message}"
     return f"{key}: {message}"
 
 

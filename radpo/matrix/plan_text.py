@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from radpo.matrix.estimate import Estimate, StageEstimate
+from radpo.matrix.spending import Most
 
 
-def plan_json(name: str, expected: Estimate, absent: Sequence[str] = ()) -> dict[str, Any]:
+def plan_json(name: str, expected: Estimate, absent: Sequence[str] = (), most: Most | None = None) -> dict[str, Any]:
     """The plan as one document; seconds, bytes, US dollars. What cannot be said beforehand is null.
 
     Args:
         absent: models and files that are not here, so that their sizes are as the matrix states them.
+        most: what can be spent at most, where something that is to do costs money.
     """
     nothing = _figures([])
     return {
@@ -43,6 +46,7 @@ def plan_json(name: str, expected: Estimate, absent: Sequence[str] = ()) -> dict
         "all": _figures(expected.stages),
         "to_do": {**_figures(expected.to_do), "stages": len(expected.to_do)},
         "wall_seconds": round(expected.wall_seconds, 3),
+        "at_most": None if most is None else asdict(most),
         "gpu_hours": None if expected.gpu_hours is None else round(expected.gpu_hours, 3),
         "too_large_for_its_gpus": [item.stage.name for item in _too_large(expected)],
         "size_hints": list(absent),
@@ -50,7 +54,7 @@ def plan_json(name: str, expected: Estimate, absent: Sequence[str] = ()) -> dict
     }
 
 
-def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] = ()) -> str:
+def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] = (), most: Most | None = None) -> str:
     """The plan as a table, with what it comes to. Arguments as `plan_json`."""
     head = ("", "stage", "tokens", "FLOP", "time", "disk", "judge calls", "US$")
     rows = [head, *(_row(item) for item in expected.stages)]
@@ -70,6 +74,8 @@ def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] 
         f"{'job' if expected.jobs == 1 else 'jobs'} on {expected.machine.name}, {_bytes(to_do['disk_bytes'])} of disk, "
         f"{to_do['judge_calls']} judge calls, {_dollars(to_do['judge_dollars'])}.",
     ]
+    if most is not None:
+        lines.append(_most(most))
     guessed = sum(not item.measured for item in expected.to_do)
     if expected.gpu_hours is not None:
         lines.append(
@@ -86,9 +92,9 @@ def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] 
     if absent:
         lines.append(f"Not here; their sizes are those that the matrix states: {', '.join(absent)}.")
     if large := _too_large(expected):
-        most = max(item.work.memory_bytes / item.gpus for item in large if item.work)
+        needs = max(item.work.memory_bytes / item.gpus for item in large if item.work)
         lines.append(
-            f"NOT ENOUGH GPU MEMORY: weights, gradients and optimiser take {_bytes(most)} of a GPU at least, which "
+            f"NOT ENOUGH GPU MEMORY: weights, gradients and optimiser take {_bytes(needs)} of a GPU at least, which "
             f"has {_bytes(expected.machine.memory or 0)}: {', '.join(item.stage.name for item in large)}. "
             "Give training more of them (resources: {train: {gpus: 8}}), or train adapters (lora)."
         )
@@ -97,6 +103,19 @@ def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] 
     if needed > free and expected.machine.this:
         lines.append(f"NOT ENOUGH DISK: {_bytes(needed)} are needed at most, {_bytes(free)} are free at {store}.")
     return "\n".join(lines)
+
+
+def _most(most: Most) -> str:
+    limits = [
+        *([] if most.dollars is None else [f"${most.dollars:.2f}"]),
+        *([] if most.requests is None else [f"{most.requests} requests"]),
+    ]
+    spent = f"; ${most.spent_dollars:.2f} and {most.spent_requests} requests of them are spent" * bool(
+        most.spent_requests
+    )
+    if limits:
+        return f"At most {' and '.join(limits)} can be spent, all reruns together{spent}."
+    return f"Nothing limits what can be spent{spent}: set max_cost or max_requests in the matrix."
 
 
 def _too_large(expected: Estimate) -> list[StageEstimate]:

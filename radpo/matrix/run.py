@@ -23,6 +23,7 @@ from radpo.engine.store import Store
 from radpo.matrix.expand import Plan
 from radpo.matrix.manifest import PUBLISHED, manifest, resolved
 from radpo.matrix.settings import Matrix
+from radpo.matrix.spending import spending
 from radpo.matrix.tables import gather
 
 OCCASION = "occasion.txt"
@@ -53,6 +54,7 @@ def run_matrix(
     keep_going: bool = False,
     weights: Mapping[str, float] | None = None,
     notes: Mapping[str, Mapping[str, Any]] | None = None,
+    on_failure: Callable[[], object] = lambda: None,
 ) -> Finished:
     """Compute what the store lacks and write the run directory; where nothing changed, do nothing.
 
@@ -62,7 +64,7 @@ def run_matrix(
             directory for each within it, because variants are compared with the baseline of their own model.
         make_pool: called once there is something to compute.
         write_report: puts report.html into a run directory that has everything else.
-        keep_going, weights, notes: as `radpo.engine.schedule.run_stages` takes them.
+        keep_going, weights, notes, on_failure: as `radpo.engine.schedule.run_stages` takes them.
 
     Raises:
         StageError: a stage failed.
@@ -74,11 +76,16 @@ def run_matrix(
     whole = all(store.has(stage) for stage in plan.stages)
     if whole and all(_is_current(folders[model], keys[model]) for model in plan.models):
         return Finished(reports, unchanged=True)
-    done = run_stages(plan.stages, store, make_pool(), observer, keep_going=keep_going, weights=weights, notes=notes)
+    done = run_stages(
+        plan.stages, store, make_pool(), observer,
+        keep_going=keep_going, weights=weights, notes=notes, on_failure=on_failure,
+    )  # fmt: skip
     with store.translate_disk_full():
         for model, folder in folders.items():
             if not _is_current(folder, keys[model]):
                 document = manifest(plan, model, store, done, keys[model], round(time.perf_counter() - start, 3))
+                if (spent := spending(plan.matrix, out)) is not None:
+                    document["spending"] = spent
                 _write_run(plan, model, folder, store, document, write_report)
     return Finished(reports, unchanged=False)
 

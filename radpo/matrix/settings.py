@@ -182,8 +182,11 @@ class Matrix(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str | None = Field(None, description="A bundled model's name, a folder, a .gguf file, or a Hub id.")
     models: tuple[str, ...] = Field((), description="Several models, instead of `model`.")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0,), min_length=1)
     variants: dict[str, VariantSettings] = Field(min_length=1)
+    max_cells: int = Field(
+        10_000, ge=1, description="Cells (models x variants x seeds, sweeps unfolded) that the matrix may have."
+    )
     baseline: str = Field("base", description="The variant that the others are compared with.")
     include: tuple[Cells, ...] = Field((), description="The only cells to run. Default: all.")
     exclude: tuple[Cells, ...] = Field((), description="Cells to leave out.")
@@ -203,6 +206,14 @@ class Matrix(Section):
         None,
         description="The executor that computes the stages, unless --executor names another: local, ray, or one of an "
         "installed package; a name, or a mapping with its options, such as {kind: ray, address: auto}.",
+    )
+    max_cost: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Dollars that the whole run may spend, over all its stages, processes and reruns in one run "
+        "directory; checked before each request is sent, at the most it could cost. Everything asked needs prices.",
+    )
+    max_requests: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Requests that the whole run may send likewise, repeated ones counted."
     )
     benchmarks: Benchmarks
     published: MatrixPath | None = Field(

@@ -6,6 +6,7 @@ Works on the plain document, before it is checked, so that a swept value is chec
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from radpo.core.suggestions import did_you_mean
-from radpo.matrix.settings import GIVEN
+from radpo.matrix.settings import GIVEN, Matrix
 from radpo.training.settings import TrainingSettings, with_current_names
 from radpo.training.variants import find_variant
+
+MAX_CELLS: int = Matrix.model_fields["max_cells"].default
+MAX_CHAIN = 50
 
 Location = tuple[Any, ...]
 
@@ -56,6 +60,7 @@ def unfold(document: dict[str, Any]) -> Unfolded:
     variants, training = document.get("variants"), document.get("training")
     if not isinstance(variants, dict) or not isinstance(training or {}, dict):
         return Unfolded(document, document, {})  # the check of the document says so
+    limit = _cells_allowed(document)
     common = {key: value for key, value in (training or {}).items() if _is_sweep(key, value)}
     single: dict[str, Any] = {}
     written: dict[str, tuple[str, ...]] = {}
@@ -68,6 +73,13 @@ def unfold(document: dict[str, Any]) -> Unfolded:
             continue
         merged = {**(common if "method" in settings and _trains(settings["method"]) else {}), **own}
         swept = {key: value for key, value in merged.items() if _is_sweep(key, value)}
+        count = len(single) + math.prod(map(len, swept.values()))
+        if count > limit:
+            raise VariantError(
+                ("variants", name),
+                f"with it the matrix has {count:,} variants or more, and with its models and seeds more than the "
+                f"{document.get('max_cells', MAX_CELLS)} cells that it may have; sweep less, or raise max_cells",
+            )
         for values in itertools.product(*swept.values()):
             chosen = dict(zip(swept, values, strict=True))
             label = "-".join([name, *(f"{key}={value}" for key, value in chosen.items())])
@@ -79,6 +91,24 @@ def unfold(document: dict[str, Any]) -> Unfolded:
     if common:
         result["training"] = {key: value for key, value in (training or {}).items() if key not in common}
     return Unfolded(document, result, written)
+
+
+def _cells_allowed(document: dict[str, Any]) -> float:
+    """How many variants the matrix may have, given its models and seeds.
+
+    Raises:
+        VariantError: models and seeds alone are more than its cells may be.
+    """
+    allowed = document.get("max_cells", MAX_CELLS)
+    lists = [document.get(key) for key in ("models", "seeds")]
+    each = math.prod(len(values) for values in lists if isinstance(values, list) and values)
+    if not isinstance(allowed, int):
+        allowed = MAX_CELLS  # the check of the document says so
+    if each > allowed:
+        raise VariantError(
+            ("seeds",), f"{each:,} cells of each variant, more than the {allowed} that the matrix may have in all"
+        )
+    return allowed / each
 
 
 def _with_current_names(document: dict[str, Any]) -> dict[str, Any]:
@@ -104,6 +134,10 @@ def _chain(name: str, variants: Mapping[str, Any]) -> tuple[str, ...]:
     chain = [name]
     while isinstance(settings := variants[chain[-1]], dict) and settings.get("extends") is not None:
         parent, location = settings["extends"], ("variants", chain[-1], "extends")
+        if not isinstance(parent, str):
+            raise VariantError(location, "must be the name of a variant of this matrix")
+        if len(chain) > MAX_CHAIN:
+            raise VariantError(location, f"more than {MAX_CHAIN} variants begin with one another")
         if parent in chain:
             raise VariantError(
                 location, f"{parent!r}: a variant cannot extend itself ({' -> '.join([*chain, parent])})"

@@ -16,7 +16,7 @@ from radpo.models.chat_template import render_tokens
 from radpo.models.context import context_of
 from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import check_head, target_log_probs
-from radpo.models.shared_prefix import IGNORED, shared_prefix_unsupported_reason, shared_rows
+from radpo.models.shared_prefix import IGNORED, grouped_rows, shared_prefix_unsupported_reason
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,10 +43,14 @@ class TokenizedResponse:
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """`logp`: log p(response | prompt) in nats, summed over the response's `tokens`."""
+    """`logp`: log p(response | prompt) in nats, summed over the response's `tokens`.
+
+    `greedy`: whether each of these is the likeliest after those before it, so that greedy decoding begins with them.
+    """
 
     logp: float
     tokens: int
+    greedy: bool
 
 
 def tokenize_pair(
@@ -100,10 +104,7 @@ def log_likelihoods(
 ) -> list[LogLikelihood]:
     """log p(response | prompt) = sum over the response's tokens t of log p(t | all before it), in nats.
 
-    Responses to one prompt share a row in which the prompt is read once (`radpo.models.shared_prefix`), rows of like
-    length share a batch, and the model's head is applied where a response's token is predicted. A model whose attention
-    cannot take the mask reads every response in a row of its own, which gives the same figures. The result is in the
-    order of `items`.
+    The result is in the order of `items`; `scored` says how they are read.
 
     Args:
         autocast: compute in bfloat16 as mixed-precision training does (log-probabilities themselves are in float32).
@@ -113,31 +114,52 @@ def log_likelihoods(
         DataError: a prompt has no token.
         ModelError: a sequence is longer than a table of learned positions, or the model's head is of an unknown kind.
     """
+    found: dict[int, LogLikelihood] = {}
+    for batch in scored(model, items, autocast=autocast, batch_tokens=batch_tokens):
+        found |= batch
+        progress(len(found), len(items))
+    return [found[index] for index in range(len(items))]
+
+
+def scored(
+    model: PreTrainedModel, items: Sequence[TokenizedResponse], *, autocast: bool = False, batch_tokens: int = 2048
+) -> Iterator[dict[int, LogLikelihood]]:
+    """What `log_likelihoods` finds, batch by batch, by the items' places.
+
+    Responses to one prompt share a row in which the prompt is read once, and so do prompts that begin alike, such as
+    questions after the same examples (`radpo.models.shared_prefix`). Rows of like length share a batch, equal items are
+    read once, and the model's head is applied where a response's token is predicted. A model whose attention cannot
+    take the mask reads every response in a row of its own, which gives the same figures.
+    """
     import torch
 
     if hasattr(model, "get_base_model"):  # adapters stand in the base model's own modules
         model = model.get_base_model()
-    longest = max((len(item.prompt_ids) + len(item.response_ids) for item in items if item.response_ids), default=0)
+    # the last token is predicted and not read
+    longest = max((len(item.prompt_ids) + len(item.response_ids) - 1 for item in items if item.response_ids), default=0)
     context_of(model).check(longest, "cut prompts and responses to it with max_length")
-    shared = _shares(model)
-    rows = sorted(_rows(items, batch_tokens if shared else 0), key=lambda row: -row.width)
-    logps = [0.0] * len(items)
-    done = sum(not item.response_ids for item in items)
-    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
-        for batch in _batches(rows, batch_tokens):
-            for row, sums in zip(batch, _score(model, batch, items, shared), strict=True):
-                for index, logp in zip(row.members, sums, strict=True):
-                    logps[index] = logp
-            done += sum(len(row.members) for row in batch)
-            progress(done, len(items))
-    return [LogLikelihood(logp, len(item.response_ids)) for logp, item in zip(logps, items, strict=True)]
+    places: dict[TokenizedResponse, list[int]] = {}
+    for place, item in enumerate(items):
+        places.setdefault(item, []).append(place)
+    # log p of nothing is 0, and its prompt may be longer than the model can read
+    yield {place: LogLikelihood(0.0, 0, True) for item, at in places.items() if not item.response_ids for place in at}
+    shared = reads_several_in_a_row(model)
+    rows = _rows([item for item in places if item.response_ids], batch_tokens if shared else 0)
+    for batch in _batches(sorted(rows, key=lambda row: -row.width), batch_tokens):
+        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+            found = _score(model, batch, shared)
+        yield {place: logp for item, logp in found for place in places[item]}
 
 
 _TRIED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
-def _shares(model: PreTrainedModel) -> bool:
-    """Whether a model can read several responses in one row; tried out once for every model, as its head is."""
+def reads_several_in_a_row(model: PreTrainedModel) -> bool:
+    """Whether a model can read several responses in one row; tried out once for every model, as its head is.
+
+    Raises:
+        ModelError: the model's head is of an unknown kind.
+    """
     if model not in _TRIED:
         check_head(model)
         _TRIED[model] = shared_prefix_unsupported_reason(model) is None
@@ -146,51 +168,79 @@ def _shares(model: PreTrainedModel) -> bool:
 
 @dataclass(frozen=True)
 class _Row:
-    """Items, by their places, that have one prompt and are read together; `width` is in tokens."""
+    """Prompts whose first `in_common` tokens are the same, with their responses; `width` is in tokens."""
 
-    members: list[int]
+    group: tuple[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]], ...]
+    in_common: int
     width: int
 
 
-def _rows(items: Sequence[TokenizedResponse], most: int) -> Iterator[_Row]:
-    """Items with equal prompts, as many in a row as `most` tokens hold, but at least one."""
-    by_prompt: dict[tuple[int, ...], list[int]] = {}
-    for index, item in enumerate(items):
-        if not item.response_ids:  # log p of nothing is 0, and its prompt may be longer than the model can read
-            continue
-        by_prompt.setdefault(item.prompt_ids, []).append(index)
-    for prompt, members in by_prompt.items():
-        row, width = [members[0]], len(prompt) - 1 + len(items[members[0]].response_ids)
-        for index in members[1:]:
-            length = len(items[index].response_ids)
-            if width + length > most:
-                yield _Row(row, width)
-                row, width = [], len(prompt) - 1
-            row.append(index)
-            width += length
-        yield _Row(row, width)
+def _rows(items: Iterable[TokenizedResponse], most: int) -> Iterator[_Row]:
+    """Items in rows of at most `most` tokens, where that is possible."""
+    row: _Row | None = None
+    for alone in sorted(_by_prompt(items, most), key=lambda one: one.group[0][0]):
+        joined = None if row is None else _joined(row, alone)
+        if row is not None and (joined is None or joined.width > most):
+            yield row
+            joined = None
+        row = joined or alone
+    if row is not None:
+        yield row
+
+
+def _by_prompt(items: Iterable[TokenizedResponse], most: int) -> Iterator[_Row]:
+    """A prompt and as many of the responses to it in a row as `most` tokens hold, but at least one."""
+    by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for item in items:
+        by_prompt.setdefault(item.prompt_ids, []).append(item.response_ids)
+    for prompt, responses in by_prompt.items():
+        members: list[tuple[int, ...]] = []
+        width = before = len(prompt) - 1
+        for response in responses:
+            if members and width + len(response) > most:
+                yield _Row(((prompt, tuple(members)),), before, width)
+                members, width = [], before
+            members.append(response)
+            width += len(response)
+        yield _Row(((prompt, tuple(members)),), before, width)
+
+
+def _joined(row: _Row, alone: _Row) -> _Row | None:
+    """The row with one more prompt, in which what all have in common is read once; None where that saves little.
+
+    With n prompts in the row, `c` tokens in common before and `c'` then, it saves c' - (n - 1)(c - c') tokens.
+    """
+    prompt = alone.group[0][0]
+    in_common = min(_common_prefix(row.group[-1][0], prompt), row.in_common, len(prompt) - 1)
+    saved = in_common - (len(row.group) - 1) * (row.in_common - in_common)
+    if saved * 4 < alone.width:
+        return None
+    return _Row((*row.group, *alone.group), in_common, row.width + alone.width - saved)
 
 
 def _score(
-    model: PreTrainedModel, batch: Sequence[_Row], items: Sequence[TokenizedResponse], shared: bool
-) -> list[list[float]]:
-    """log p of every response of every row."""
+    model: PreTrainedModel, batch: Sequence[_Row], shared: bool
+) -> list[tuple[TokenizedResponse, LogLikelihood]]:
+    """What is found for every response of every row."""
     import torch
 
-    rows = shared_rows(
-        [items[row.members[0]].prompt_ids for row in batch],
-        [[items[index].response_ids for index in row.members] for row in batch],
-    ).to(model.device)
+    rows = grouped_rows([row.group for row in batch], [row.in_common for row in batch]).to(model.device)
     config = model.config.get_text_config()
     plain = {"input_ids": rows.input_ids, "attention_mask": (rows.branch >= 0).long()}
     laid, inputs = reading(rows, config, model.dtype) if shared else (rows, plain)
     hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
     predicting = laid.labels != IGNORED
-    logps = torch.zeros(rows.labels.shape, dtype=torch.float32, device=model.device)
-    logps[rows.labels != IGNORED] = target_log_probs(model, hidden[predicting], laid.labels[predicting])
+    logps, likeliest = target_log_probs(model, hidden[predicting], laid.labels[predicting])
+    lengths = [len(response) for row in batch for _, responses in row.group for response in responses]
+    parts = zip(logps.cpu().split(lengths), likeliest.cpu().split(lengths), strict=True)
     return [
-        [float(logp[branch == number].sum(dtype=torch.float64)) for number in range(1, len(row.members) + 1)]
-        for row, logp, branch in zip(batch, logps, rows.branch, strict=True)
+        (
+            TokenizedResponse(prompt, response),
+            LogLikelihood(float(logp.sum(dtype=torch.float64)), len(response), bool(greedy.all())),
+        )
+        for row in batch
+        for prompt, responses in row.group
+        for response, (logp, greedy) in zip(responses, parts, strict=False)
     ]
 
 

@@ -1,22 +1,27 @@
-"""lm-eval's own transformers model, which also says what it cut off prompts and takes no settings from the checkpoint.
+"""lm-eval's own transformers model, which reads what requests have in common once, and says what it cut off prompts.
 
 Imports lm-eval: import it where a model is about to be run.
 """
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval.api.registry import register_model
 from lm_eval.loggers.utils import get_commit_from_path
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
+from tqdm import tqdm
 
 from radpo.core.errors import ModelError
 from radpo.models.chat_template import held_control_tokens, placement_of
 from radpo.models.decoding import own_settings_aside
+from radpo.models.likelihood import TokenizedResponse, reads_several_in_a_row, scored
 from radpo.models.prompt_cuts import Asked, Cut
 from radpo.preferences.goals import join_goal_text
 
@@ -40,7 +45,71 @@ def ask_git_quietly() -> None:
     evaluator.get_git_commit_hash = commit
 
 
-class CountingHFLM(HFLM):  # type: ignore[misc]
+TOKENS = 512
+"""Tokens that are read together for each prompt of a batch."""
+
+AUTO_BATCH_SIZE = 16
+"""Where lm-eval would look for the largest batch that fits; half of what is read has no logits here."""
+
+
+@register_model("radpo")
+class SharedPrefixHFLM(HFLM):  # type: ignore[misc]
+    """lm-eval's `hf`, which reads what log-likelihood requests begin with once.
+
+    The answers to one question share a row in which the question is read once, and so do questions after the same
+    examples (`radpo.models.shared_prefix`); equal requests, as of two tasks about the same questions, are one. The
+    tokens, where they are cut and the flags of greedy answers are `hf`'s, and so are the values, up to rounding. All
+    else is `hf`'s own.
+
+    Models that cannot be read so (their attention takes no mask, they stand on several devices, ...) are read one
+    request at a time, and lm-eval's log says why.
+    """
+
+    @cached_property
+    def one_at_a_time(self) -> str | None:
+        """Why requests are read one at a time; None where what they have in common is read once."""
+        if self.backend != "causal":
+            return "it has an encoder"
+        if self.mixed_precision_dtype is not None:
+            return "it runs in mixed precision"
+        if len({parameter.device for parameter in self.model.parameters()}) > 1:
+            return "it stands on several devices"
+        if getattr(getattr(self.model, "active_peft_config", None), "is_prompt_learning", False):
+            return "its adapter puts tokens of its own before every prompt"
+        try:
+            bare = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+            return None if reads_several_in_a_row(bare) else "its attention takes no mask of several responses"
+        except ModelError as error:
+            return str(error)
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Any], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        if self.one_at_a_time is not None:
+            logging.getLogger(__name__).warning("log-likelihoods one request at a time: %s", self.one_at_a_time)
+            own: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+            return own
+        at_once = override_bs or (self.batch_size if isinstance(self.batch_size, int) else AUTO_BATCH_SIZE)
+        items = [self._item(context, continuation) for _, context, continuation in requests]
+        answers: dict[int, tuple[float, bool]] = {}
+        with tqdm(
+            total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests"
+        ) as bar:
+            for batch in scored(self.model, items, batch_tokens=at_once * TOKENS):
+                for place, found in batch.items():
+                    answers[place] = (found.logp, found.greedy)
+                    if requests[place][0] is not None:  # parts of a longer text have no name of their own
+                        self.cache_hook.add_partial("loglikelihood", requests[place][0], answers[place])
+                bar.update(len(batch))
+        return [answers[place] for place in range(len(requests))]
+
+    def _item(self, context: list[int], continuation: list[int]) -> TokenizedResponse:
+        """A request, cut from the left as `hf` cuts it: the model reads all but the last token."""
+        kept = (context + continuation)[-(self.max_length + 1) :]
+        return TokenizedResponse(tuple(kept[: -len(continuation)]), tuple(continuation))
+
+
+class CountingHFLM(SharedPrefixHFLM):
     """lm-eval's `HFLM`, its values unchanged, with two differences around them.
 
     lm-eval cuts a prompt that does not fit the context from the left, with a line in its log only; here every cut is

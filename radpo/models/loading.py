@@ -20,6 +20,7 @@ from radpo.core.cache import cache_folder
 from radpo.core.errors import ModelError
 from radpo.core.files import checksums, replace_file, replace_json, sha256, verify_checksums
 from radpo.core.optional import need_package
+from radpo.core.texts import excerpt
 from radpo.models.chat_template import DEFAULT, default_template, prints_date, template_date, with_date
 from radpo.models.precision import Precision, settle
 from radpo.models.weights import OTHER_FORMATS, check_files, check_pointer, check_weights, load_weights, model_files
@@ -65,7 +66,11 @@ def resolve_model(name: str) -> Path:
     """
     if name in BUNDLED:
         return _converted(_bundled_file(name), name)
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, or of a user that there is not
+        raise ModelError(f"model {excerpt(name)}: no such file or folder ({error})") from error
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"model {name}: no such file")

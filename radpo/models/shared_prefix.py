@@ -1,4 +1,4 @@
-"""Rows that hold every prompt once with its several responses, and the mask that separates them.
+"""Rows that hold what several sequences begin with once, and the mask that separates them.
 
 A row is the prompt without its last token, then, for every response, that last token again followed by the response
 without its own last token:
@@ -6,11 +6,15 @@ without its own last token:
     token     p0 p1 | p2 a0 a1 | p2 b0        prompt p0 p1 p2, responses a0 a1 a2 and b0 b1
     position   0  1 |  2  3  4 |  2  3
     branch     0  0 |  1  1  1 |  2  2
+    until      6  6 |  4  4  4 |  6  6
     predicts   -  - | a0 a1 a2 | b0 b1
 
 A position sees those before it in the row that belong to the prompt or to its own response, and its place is counted
 from the prompt's end, so each response is read exactly as if it stood alone after the prompt. Every position of a
 response predicts one of its tokens, and none is computed that predicts nothing needed.
+
+Several prompts that begin alike, such as questions after the same examples, share a row in the same way: what they
+have in common, then for every prompt the rest of it and its responses.
 """
 
 from __future__ import annotations
@@ -35,18 +39,24 @@ class SharedRows:
     Args:
         input_ids: (rows, width), tokens.
         position_ids: (rows, width), each token's place in its own sequence.
-        branch: (rows, width), 0 for the prompt, the response's number from 1, -1 for padding.
+        branch: (rows, width), 0 for what is prompt, the response's number in the row from 1, -1 for padding.
+        until: (rows, width), the last place in the row of what continues a token, which alone sees it.
         labels: (rows, width), the token that a position predicts, `IGNORED` where none.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     branch: torch.Tensor
+    until: torch.Tensor
     labels: torch.Tensor
 
     def to(self, device: torch.device) -> SharedRows:
         """The same rows on another device."""
         return SharedRows(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+Answered = tuple[Sequence[int], Sequence[Sequence[int]]]
+"""A prompt and the responses to it, as token ids."""
 
 
 def shared_rows(
@@ -61,28 +71,45 @@ def shared_rows(
     Raises:
         DataError: a prompt has no token, so that nothing predicts a response's first.
     """
+    groups = [[(prompt, answers)] for prompt, answers in zip(prompts, responses, strict=True)]
+    return grouped_rows(groups, [len(prompt) - 1 for prompt in prompts], pad_token_id)
+
+
+def grouped_rows(groups: Sequence[Sequence[Answered]], in_common: Sequence[int], pad_token_id: int = 0) -> SharedRows:
+    """Lay out every group of prompts that begin alike, with the responses to each.
+
+    Args:
+        groups: each row's prompts and their responses, already truncated.
+        in_common: how many tokens each row's prompts have in common, which are fewer than any of them has.
+
+    Raises:
+        DataError: a prompt has no token, so that nothing predicts a response's first.
+    """
     import torch
 
-    rows: list[tuple[list[int], list[int], list[int], list[int]]] = []
-    for prompt, answers in zip(prompts, responses, strict=True):
-        if not prompt:
-            raise DataError("a prompt has no token; the chat template must put something before the response")
+    rows = [_laid_out(group, common) for group, common in zip(groups, in_common, strict=True)]
+    width = max(len(row) for row in rows)
+    for row in rows:
+        row += [(pad_token_id, 0, -1, place, IGNORED) for place in range(len(row), width)]
+    return SharedRows(*torch.tensor(rows).permute(2, 0, 1))
+
+
+def _laid_out(group: Sequence[Answered], common: int) -> list[tuple[int, int, int, int, int]]:
+    """One row's positions: token, place, branch, end and label of each."""
+    if not all(prompt for prompt, _ in group):
+        raise DataError("a prompt has no token; the chat template must put something before the response")
+    width = common + sum(len(prompt) - 1 - common + sum(map(len, answers)) for prompt, answers in group)
+    row = [(token, place, 0, width - 1, IGNORED) for place, token in enumerate(group[0][0][:common])]
+    number = 0
+    for prompt, answers in group:
         before = len(prompt) - 1
-        tokens, places, branch, labels = list(prompt[:-1]), list(range(before)), [0] * before, [IGNORED] * before
-        for number, answer in enumerate(answers, start=1):
-            tokens += [prompt[-1], *answer[:-1]] if answer else []
-            places += range(before, before + len(answer))
-            branch += [number] * len(answer)
-            labels += answer
-        rows.append((tokens, places, branch, labels))
-    width = max(len(tokens) for tokens, *_ in rows)
-    fills = (pad_token_id, 0, -1, IGNORED)
-    return SharedRows(
-        *(
-            torch.tensor([row[part] + [fill] * (width - len(row[part])) for row in rows])
-            for part, fill in enumerate(fills)
-        )
-    )
+        end = len(row) + before - common + sum(map(len, answers)) - 1
+        row += [(prompt[place], place, 0, end, IGNORED) for place in range(common, before)]
+        for answer in answers:
+            number, end = number + 1, len(row) + len(answer) - 1
+            tokens = zip([prompt[-1], *answer[:-1]], answer, strict=True) if answer else ()
+            row += [(token, before + step, number, end, label) for step, (token, label) in enumerate(tokens)]
+    return row
 
 
 def attention_mask(rows: SharedRows, config: Any, dtype: torch.dtype) -> Any:
@@ -95,7 +122,7 @@ def attention_mask(rows: SharedRows, config: Any, dtype: torch.dtype) -> Any:
     Raises:
         NotImplementedError: the attention takes no such mask.
     """
-    visible = _visible(rows.branch)
+    visible = _visible(rows.until)
     window, kinds = getattr(config, "sliding_window", None), set(getattr(config, "layer_types", None) or ())
     if not kinds <= {"full_attention", "sliding_attention"}:
         raise NotImplementedError(f"layers of the kinds {', '.join(sorted(kinds))}")
@@ -107,15 +134,13 @@ def attention_mask(rows: SharedRows, config: Any, dtype: torch.dtype) -> Any:
     return masks
 
 
-def _visible(branch: torch.Tensor) -> torch.Tensor:
-    """Where a query (last dimension but one) may see a key (last dimension)."""
+def _visible(until: torch.Tensor) -> torch.Tensor:
+    """Where a query (last dimension but one) may see a key (last dimension); padding sees itself alone."""
     import torch
 
-    width = branch.shape[1]
-    causal = torch.ones(width, width, dtype=torch.bool, device=branch.device).tril()
-    query, key = branch[:, None, :, None], branch[:, None, None, :]
-    # Padding sees the prompt and itself, so that no row of the softmax is empty; nothing but padding sees padding.
-    return causal & ((key == 0) | (key == query))
+    place = torch.arange(until.shape[1], device=until.device)
+    causal = place[:, None] >= place[None, :]
+    return (causal & (place[:, None] <= until[:, None, :]))[:, None]
 
 
 def _within(position_ids: torch.Tensor, window: Any) -> torch.Tensor:

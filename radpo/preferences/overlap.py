@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from radpo.core.errors import DataError
+from radpo.core.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,10 +110,7 @@ def load_evaluation_sets(given: Sequence[str]) -> tuple[dict[str, list[str]], li
 
 def _listed(path: Path) -> dict[str, Path]:
     """The sets that a YAML file lists."""
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    document = read_yaml(path)
     if not isinstance(document, dict) or not all(isinstance(place, str) for place in document.values()):
         raise DataError(f"{path}: a list of evaluation sets maps names to paths")
     return {str(name): path.parent / place for name, place in document.items()}

@@ -1,14 +1,16 @@
-"""Shared rows on a CPU: no padding is read, and no response's scores against another one are computed at all.
+"""Shared rows on a CPU: no padding is read, and hardly any score that the mask would throw away is computed.
 
 Rows are put behind one another, so that every layer's products are over tokens that count. A mask alone has the
 CPU compute every score and throw away those that are masked, which for a pair is more than half of a row's. Here
-prompt and first response attend causally as the one sequence that they are, and every further response to the prompt
-and itself; the sums are the same.
+what a row begins with and the first response attend causally as the one sequence that they are, and what else
+continues it attends to it and itself; the sums are the same.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,11 +20,24 @@ from radpo.models.shared_prefix import SharedRows, model_inputs
 MOST_TOKENS = 1 << 13
 """Rows of more tokens than these together stay padded: the mask of all of them would take over 64 MiB."""
 
-Lengths = list[list[int]]
-"""Of every row the prompt's length and then each response's, in positions."""
+LEAST_QUERIES = 64
+"""Neighbours of no more tokens than these together are read in one call."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Neighbouring queries and the keys that they see: what their row begins with, and themselves.
+
+    `seen`, (queries, keys), says which; None where the block is a sequence from its row's beginning, read causally.
+    """
+
+    queries: slice
+    prefix: slice
+    seen: torch.Tensor | None
+
 
 _CONTENTS = "radpo_contents"
-"""The attribute of a mask that has what `_attend` goes by."""
+"""The attribute of a mask that has what `_attend` goes by: the blocks of every row."""
 
 
 def reading(rows: SharedRows, config: Any, dtype: torch.dtype) -> tuple[SharedRows, dict[str, Any]]:
@@ -35,36 +50,62 @@ def reading(rows: SharedRows, config: Any, dtype: torch.dtype) -> tuple[SharedRo
         config: the model's (text) configuration.
         dtype: of the model's activations.
     """
+    real = rows.branch >= 0
+    kinds = set(getattr(config, "layer_types", None) or ())
+    windowed = getattr(config, "sliding_window", None) is not None and not kinds
+    processor = rows.branch.device.type == "cpu" and config._attn_implementation == "sdpa"
+    ends = [[length] for length in real.sum(1).tolist()]
+    if processor and not windowed and kinds <= {"full_attention"} and int(real.sum()) <= MOST_TOKENS:
+        rows, ends = _end_to_end(rows, real), [real.sum(1).cumsum(0).tolist()]
     inputs = model_inputs(rows, config, dtype)
     mask = inputs["attention_mask"]
-    windowed = not isinstance(mask, dict) and getattr(config, "sliding_window", None) is not None
-    full = None if windowed else mask["full_attention"] if isinstance(mask, dict) else mask
-    if rows.branch.device.type != "cpu" or not isinstance(full, torch.Tensor) or full.dtype != torch.bool:
-        return rows, inputs
-    lengths = [torch.bincount(row[row >= 0]).tolist() for row in rows.branch]
-    contents = [[row] for row in lengths]
-    if (not isinstance(mask, dict) or len(mask) == 1) and sum(map(sum, lengths)) <= MOST_TOKENS:
-        rows, full = _end_to_end(rows, full, lengths)
-        shared: Any = {"full_attention": full} if isinstance(mask, dict) else full
-        inputs = {"input_ids": rows.input_ids, "position_ids": rows.position_ids, "attention_mask": shared}
-        contents = [lengths]
-    _attend_by_lengths()
-    setattr(full, _CONTENTS, contents)
+    full = mask.get("full_attention") if isinstance(mask, dict) else mask
+    if processor and not windowed and isinstance(full, torch.Tensor):
+        _attend_by_blocks()
+        contents = [
+            [block for start, stop in pairwise([0, *stops]) for block in _blocks(until, start, stop, seen[0])]
+            for until, stops, seen in zip(rows.until.tolist(), ends, full, strict=True)
+        ]
+        setattr(full, _CONTENTS, contents)
     return rows, inputs
 
 
-def _end_to_end(rows: SharedRows, mask: torch.Tensor, lengths: Lengths) -> tuple[SharedRows, torch.Tensor]:
-    """All rows behind one another in a single one, (1, tokens), and their mask, (1, 1, tokens, tokens)."""
-    real = rows.branch >= 0
-    ids, places, branch, labels = (getattr(rows, name)[real][None] for name in SharedRows.__dataclass_fields__)
-    widths = [sum(row) for row in lengths]
-    blocks = torch.block_diag(*(row[0, :width, :width] for row, width in zip(mask, widths, strict=True)))
-    return SharedRows(ids, places, branch, labels), blocks.to(torch.bool)[None, None]
+def _end_to_end(rows: SharedRows, real: torch.Tensor) -> SharedRows:
+    """All rows behind one another in a single one, (1, tokens)."""
+    lengths = real.sum(1)
+    moved = rows.until + (lengths.cumsum(0) - lengths)[:, None]
+    return SharedRows(
+        *(values[real][None] for values in (rows.input_ids, rows.position_ids, rows.branch, moved, rows.labels))
+    )
+
+
+def _blocks(until: list[int], start: int, stop: int, mask: torch.Tensor) -> list[_Block]:
+    """The blocks of one row's tokens, which stand from `start` to `stop`.
+
+    Short neighbours share a block: it is quicker to compute some scores that the mask throws away than to call again.
+    """
+    prefix = start
+    while prefix < stop and until[prefix] == stop - 1:
+        prefix += 1
+    begun = slice(start, prefix)
+    if prefix < stop and min(until[prefix : until[prefix] + 1]) == until[prefix]:
+        prefix = until[prefix] + 1  # one response alone, or a prompt with one
+    blocks = [_Block(slice(start, prefix), slice(start, start), None)] if prefix > start else []
+    most = max(LEAST_QUERIES, (begun.stop - start) // 4)
+    while prefix < stop:
+        end = until[prefix] + 1
+        while end < stop and until[end] + 1 - prefix <= most:
+            end = until[end] + 1
+        queries = slice(prefix, end)
+        seen = torch.cat([mask[queries, begun], mask[queries, queries]], dim=1)
+        blocks.append(_Block(queries, begun, seen))
+        prefix = end
+    return blocks
 
 
 @cache
-def _attend_by_lengths() -> None:
-    """Have transformers' sdpa attention go by the lengths wherever its mask brings them.
+def _attend_by_blocks() -> None:
+    """Have transformers' sdpa attention go by the blocks wherever its mask brings them.
 
     For the rest of the process: layers that are computed again in the backward pass must find the same function.
     """
@@ -81,13 +122,13 @@ def _attend_by_lengths() -> None:
 
 
 def _attend(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, contents: list[Lengths], scale: Any
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, contents: list[list[_Block]], scale: Any
 ) -> torch.Tensor:
-    """softmax(q k / sqrt(d)) v of every prompt and its responses.
+    """softmax(q k / sqrt(d)) v, block by block.
 
     Args:
         query: (rows, heads, width, size); key and value with as many heads or fewer, each serving several.
-        contents: the prompts, with their responses, that stand in each row behind one another.
+        contents: each row's blocks, which cover all but its padding.
 
     Returns:
         (rows, width, heads, size), zero at the padding.
@@ -97,22 +138,19 @@ def _attend(
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     found = []
-    for row, shared in enumerate(contents):
+    for row, blocks in enumerate(contents):
         q, k, v = (states[row : row + 1] for states in (query, key, value))
-        parts, start = [], 0
-        for prompt, *responses in shared:
-            end = start + prompt + sum(responses[:1])
-            first = slice(start, end)
-            parts.append(_sdpa(q[:, :, first], k[:, :, first], v[:, :, first], scale, is_causal=True))
-            for length in responses[1:]:
-                before, here = slice(start, start + prompt), slice(end, end + length)
-                keys, values = (torch.cat([s[:, :, before], s[:, :, here]], dim=2) for s in (k, v))
-                seen = torch.ones(length, prompt + length, dtype=torch.bool).tril(prompt)
-                parts.append(_sdpa(q[:, :, here], keys, values, scale, attn_mask=seen))
-                end += length
-            start = end
-        if start < query.shape[2]:
-            parts.append(torch.zeros_like(q[:, :, start:]))
+        parts, end = [], 0
+        for block in blocks:
+            end = block.queries.stop
+            own = q[:, :, block.queries]
+            if block.seen is None:
+                parts.append(_sdpa(own, k[:, :, block.queries], v[:, :, block.queries], scale, is_causal=True))
+                continue
+            keys, values = (torch.cat([s[:, :, block.prefix], s[:, :, block.queries]], dim=2) for s in (k, v))
+            parts.append(_sdpa(own, keys, values, scale, attn_mask=block.seen))
+        if end < query.shape[2]:
+            parts.append(torch.zeros_like(q[:, :, end:]))
         found.append(torch.cat(parts, dim=2))
     return torch.cat(found).transpose(1, 2).contiguous()
 

@@ -178,22 +178,22 @@ def cpu_head(device: torch.device) -> Iterator[None]:
         yield
 
 
-def target_log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """log p of each target token under a model's head, in nats, (positions,), in float32.
+def target_log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each target token under a model's head: its log p in nats, in float32, and whether it is the likeliest.
 
     Args:
         hidden: (positions, size), the last layer's output where a token is predicted.
         targets: (positions,), the tokens predicted.
 
+    Returns:
+        Both (positions,).
     """
     head, config = model.get_output_embeddings(), model.config.get_text_config()
     softcap = getattr(config, "final_logit_softcapping", None)
     function = TokenLogProbs if hidden.device.type == "cpu" else _triton_log_probs()
-    found = function.apply(
-        hidden, head.weight, head.bias, targets, 1.0, 1 << 15, softcap, _logit_scale(config), ("log_probs",)
-    )
-    log_probs: torch.Tensor = found[0]
-    return log_probs
+    wanted = ("log_probs", "is_top1")
+    found = function.apply(hidden, head.weight, head.bias, targets, 1.0, 1 << 15, softcap, _logit_scale(config), wanted)
+    return found[0], found[4]
 
 
 def _logit_scale(config: Any) -> float:
@@ -219,7 +219,7 @@ def check_head(model: Any) -> None:
     with torch.no_grad():
         own = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0, :-1]
-        found, expected = target_log_probs(model, hidden, ids[0, 1:]), own.gather(-1, ids[0, 1:, None])[:, 0]
+        found, expected = target_log_probs(model, hidden, ids[0, 1:])[0], own.gather(-1, ids[0, 1:, None])[:, 0]
     rounding = 1e-3 if model.dtype is torch.float32 else 0.1
     apart = float((found - expected).abs().max())
     if apart > rounding * max(1.0, float(expected.abs().max())):
