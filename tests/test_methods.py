@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,9 @@ from radpo.core.errors import ConfigError
 from radpo.engine.store import Store
 from radpo.matrix.expand import Plan, expand
 from radpo.matrix.loading import load_matrix
+from radpo.models.heldout import asked_with_goals
+from radpo.models.loading import load_tokenizer
+from radpo.preferences.goals import DEFAULT_GOAL_TEXT, asked_in
 from radpo.preferences.writing import write_preferences
 from radpo.training.settings import TrainingSettings
 from radpo.training.variants import find_variant, variant_names
@@ -77,6 +81,38 @@ def test_implicit_rewards_come_from_a_dpo_policy_of_the_same_seed(tmp_path: Path
     implicit = ira.inputs["pairs"].inputs["scored"]
     assert implicit.function_name == "implicit"
     assert implicit.inputs["policy"].key == dpo.key
+
+
+def test_a_wording_of_the_goal_reaches_all_that_asks_for_one(tmp_path: Path) -> None:
+    """Training pairs, checkpoints, held-out responses and samples must all be asked in the same words."""
+    more = {"calibration": {"questions": {"path": "questions.jsonl"}, "goals": [2, 9]}, "unlearning": {}}
+    question = {"question_id": 1, "category": "x", "turns": ["Why?"], "constraints": [[{"kind": "max_words", "n": 9}]]}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(question) + "\n", encoding="utf-8")
+    path = write_matrix(tmp_path, {"ra-dpo": None}, benchmarks=more, track=1)
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    usual = {stage.name: stage for stage in expand(load_matrix(path)).stages}
+    document["data"]["goal_text"] = "Answer in {g} of {high} words."
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    own = {stage.name: stage for stage in expand(load_matrix(path)).stages}
+    asking = [s for s in own.values() if s.function_name in ("relabel", "train", "likelihood", "samples")]
+    assert {stage.function_name for stage in asking} == {"relabel", "train", "likelihood", "samples"}
+    for stage in asking:
+        assert asked_in(stage.settings) == "Answer in {g} of 10 words."
+        assert "goal_text" not in usual[stage.name].settings
+        assert asked_in(usual[stage.name].settings) == DEFAULT_GOAL_TEXT
+        assert usual[stage.name].key != stage.key
+    tokenizer = load_tokenizer(tmp_path / "model")
+    pairs = scored_pairs(SCORES[:1]).to_pylist()
+    _, tokenized = asked_with_goals(pairs, tokenizer, "system", (1.0, 10.0), asked_in(asking[0].settings))
+    prompts = [tokenizer.decode(pair.prompt_ids) for pair in tokenized]
+    assert ["words." in prompt for prompt in prompts] == [False, True, True, True]
+    assert "Answer in 10 of 10 words." in prompts[1]
+    assert "Answer in 3 of 10 words." in prompts[3]
+
+    document["data"]["goal_text"] = "Answer in few words."
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"data.goal_text: .*must hold {g} once, where the score goes; it does 0"):
+        load_matrix(path)
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ from radpo.judges.base import Judge
 from radpo.judges.lookup import GROUP, find_judge
 from radpo.judges.quality import Bias
 from radpo.models.generation import Goal
+from radpo.preferences.goals import asked_in
 from radpo.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -382,7 +383,7 @@ def heldout_likelihoods(
     """
     training = training or context.training
     settings = {
-        "scale": list(context.scale),
+        **context.goals,
         "max_length": training.max_length,
         "precision": training.precision,
     }
@@ -417,6 +418,7 @@ def _likelihood(task: Task) -> None:
             out,
             total=pairs.total,
             scale=tuple(settings["scale"]),
+            wording=asked_in(settings),
             max_length=settings["max_length"],
             precision=settings["precision"],
             key=task.stage.key,
@@ -466,7 +468,7 @@ def samples(
         "per_prompt": settings.per_prompt,
         "max_new_tokens": settings.max_new_tokens,
         "batch_size": settings.batch_size,
-        "scale": list(context.scale),
+        **context.goals,
         "seed": checkpoint.seed,
         "reference": context.model if reference else None,
     }
@@ -509,7 +511,7 @@ def _samples(task: Task) -> None:
         max_new_tokens=settings["max_new_tokens"],
         seed=settings["seed"],
         batch_size=settings["batch_size"],
-        scale=tuple(settings["scale"]),
+        wording=asked_in(settings),
     )
     with kept_between_tries(task, "samples.parquet") as out:
         write_samples(

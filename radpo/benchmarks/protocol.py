@@ -106,7 +106,8 @@ class Context:
 
     Args:
         model: the model that training starts from.
-        scale: the lowest and the highest score there can be.
+        goals: how goals are asked for, as stages' settings have it: `scale`, the lowest and the highest score there can
+            be, and where the matrix has a wording of its own, `goal_text` (`radpo.preferences.goals.asked_in`).
         heldout: the file of held-out scored pairs; None where the matrix has none.
         training: the matrix's own training settings.
         baseline: the variant that the others are compared with.
@@ -131,7 +132,7 @@ class Context:
     """
 
     model: Source
-    scale: tuple[float, float]
+    goals: Mapping[str, Any]
     heldout: DataFile | None
     training: TrainingSettings
     baseline: str
@@ -226,11 +227,17 @@ class Context:
         if file is None:
             what = "held-out scored pairs" if split == "heldout" else "scored pairs to train on"
             raise ConfigError(f"data.{split}: missing: a stage of the matrix reads {what}")
-        settings: dict[str, Any] = {"pairs": self.file(file.path), "limit": file.limit, "scale": list(self.scale)}
+        settings: dict[str, Any] = {"pairs": self.file(file.path), "limit": file.limit, "scale": self.goals["scale"]}
         if self.reading:
             settings["reading"] = dict(self.reading)
         # Models share it, and so its name has none of them.
         return replace(self.stage("pairs", split, settings), name=f"pairs/{split}")
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The lowest and the highest score there can be."""
+        low, high = self.goals["scale"]
+        return low, high
 
     def heldout_pairs(self) -> Stage:
         """The matrix's held-out pairs, as `pairs`.

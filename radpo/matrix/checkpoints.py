@@ -69,7 +69,7 @@ def _train(context: Context, matrix: Matrix, name: str, method: str, training: T
         "training": training.model_dump(mode="json"),
         "seed": seed,
         "conditioned": variant.conditioned if relabeled is None else _asks_for_goals(data.train),
-        "scale": list(data.scale),
+        **data.goals,
     }
     if variant.data == "attributes":
         settings["attribute_scale"] = list(data.attribute_scale)
@@ -133,7 +133,7 @@ def _relabel(context: Context, data: Data, split: str, method: str, rewarded: St
     own = callable(variant.data)
     made_of = {"method": method, "code": plugin_source(GROUP, method)} if own else {"kind": variant.data}
     file = data.train if split == "train" else data.heldout
-    settings = {"model": context.model, "scale": list(data.scale), **made_of}
+    settings = {"model": context.model, **data.goals, **made_of}
     if variant.data == "attributes":
         settings["attribute_scale"] = list(data.attribute_scale)
     inputs = {"pairs": context.pairs(file, split), **({} if rewarded is None else {"scored": rewarded})}

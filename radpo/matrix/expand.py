@@ -168,7 +168,7 @@ def _context(
     when = template_date() if matrix.date is None else matrix.date
     context = Context(
         model=model,
-        scale=matrix.data.scale,
+        goals=matrix.data.goals,
         heldout=matrix.data.heldout,
         training=matrix.training,
         baseline=matrix.baseline,

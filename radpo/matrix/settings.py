@@ -16,6 +16,7 @@ from radpo.clients.endpoint import Endpoint
 from radpo.core.published import read_published
 from radpo.core.suggestions import did_you_mean
 from radpo.engine.executors import ExecutorChoice
+from radpo.preferences.goals import goal_text_problem
 from radpo.preferences.pairing import Rule
 from radpo.preferences.preferences import OnError, Reading
 from radpo.preferences.rows import FalseTens
@@ -30,6 +31,11 @@ class Data(Section):
     heldout: DataFile | None = None
     scale: tuple[float, float] = Field((1.0, 10.0), description="The lowest and the highest possible score.")
 
+    goal_text: str | None = Field(
+        None,
+        description="The wording of a goal: {g} once, where the score goes, and {low} and {high} for the ends of the "
+        "scale. Default: the paper's sentence. Goals by attribute keep theirs.",
+    )
     attribute_scale: tuple[float, float] = Field(
         (1.0, 5.0), description="The same for an attribute's score, for ra-attributes; HelpSteer's is 0 to 4."
     )
@@ -59,6 +65,18 @@ class Data(Section):
             pairing=self.pairing,
             false_tens=self.false_tens,
         )
+
+    @property
+    def goals(self) -> dict[str, Any]:
+        """How goals are asked for, as stages' settings have it."""
+        return {"scale": list(self.scale), **({} if self.goal_text is None else {"goal_text": self.goal_text})}
+
+    @field_validator("goal_text")
+    @classmethod
+    def _has_a_place(cls, text: str | None) -> str | None:
+        if text is not None and (problem := goal_text_problem(text)):
+            raise ValueError(problem)
+        return text
 
     @field_validator("scale", "attribute_scale")
     @classmethod

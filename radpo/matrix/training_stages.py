@@ -42,7 +42,10 @@ def _relabel(task: Task) -> None:
         counts |= {"used": table.num_rows, "ties_dropped": 0}
     else:
         rated = tuple(settings.get("attribute_scale", ATTRIBUTE_SCALE))
-        relabeled = relabel(table, settings["kind"], placement=placement, scale=scale, attribute_scale=rated)
+        template = None if settings["kind"] == "attributes" else settings.get("goal_text")
+        relabeled = relabel(
+            table, settings["kind"], placement=placement, template=template, scale=scale, attribute_scale=rated
+        )
         made = relabeled.table
         counts |= asdict(relabeled.counts) | {"used": table.num_rows}
     pq.write_table(made, task.out / PAIRS)
@@ -122,7 +125,7 @@ def _train_here(task: Task) -> None:
 
     from radpo.models.heldout import heldout_reference
     from radpo.models.loading import resolve_model
-    from radpo.preferences.goals import ATTRIBUTE_SCALE
+    from radpo.preferences.goals import ATTRIBUTE_SCALE, asked_in
     from radpo.training.reference import known_log_likelihoods
     from radpo.training.run import Tracked, policy_template, train
     from radpo.training.variants import find_variant
@@ -139,7 +142,7 @@ def _train_here(task: Task) -> None:
         watched = (heldout, pq.read_table(task.inputs["heldout_reference"] / "reference.parquet"))
     tracked = None
     if "track" in settings:
-        tracked = Tracked(pq.read_table(task.inputs["tracked"] / PAIRS), scale, settings["track"])
+        tracked = Tracked(pq.read_table(task.inputs["tracked"] / PAIRS), scale, settings["track"], asked_in(settings))
     chat_template = None
     if settings["conditioned"]:
         rated = tuple(settings.get("attribute_scale", ATTRIBUTE_SCALE))

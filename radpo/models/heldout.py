@@ -43,6 +43,7 @@ def heldout_log_likelihoods(
     pairs: pa.Table,
     *,
     scale: Scale,
+    wording: str | None = None,
     max_length: int,
     precision: Precision,
     progress: Progress = no_progress,
@@ -52,6 +53,7 @@ def heldout_log_likelihoods(
     Args:
         pairs: scored preferences (`radpo.preferences.preferences`).
         scale: the lowest and the highest score, which goals state; the highest is the best to ask for.
+        wording: how a goal is asked for, `{g}` standing for the score; the paper's sentence unless given.
 
     Returns:
         A tidy frame: pair_id, prompt_id (equal where prompts are), response (chosen or rejected), goal (of `GOALS`),
@@ -61,7 +63,7 @@ def heldout_log_likelihoods(
     """
     import pandas as pd
 
-    scorer = _Scorer(model_folder, scale, max_length, precision)
+    scorer = _Scorer(model_folder, scale, wording, max_length, precision)
     frames = []
     for rows, done in in_chunks(pairs.to_batches()):
         frames.append(pd.DataFrame(scorer.score(rows, _within(progress, done - len(rows), pairs.num_rows))))
@@ -77,6 +79,7 @@ def write_heldout(
     *,
     total: int,
     scale: Scale,
+    wording: str | None = None,
     max_length: int,
     precision: Precision,
     key: str = "",
@@ -96,7 +99,7 @@ def write_heldout(
 
     def rows(number: int, chunk: _Chunk) -> list[dict[str, Any]]:
         if not scorer:
-            scorer.append(_Scorer(model_folder, scale, max_length, precision))
+            scorer.append(_Scorer(model_folder, scale, wording, max_length, precision))
         return scorer[0].score(chunk[0], _within(progress, chunk[1] - len(chunk[0]), total))
 
     def finished(chunk: _Chunk) -> None:
@@ -108,14 +111,18 @@ def write_heldout(
 
 
 def asked_with_goals(
-    pairs: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, placement: Placement, scale: Scale
+    pairs: Iterable[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    placement: Placement,
+    scale: Scale,
+    wording: str | None = None,
 ) -> tuple[list[dict[str, Any]], list[TokenizedPair]]:
     """Every scored pair asked with every goal of `GOALS`: who each response is, and the pairs in tokens.
 
     Returns:
         A row a response (pair_id, prompt_id, response, goal, score), two for each of the tokenised pairs.
     """
-    rows, tokenized, wording = [], [], goal_wording(scale)
+    rows, tokenized, wording = [], [], wording or goal_wording(scale)
     for pair in pairs:
         scores = {"none": None, "best": scale[1], "chosen": pair["score_chosen"], "rejected": pair["score_rejected"]}
         for goal in GOALS:
@@ -136,17 +143,18 @@ def asked_with_goals(
 class _Scorer:
     """A loaded checkpoint that scores chunks of pairs."""
 
-    def __init__(self, folder: Path, scale: Scale, max_length: int, precision: Precision) -> None:
+    def __init__(self, folder: Path, scale: Scale, wording: str | None, max_length: int, precision: Precision) -> None:
         import torch
 
         self._model, self._tokenizer = load_model(folder), load_tokenizer(folder, with_goal=False)
         self._placement = placement_of(self._tokenizer)
-        self._scale, self._max_length = scale, context_of(self._model, self._tokenizer).limit(max_length)
+        self._scale, self._wording = scale, wording
+        self._max_length = context_of(self._model, self._tokenizer).limit(max_length)
         self._autocast = torch_dtype(precision) is torch.bfloat16
 
     def score(self, pairs: list[dict[str, Any]], progress: Progress) -> list[dict[str, Any]]:
         """Rows as `heldout_log_likelihoods` describes."""
-        rows, tokenized = asked_with_goals(pairs, self._tokenizer, self._placement, self._scale)
+        rows, tokenized = asked_with_goals(pairs, self._tokenizer, self._placement, self._scale, self._wording)
         lengths = [len(ids) for pair in tokenized for ids in (pair.chosen_ids, pair.rejected_ids)]
         items = list(responses(tokenized, self._max_length))
         scored = log_likelihoods(self._model, items, autocast=self._autocast, progress=progress)

@@ -20,7 +20,7 @@ from radpo.models.generation import Goal, as_text
 from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
 from radpo.models.loading import load_model, load_tokenizer
-from radpo.preferences.goals import Scale, condition, goal_wording
+from radpo.preferences.goals import DEFAULT_GOAL_TEXT, condition
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +40,7 @@ class SampleConfig:
         per_prompt: samples of each prompt and goal.
         max_new_tokens: a sample that has not ended by then is cut there, and says so (`ended` is false).
         batch_size: sequences that are drawn at once.
-        scale: the lowest and the highest score there can be, which goals state.
+        wording: how a goal is asked for, `{g}` standing for the score.
     """
 
     goals: tuple[Goal, ...]
@@ -48,7 +48,7 @@ class SampleConfig:
     max_new_tokens: int
     seed: int = 0
     batch_size: int = 32
-    scale: Scale = (1.0, 10.0)
+    wording: str = DEFAULT_GOAL_TEXT
 
 
 def write_samples(
@@ -91,7 +91,7 @@ def write_samples(
 
     def rows(number: int, chunk: list[_Job]) -> list[dict[str, Any]]:
         if not loaded:
-            loaded.append(_Models(policy_folder, reference_folder, config.scale))
+            loaded.append(_Models(policy_folder, reference_folder, config.wording))
             loaded[0].check_room(questions, config)
         return loaded[0].rows(chunk, config.max_new_tokens, seed=config.seed * 1_000_003 + number)
 
@@ -105,11 +105,11 @@ _Job = tuple["Question", Goal, int]
 class _Models:
     """The policy with its tokenizer, and the reference."""
 
-    def __init__(self, policy_folder: Path, reference_folder: Path | None, scale: Scale) -> None:
+    def __init__(self, policy_folder: Path, reference_folder: Path | None, wording: str) -> None:
         self._tokenizer = load_tokenizer(policy_folder)
         self._plain = load_tokenizer(policy_folder, with_goal=False)
         self._placement = placement_of(self._plain)
-        self._wording = goal_wording(scale)
+        self._wording = wording
         self._policy = load_model(policy_folder)
         self._reference = None if reference_folder is None else load_model(reference_folder)
 

@@ -50,6 +50,12 @@ def goal_wording(scale: Scale, template: str = GOAL_TEXT) -> str:
     return template.replace("{low}", format_goal(scale[0])).replace("{high}", format_goal(scale[1]))
 
 
+def asked_in(settings: Mapping[str, Any]) -> str:
+    """A goal's wording from a stage's settings: `scale`, and where the matrix has one of its own, `goal_text`."""
+    low, high = settings["scale"]
+    return goal_wording((low, high), settings.get("goal_text", GOAL_TEXT))
+
+
 DEFAULT_GOAL_TEXT = goal_wording((1.0, 10.0))
 """The paper's own sentence, on its scale of 1-10."""
 
@@ -103,11 +109,16 @@ def read_goal_template(path: Path) -> str:
         text = path.read_text(encoding=ENCODING)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a goal's wording ({error})") from error
-    if text.count("{g}") != 1:
-        raise DataError(
-            f"{path}: a goal's wording must hold {{g}} once, where the score goes; it does {text.count('{g}')} times"
-        )
+    if problem := goal_text_problem(text):
+        raise DataError(f"{path}: {problem}")
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def goal_text_problem(text: str) -> str | None:
+    """What is wrong with a wording of a goal; None where nothing is."""
+    if (found := text.count("{g}")) == 1:
+        return None
+    return f"a goal's wording must hold {{g}} once, where the score goes; it does {found} times"
 
 
 def condition(

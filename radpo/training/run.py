@@ -73,11 +73,13 @@ class Tracked:
         scored: scored pairs (`radpo.preferences.preferences`).
         scale: the lowest and the highest score there can be.
         every: optimiser steps from one measurement to the next.
+        wording: how a goal is asked for; the paper's sentence unless given.
     """
 
     scored: pa.Table
     scale: Scale
     every: int
+    wording: str | None = None
 
 
 def train(
@@ -146,7 +148,9 @@ def train(
     callbacks = [_watch(progress)]
     autocast = torch_dtype(settings.precision).itemsize == 2
     if tracked is not None:
-        asked = tracked_responses(tokenizer, tracked.scored, scale=tracked.scale, max_length=settings.max_length)
+        asked = tracked_responses(
+            tokenizer, tracked.scored, scale=tracked.scale, wording=tracked.wording, max_length=settings.max_length
+        )
         callbacks.append(tracker(asked, tracked.every, work / "trajectory", autocast=autocast))
     arguments = _arguments(settings, work, seed, save_every, report_to, 0 if eval_set is None else len(eval_set))
     model = _model(model_folder, settings)

@@ -24,7 +24,7 @@ COLUMNS = ("step", "id", "side", "goal", "logp", "tokens")
 
 
 def tracked_responses(
-    tokenizer: PreTrainedTokenizerBase, scored: pa.Table, *, scale: Scale, max_length: int
+    tokenizer: PreTrainedTokenizerBase, scored: pa.Table, *, scale: Scale, wording: str | None = None, max_length: int
 ) -> tuple[pd.DataFrame, list[TokenizedResponse]]:
     """What is measured at every step: both responses of every scored pair, asked with every goal
     of `radpo.models.heldout.GOALS`.
@@ -34,7 +34,7 @@ def tracked_responses(
     """
     import pandas as pd
 
-    rows, pairs = asked_with_goals(scored.to_pylist(), tokenizer, placement_of(tokenizer), scale)
+    rows, pairs = asked_with_goals(scored.to_pylist(), tokenizer, placement_of(tokenizer), scale, wording)
     items = list(responses(pairs, max_length))
     named = pd.DataFrame(rows).rename(columns={"pair_id": "id", "response": "side"})
     return named[["id", "side", "goal"]].assign(tokens=[len(item.response_ids) for item in items]), items
