@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from datasets import Dataset
 from factories import write_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from trl import DPOConfig, DPOTrainer
 from trl.kernels import ChunkedLogProbFunction
 
@@ -22,6 +24,7 @@ from radpo.models.kernels.head import TokenLogProbs
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
 from radpo.models.loading import load_tokenizer
 from radpo.models.shared_prefix import attention_mask, model_inputs, shared_prefix_unsupported_reason, shared_rows
+from radpo.preferences.relabel import source_of
 from radpo.training.collator import SharedPrefixCollator, StepGroupedSampler
 from radpo.training.settings import Loss, TrainingSettings, loss_arguments
 from radpo.training.trainer import SharedPrefixDPOTrainer
@@ -323,6 +326,32 @@ def test_every_step_sees_the_pairs_of_trls_order(lengths: list[int], step: int, 
             group = order[start : start + step]
             assert sorted(group) == sorted(expected[start : start + step])
             assert [lengths[i] for i in group] == sorted((lengths[i] for i in group), reverse=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairs=st.integers(1, 30), half_step=st.integers(1, 8), seed=st.integers(0, 9))
+def test_pairs_of_one_scored_pair_share_a_step_where_goals_go_together(pairs: int, half_step: int, seed: int) -> None:
+    names = [f"pair#{number}#{side}" for number in range(pairs) for side in ("chosen", "rejected")]
+    sampler = StepGroupedSampler([5] * len(names), 2 * half_step, seed, [source_of(name) for name in names])
+    orders = []
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+        assert sorted(orders[-1]) == list(range(len(names)))
+        for start in range(0, len(names), 2 * half_step):
+            sources = Counter(source_of(names[place]) for place in orders[-1][start : start + 2 * half_step])
+            assert set(sources.values()) == {2}
+    assert pairs < 6 or orders[0] != orders[1], "every epoch has an order of its own"
+
+
+def test_the_usual_order_of_training_is_no_part_of_a_key_and_another_is() -> None:
+    assert "goals_together" not in TrainingSettings().model_dump(mode="json")
+    settings = TrainingSettings(goals_together=True)
+    assert settings.model_dump(mode="json")["goals_together"] is True
+    assert TrainingSettings.model_validate(settings.model_dump()) == settings
+    for wrong in ({"batch_size": 3, "per_device_train_batch_size": 1}, {"loss": "aot"}):
+        with pytest.raises(ValidationError, match="goals_together"):
+            TrainingSettings(goals_together=True, **wrong)
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,11 @@ def _ids(source_ids: Any, sides: Any) -> Any:
     return pc.binary_join_element_wise(source_ids, sides, "#")
 
 
+def source_of(pair_id: str) -> str:
+    """The scored pair that a training pair was made of, from the training pair's id."""
+    return pair_id.rpartition("#")[0] or pair_id
+
+
 def _pieces(pairs: pa.Table) -> Iterator[pa.RecordBatch]:
     """The pairs in batches that are small enough to be relabeled at once; at least one, which may be empty."""
     import pyarrow as pa

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,11 +83,19 @@ class StepGroupedSampler(Sampler[int]):  # type: ignore[misc]
         lengths: of every pair, in tokens.
         step_size: pairs that an optimiser step sees, over all processes.
         seed: of the order, as TRL's `data_seed`.
+        groups: what each pair belongs to; pairs of one group follow each other in the order. Each is by itself unless
+            given.
     """
 
-    def __init__(self, lengths: Sequence[int], step_size: int, seed: int) -> None:
+    def __init__(
+        self, lengths: Sequence[int], step_size: int, seed: int, groups: Sequence[Hashable] | None = None
+    ) -> None:
         self._lengths, self._step_size = lengths, step_size
-        self._order = SeedableRandomSampler(range(len(lengths)), generator=torch.Generator(), data_seed=seed)
+        members: dict[Hashable, list[int]] = {}
+        for place, group in enumerate(range(len(lengths)) if groups is None else groups):
+            members.setdefault(group, []).append(place)
+        self._groups = list(members.values())
+        self._order = SeedableRandomSampler(range(len(self._groups)), generator=torch.Generator(), data_seed=seed)
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch's order comes next."""
@@ -97,6 +105,6 @@ class StepGroupedSampler(Sampler[int]):  # type: ignore[misc]
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[int]:
-        order = list(self._order)
+        order = [place for group in self._order for place in self._groups[group]]
         for start in range(0, len(order), self._step_size):
             yield from sorted(order[start : start + self._step_size], key=lambda index: -self._lengths[index])

@@ -168,6 +168,7 @@ def train(
             callbacks=callbacks,
             peft_config=_adapters(settings),
             pair_loss=pair_loss,
+            goals_together=settings.goals_together,
         )
     except ValueError as error:  # as TRL and peft refuse settings: targets that the model does not have, or its head
         raise ConfigError(f"training: {' '.join(str(error).split())[:400]}") from error

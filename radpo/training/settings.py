@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from radpo.core.errors import ConfigError
 from radpo.core.warn import warn_once
@@ -117,6 +125,27 @@ class TrainingSettings(BaseModel):
         "compiled for the GPU.",
     )
     lora: Lora | None = Field(None, description="Train low-rank adapters instead of all weights.")
+
+    goals_together: bool = Field(
+        False,
+        description="Keep the training pairs that were made of one scored pair, which ask for different goals, in one "
+        "optimiser step, so that what they share cancels out and the goal is what is left to learn. Short trainings "
+        "learn the goal sooner so; batch_size must be even.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _usual_order_unsaid(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # So that trainings in the usual order keep the keys that they had before there was another.
+        document: dict[str, Any] = whole(self)
+        return document if self.goals_together else {k: v for k, v in document.items() if k != "goals_together"}
+
+    @model_validator(mode="after")
+    def _a_step_holds_whole_groups(self) -> TrainingSettings:
+        if self.goals_together and self.batch_size % 2:
+            raise ValueError(f"batch_size {self.batch_size} is odd; with goals_together two pairs go together")
+        if self.goals_together and self.loss in ("aot", "aot_unpaired"):
+            raise ValueError(f"goals_together: the loss {self.loss} takes the pairs in TRL's own order")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -21,6 +21,7 @@ from radpo.models.dropout import disable_dropout
 from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import cpu_head
 from radpo.models.shared_prefix import IGNORED, SharedRows, shared_prefix_unsupported_reason
+from radpo.preferences.relabel import source_of
 from radpo.training.collator import SharedPrefixCollator, StepGroupedSampler, take_rows
 
 if TYPE_CHECKING:
@@ -48,14 +49,17 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
     Args:
         pair_loss: used instead of `args.loss_type`, whose figures other than the loss are still logged.
+        goals_together: keep the training pairs that were made of one scored pair in one optimiser step.
         everything else: as TRL's.
 
     Raises:
         RadpoError: in training, a loss or gradient that is no number; the message has the step and its pairs' ids.
     """
 
-    def __init__(self, *args: Any, pair_loss: PairLoss | None = None, **kwargs: Any) -> None:
-        self.pair_loss = pair_loss
+    def __init__(
+        self, *args: Any, pair_loss: PairLoss | None = None, goals_together: bool = False, **kwargs: Any
+    ) -> None:
+        self.pair_loss, self.goals_together = pair_loss, goals_together
         self.unshared: str | None = None
         self._tried = False
         self._step, self._step_pairs = -1, list[str]()
@@ -181,7 +185,8 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         lengths = sum(columns[name].combine_chunks().value_lengths().to_numpy() for name in columns.column_names)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return StepGroupedSampler(lengths.tolist(), step, seed)
+        groups = [source_of(name) for name in dataset["id"]] if self.goals_together else None
+        return StepGroupedSampler(lengths.tolist(), step, seed, groups)
 
 
 def _base_model(model: Any) -> Any:
