@@ -34,13 +34,14 @@ def run(
     """Run a matrix to its report. Interrupted, the same call resumes; unchanged, it does nothing.
 
     Args:
-        out: the run directory; runs/NAME unless given.
-        store: the store of finished stages, a folder or an fsspec URL; RADPO_STORE, else `store` beside the run
-            directory, unless given.
-        executor: `local`, `ray` or an installed one; the matrix file's, else local, unless given.
-        executor_options: its own options, over the matrix file's.
-        jobs: stages at once; one on the local executor unless given.
-        keep_going: after a failure, still do all that does not depend on it.
+        matrix: the matrix file.
+        out: the run directory. Default: runs/NAME.
+        store: the store of finished stages, a folder or an fsspec URL. Default: RADPO_STORE, else `store` beside the
+            run directory.
+        executor: `local`, `ray` or an installed one. Default: the matrix file's, else local.
+        executor_options: its own options, which override the matrix file's.
+        jobs: stages to compute at once. Default on the local executor: 1.
+        keep_going: after a failure, still compute every stage that does not depend on it.
         variant: run this variant of the matrix alone, with what it is compared with.
         seed: of that variant, this one of its seeds; all unless given.
 
@@ -140,12 +141,15 @@ def evaluate(
     """One benchmark's figures of one variant, by a matrix of one cell. Interrupted, the same call resumes.
 
     Args:
+        benchmark: its name, as in matrix files.
         settings: of the benchmark, as its section of a matrix file has them; paths begin at the working folder.
         variant: what is scored, as a matrix file describes it: {"checkpoint": FOLDER}, {"endpoint": {"model": ...}}
             or {"answers": FILE}, maybe with a goal.
-        name: what to call it; after what it is unless given.
+        name: its name in tables and report. Default: made from what is scored.
         model: what it was trained from, where the benchmark measures against that.
-        data, training: as a matrix file has them, such as the held-out pairs to measure on, and in which precision.
+        data: as a matrix file has it, such as the held-out pairs to measure on.
+        training: as a matrix file has it, such as the precision.
+        seed: of the answers that are drawn.
         out: the run directory, as `run` makes it; also gets scores.json, what is returned, and the files that the
             benchmark names. Nothing is kept unless given.
         store: as `run` takes it.
@@ -211,8 +215,11 @@ def train(
         pairs: scored pairs, or the training pairs that `radpo data relabel` writes, which are taken as they are.
         out: the run directory, as `run` makes it; also gets policy/ (the checkpoint) and counts.json (what was read of
             the pairs, what was left out and what noted).
+        method: the variant, radpo's own or an installed one.
+        model: the model to train: a bundled name, a folder, a .gguf file, or a Hub id.
         training: settings of the training, as a matrix file's variant has them.
         data: how the pairs are read, as a matrix file's section `data` says it, such as their scale.
+        seed: of the order of the pairs, and of what is drawn.
         save_every: optimiser steps between resumable checkpoints.
         store: as `run` takes it.
 
@@ -314,9 +321,11 @@ def plan(
     Nothing is computed and no judge is asked. Models and files may be yet to come, where the matrix states their sizes.
 
     Args:
-        out, store: as `run` takes them; what the store has need not be done.
-        jobs: stages at once; one for each of the machine's GPUs unless given.
-        machine: whose time is estimated: `here`, a GPU such as h100-sxm, or several: 8xh100-sxm.
+        matrix: the matrix file.
+        out: the run directory, as `run` takes it.
+        store: the store, as `run` takes it; what it has need not be computed.
+        jobs: stages to compute at once. Default: one for each of the machine's GPUs.
+        machine: the machine to estimate for: `here`, a GPU such as h100-sxm, or several: 8xh100-sxm.
 
     Raises:
         ConfigError: the matrix file is wrong, or there is no such machine.

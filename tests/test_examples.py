@@ -273,7 +273,8 @@ def test_an_example_is_small_and_needs_no_more_than_radpo(name: str) -> None:
 
 
 def test_the_code_in_the_docs_is_the_examples_own() -> None:
-    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    pages = sorted((ROOT / "docs").glob("extending*.md"))
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     blocks = re.findall(r"<!-- (examples/\S+) -->\n```\w+\n(.*?)```", text, flags=re.DOTALL)
     assert {place.split("/")[1] for place, _ in blocks} == set(PACKAGES)
     for place, block in blocks:

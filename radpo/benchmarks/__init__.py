@@ -1,1 +1,1 @@
-""""""
+"""Benchmarks and analyses: the protocol, and one file for each."""

@@ -121,8 +121,9 @@ class Settings(Section):
 
 
 class Existing(ExistingModel):
-    """Judgments that there are: --annotations scores them; --weights with --generator gives the length-controlled rate
-    that published GLM weights stand for.
+    """Existing judgments: --annotations scores them.
+
+    --weights with --generator gives the length-controlled rate of published GLM weights.
     """
 
     sources = ("annotations", "weights")
@@ -150,8 +151,9 @@ def score_existing(existing: Existing) -> dict[str, Any]:
 
 
 def alone(settings: dict[str, Any]) -> dict[str, Any]:
-    """A run by itself is compared with `baseline_outputs`, gpt4_1106_preview's from the Hub unless given, and asks that
-    file's questions unless others are given.
+    """The settings of a run by itself, which is compared with `baseline_outputs`.
+
+    By default these are gpt4_1106_preview's from the Hub, and the questions are that file's.
     """
     baseline = settings.get("baseline_outputs") or hub_baseline()
     return {**settings, "baseline_outputs": baseline, "questions": {"path": baseline, **settings.get("questions", {})}}

@@ -116,8 +116,10 @@ class Settings(Section):
 
 
 class Existing(ExistingModel):
-    """Judgments that there are: --battles or --judgments. Bradley-Terry by logistic regression, verdicts of >> counting
-    three times, the interval 95% for v0.1 and 90% for v2.0, as the two releases have it.
+    """Existing judgments: --battles or --judgments.
+
+    Bradley-Terry by logistic regression; verdicts of >> count three times. The interval is 95% for v0.1 and 90% for
+    v2.0, as in the two releases.
     """
 
     sources = ("battles", "judgments")

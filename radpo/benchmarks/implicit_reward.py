@@ -58,8 +58,10 @@ class Settings(Section):
 
 
 class Existing(ExistingModel):
-    """Of a run directory: every variant's figures, and beside the variant of --against (dpo, say) the difference in
-    accuracy, how often both prefer the same response, and the correlation of margins.
+    """A run directory: every variant's figures, and its difference from the variant of --against (dpo, say).
+
+    The difference is in accuracy; beside it stand how often both prefer the same response, and the correlation of
+    margins.
     """
 
     run_dir: Path

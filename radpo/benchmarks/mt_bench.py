@@ -83,8 +83,9 @@ class Settings(Section):
 
 
 class Existing(ExistingModel):
-    """Judgments that there are: --judgments scores them, single or pairwise; those that could not be parsed are left
-    out and counted.
+    """Existing judgments: --judgments scores them, single or pairwise.
+
+    Those that cannot be parsed are left out and counted.
     """
 
     sources = ("judgments",)

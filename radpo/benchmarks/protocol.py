@@ -163,10 +163,12 @@ class Context:
         """A stage called `function/label`.
 
         Args:
-            settings: all that can change its result, its inputs apart: JSON values and `Source`s. A `precision` in
+            function: the name of its function, among the benchmark's `functions`.
+            label: what tells it from the function's other stages, such as the checkpoint's label.
+            settings: all that can change its result, except its inputs: JSON values and `Source`s. A `precision` in
                 them that is auto gets settled here, so that no key holds it.
             inputs: the stages whose folders it reads, by the name it reads them under.
-            hints: what it is to know that cannot change its result.
+            hints: what it needs that cannot change its result.
         """
         name = "/".join(part for part in (function, self.label, label) if part)
         if any(value is NO_MODEL for value in settings.values()):
@@ -219,6 +221,7 @@ class Context:
         """The stage whose folder holds a file's scored pairs, read and checked (`pairs.parquet`).
 
         Args:
+            file: where they are, as the matrix says.
             split: what they are for, `train` or `heldout`, in the stage's name.
 
         Raises:

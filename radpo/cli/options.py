@@ -104,6 +104,7 @@ def reading(
 
 
 def load_pairs(path: Path, scale: tuple[float, float], on_error: str, swap: bool) -> Preferences:
+    """The scored pairs of a file, read as the options say."""
     from radpo.preferences.preferences import Reading, load_preferences
 
     one_of("--on-error", on_error, ("raise", "skip"))
@@ -111,6 +112,7 @@ def load_pairs(path: Path, scale: tuple[float, float], on_error: str, swap: bool
 
 
 def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise a ConfigError where an option's value is not among the allowed ones."""
     if value not in allowed:
         raise ConfigError(f"{option} {value!r}: must be one of {', '.join(allowed)}")
 
@@ -128,6 +130,7 @@ def quiet_libraries() -> None:
 
 
 def print_json(document: Any) -> None:
+    """Print one JSON document on standard output."""
     print(json.dumps(document, indent=1, ensure_ascii=False))
 
 

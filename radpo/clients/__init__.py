@@ -1,1 +1,1 @@
-""""""
+"""The HTTP client: retries, budgets and the cache of replies."""

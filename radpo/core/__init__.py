@@ -1,1 +1,1 @@
-""""""
+"""What every package uses: errors, files, messages, plug-ins and result tables."""

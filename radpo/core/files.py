@@ -78,8 +78,9 @@ def verify_checksums(
 
 
 def move_into_place(partial: Path, path: Path) -> None:
-    """Rename a file, or a folder, to where it belongs once the disk holds all of it, so that a power cut leaves nothing
-    hollow under its name.
+    """Rename a file, or a folder, to where it belongs once the disk holds all of it.
+
+    So a power cut leaves nothing incomplete under its name.
     """
     _sync([*partial.rglob("*"), partial] if partial.is_dir() else [partial])
     partial.replace(path)

@@ -1,1 +1,1 @@
-""""""
+"""The engine: graph, keys, store, schedule and executors."""

@@ -1,1 +1,1 @@
-""""""
+"""Figures: charts from tidy frames, and the sections that hold them."""

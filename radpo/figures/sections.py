@@ -125,6 +125,7 @@ def shown_in(styles: Styles, *frames: pd.DataFrame) -> list[str]:
 
 
 def sizes(points: pd.DataFrame) -> str:
+    """The sample sizes of points, as one number or as the lowest to the highest."""
     return span_of(points["n"])
 
 
@@ -135,6 +136,7 @@ def span_of(numbers: Iterable[Any]) -> str:
 
 
 def seeds_note(points: pd.DataFrame) -> str:
+    """A sentence on the interval over seeds; empty where there is one seed."""
     if points.empty or int(points["seeds"].max()) < 2:
         return ""
     seeds = span_of(points["seeds"])

@@ -39,7 +39,9 @@ class Backend(Protocol):
         done: Mapping[int, str],
         keep: Keep,
         progress: Progress,
-    ) -> list[str]: ...
+    ) -> list[str]:
+        """An answer for each conversation."""
+        ...
 
 
 @dataclass

@@ -66,7 +66,7 @@ def goal_text(goal: float, template: str = DEFAULT_GOAL_TEXT) -> str:
 
 
 def attribute_goals(goals: Mapping[str, float]) -> str:
-    """Goals by attribute, a line for each: `Instruction following score: 4.`"""
+    """Goals by attribute, a line for each, such as `Instruction following score: 4.`."""
     return "\n".join(
         f"{name.replace('_', ' ').capitalize()} score: {format_goal(goal)}." for name, goal in goals.items()
     )

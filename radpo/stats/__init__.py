@@ -1,1 +1,1 @@
-""""""
+"""Statistics: estimates, intervals, tests, and the one comparison of variants."""

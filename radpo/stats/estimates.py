@@ -94,7 +94,6 @@ def paired_bootstrap(
     Raises:
         DataError: as `mean`.
     """
-
     x = finite(differences)
     sums, sizes = by_cluster(x, clusters)
     groups = len(sums)
@@ -268,6 +267,7 @@ def _from_draws(value: float, draws: Floats, confidence: float, n: int, groups: 
 
 
 def finite(values: Values) -> Floats:
+    """The values as an array; a DataError where there are none, or one is not finite."""
     import numpy as np
 
     x = np.asarray(values, dtype=np.float64)
@@ -292,6 +292,7 @@ def by_cluster(x: Floats, clusters: Any) -> tuple[Floats, Floats]:
 
 
 def cluster_codes(clusters: Any, n: int) -> npt.NDArray[np.intp]:
+    """Labels of n values as numbers from 0, in the order in which they first appear."""
     import numpy as np
 
     places: dict[Any, int] = {}
@@ -302,6 +303,7 @@ def cluster_codes(clusters: Any, n: int) -> npt.NDArray[np.intp]:
 
 
 def in_blocks(draw: Callable[[int], Floats], total: int, width: int) -> Floats:
+    """`total` draws of `width` numbers each, made block by block to bound the memory."""
     import numpy as np
 
     block = max(_BLOCK // width, 1)

@@ -26,8 +26,9 @@ COLUMNS = ("step", "id", "side", "goal", "logp", "tokens")
 def tracked_responses(
     tokenizer: PreTrainedTokenizerBase, scored: pa.Table, *, scale: Scale, wording: str | None = None, max_length: int
 ) -> tuple[pd.DataFrame, list[TokenizedResponse]]:
-    """What is measured at every step: both responses of every scored pair, asked with every goal
-    of `radpo.models.heldout.GOALS`.
+    """What is measured at every step: both responses of every scored pair, asked with every goal.
+
+    The goals are those of `radpo.models.heldout.GOALS`.
 
     Returns:
         id, side (chosen or rejected), goal and tokens of every response, and the responses, row for row.
