@@ -30,7 +30,7 @@ from radpo.core.run import JUDGE, installed_metrics, load_run, load_runs
 from radpo.figures import styles
 from radpo.figures.sections import points, script_json
 from radpo.report import examples as browser
-from radpo.report import training
+from radpo.report import run_sections, training
 from radpo.report.build import build_comparison, build_report
 from radpo.report.summary import caveats, findings, headline, views
 from radpo.stats.comparison import Compared, compare_all, leaders
@@ -205,6 +205,21 @@ def test_cost_and_settings_are_the_manifests(run_dir: Path, page: Page) -> None:
     bars = page.figures("cost")[0]["data"]
     assert sum(sum(trace["x"]) for trace in bars) == pytest.approx(sum(wanted))
     assert [cell.text for cell in page.cells if cell.table == "settings"].count("5e-07") == len(manifest["variants"])
+
+
+def test_the_time_in_which_no_stage_was_at_work_is_drawn_too(run_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_dir, tmp_path / "run")
+    path = tmp_path / "run" / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    first, second, third = manifest["stages"][:3]
+    times = ((first, "00:10", 20.0), (second, "00:20", 15.0), (third, "00:50", 5.0))  # from 10 to 35, and to 55
+    for stage, at, seconds in times:
+        stage |= {"started": f"2026-01-01T00:{at}+00:00", "seconds": seconds, "from_store": False}
+    manifest |= {"stages": [first, second, third, {**first, "from_store": True, "started": None}], "wall_seconds": 58.0}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    [figure] = [json.loads(panel.figure) for panel in run_sections.cost(load_run(tmp_path / "run")).panels]
+    bars = {trace["name"]: sum(trace["x"]) for trace in figure["data"]}
+    assert bars["start-up"] == pytest.approx(58 - 25 - 5)
 
 
 def test_figures_show_the_values_of_results(run_dir: Path, page: Page) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.run import Run
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHARED = "shared by variants"
+BETWEEN = "start-up"
+"""What a run spends outside its stages: worker processes that start, planning, writing its tables."""
 KINDS = 6
 """So many kinds of stage, those that took longest, have a colour of their own."""
 
@@ -48,7 +51,9 @@ def cost(run: Run) -> ReportSection:
     method = (
         f"What several variants use, such as the reference's log-likelihoods, is computed once and is in “{SHARED}”. "
         "Seconds and peak memory are of the run that computed the stage, also where this run took it from the store. "
-        "Peak memory is that of the whole process, including libraries."
+        "Peak memory is that of the whole process, including libraries. "
+        f"“{BETWEEN}” is the time of this run in which no stage was at work: processes that start, planning, writing "
+        "tables."
     )
     return ReportSection("cost", "Cost and time", caption, [panel("By variant", figure, 2)], 2, method=method)
 
@@ -63,15 +68,33 @@ def _seconds(run: Run) -> pd.DataFrame:
             kind, *rest = str(stage["name"]).split("/")
             owner = next((source.names[part] for part in rest if part in source.names), SHARED)
             rows.append({"variant": owner, "kind": kind, "seconds": float(stage["seconds"])})
+        if between := _between(source.manifest):
+            rows.append({"variant": SHARED, "kind": BETWEEN, "seconds": between})
     frame = pd.DataFrame(rows, columns=["variant", "kind", "seconds"])
     summed = frame.groupby(["variant", "kind"], sort=False, as_index=False)["seconds"].sum()
     kept = summed.groupby("kind")["seconds"].sum().astype(float).nlargest(KINDS).index
-    summed["kind"] = summed["kind"].where(summed["kind"].isin(kept), "other")
+    summed["kind"] = summed["kind"].where(summed["kind"].isin([*kept, BETWEEN]), "other")
     summed = summed.groupby(["variant", "kind"], sort=False, as_index=False)["seconds"].sum()
     order = {variant: place for place, variant in enumerate([SHARED, *run.variants])}
     places = sorted(range(len(summed)), key=lambda place: order[str(summed["variant"].iloc[place])])
     ordered: pd.DataFrame = summed.iloc[places].reset_index(drop=True)
     return ordered
+
+
+def _between(manifest: Mapping[str, Any]) -> float:
+    """Seconds of a run in which none of its stages was at work; 0 where that is unknown, or nothing was computed."""
+    computed = [stage for stage in manifest["stages"] if not stage["from_store"]]
+    if not computed or not all(stage.get("started") for stage in computed):
+        return 0.0
+    spans = sorted(
+        (start := datetime.fromisoformat(stage["started"]).timestamp(), start + float(stage["seconds"]))
+        for stage in computed
+    )
+    busy, reached = 0.0, spans[0][0]
+    for start, end in spans:
+        busy += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return max(0.0, float(manifest["wall_seconds"]) - busy)
 
 
 def published(run: Run) -> list[Published]:
