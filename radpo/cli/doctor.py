@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -20,6 +19,7 @@ def examine() -> dict[str, Any]:
     import torch
 
     from radpo.core.cache import cache_folder
+    from radpo.core.machine import cores
     from radpo.models.loading import BUNDLED, model_fingerprint
     from radpo.models.precision import arithmetic, bf16_supported
 
@@ -34,7 +34,7 @@ def examine() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         **{package: _version(package) for package in ("radpo", *_requirements(), *OPTIONAL)},
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "gpu": gpu,
         "bfloat16": "yes" if bf16_supported() else "no",
         "precision auto": str(arithmetic()),

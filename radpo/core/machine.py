@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,38 @@ def describe_machine() -> dict[str, Any]:
 
 
 def cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The CPU cores that this process may use: those it may run on, or the time on them that a container is given."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, cpu_quota())))
+
+
+def cpu_quota(groups: Path = Path("/sys/fs/cgroup"), mine: Path = Path("/proc/self/cgroup")) -> float:
+    """How many cores' time this process's control groups have, infinity where nothing limits them.
+
+    Args:
+        groups: where the groups are mounted, of either version.
+        mine: the file that says which of them this process is in.
+    """
+    try:
+        lines = mine.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return math.inf
+    quota = math.inf
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = groups / ("cpu" if controllers else "")
+        inside = mount / path.lstrip("/")
+        for folder in (inside, *inside.parents):  # a group has no more than those that it is in
+            for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+                with suppress(OSError, ValueError):
+                    given, period = " ".join((folder / name).read_text(encoding="utf-8") for name in names).split()
+                    if float(given) > 0:
+                        quota = min(quota, float(given) / float(period))
+            if folder == mount:
+                break
+    return quota
 
 
 @cache

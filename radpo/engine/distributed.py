@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from radpo.core.errors import ConfigError, RadpoError
+from radpo.core.machine import cores
 from radpo.engine.graph import Function, Stage, Task
 from radpo.engine.sources import Source
 
@@ -51,7 +52,7 @@ def launch_distributed(task: Task, processes: int) -> None:
             f"resources.{task.stage.function_name}.gpus: {processes} are asked for, and the stage sees "
             f"{torch.cuda.device_count()}; ask for no more, or use --executor ray (the local one gives a stage one)"
         )
-    threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) // processes)
+    threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or cores()) // processes)
     environment = {**os.environ, **SHARDED, "OMP_NUM_THREADS": str(threads)}
     if not on_gpus:
         environment["ACCELERATE_USE_CPU"] = "true"

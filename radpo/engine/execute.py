@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from radpo.core.errors import RadpoError
-from radpo.core.machine import describe_machine
+from radpo.core.machine import cores, describe_machine
 from radpo.core.messages import clean_message
 from radpo.core.paid_work import paying
 from radpo.core.progress import Progress
@@ -55,9 +55,19 @@ class Outcome:
     exit_status: int = 2
 
 
+WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+"""How threads of GNU's and Intel's OpenMP wait for each other: for microseconds at work, then asleep.
+
+By default they keep their cores busy, even where the thread that they wait for does not run because another process
+does: then a training step takes many times as long as with one thread. The environment's own values go before these.
+"""
+
+
 def divide_threads(threads: int) -> None:
     """Have this process's numerical libraries use so many threads, be they loaded already or not."""
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    for name, value in WAITING.items():
+        os.environ.setdefault(name, value)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
 
@@ -119,7 +129,7 @@ def _compute(stage: Stage, store: Store, folder: Path, progress: Progress) -> di
         "resumed": resumed,  # if so, the seconds are the last try's alone
         "peak_mib": _peak_memory_mib(),
         "started": started.isoformat(timespec="milliseconds"),
-        "machine": {**describe_machine(), "threads": int(os.environ.get(THREAD_VARIABLES[0]) or os.cpu_count() or 1)},
+        "machine": {**describe_machine(), "threads": int(os.environ.get(THREAD_VARIABLES[0]) or cores())},
     }
 
 
