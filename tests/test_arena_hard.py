@@ -137,6 +137,21 @@ def test_v2_leaves_out_both_games_and_takes_labels_the_other_way_round(tmp_path)
     assert load_judgments([path], category="creative_writing").baseline == "gemini-2.0-flash-001"
 
 
+def test_a_judgment_that_is_there_twice_counts_once_and_two_that_differ_are_refused(tmp_path):
+    row = {"question_id": "1", "model": "m", "judge": "j", "games": games("A>>B", "B>A")}
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [row, row, {**row, "model": "n"}])))
+    (tmp_path / "b.jsonl").write_text(json.dumps(row))
+    once = load_judgments([tmp_path / "b.jsonl"]).frame
+    both = load_judgments([tmp_path]).frame
+    pd.testing.assert_frame_equal(both[both["model"] == "m"].reset_index(drop=True), once)
+    assert len(both) == 2 * len(once)
+    (tmp_path / "b.jsonl").write_text(json.dumps({**row, "judge": "another"}))
+    assert len(load_judgments([tmp_path]).frame) == 3 * len(once)
+    (tmp_path / "b.jsonl").write_text(json.dumps({**row, "games": games("A>B", "B>A")}))
+    with pytest.raises(DataError, match=r"b.jsonl.*question '1' of m is judged again, and not as in .*a.jsonl"):
+        load_judgments([tmp_path])
+
+
 def test_released_partial_judgments_give_what_their_labels_say(real_data):
     folder = real_data / "arena_hard_v0.1" / "model_judgment_partial"
     found = load_judgments([folder])

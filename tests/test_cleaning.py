@@ -337,19 +337,15 @@ def test_train_reads_its_pairs_as_data_commands_do(tmp_path: Path) -> None:
 
 def test_judged_answers_that_are_none_are_counted() -> None:
     from radpo.benchmarks.answers import fault_notes
-    from radpo.core.results import Example
-
-    def example(number: int, output: str | None, baseline: str | None) -> Example:
-        return Example("alpaca-eval", "all", str(number), "Say it.", output, baseline, "win_rate", 50.0)
 
     texts = [("Yes.", "No."), ("", "$ERROR$"), (" \n", "$ERROR$"), ("$ERROR$", None)]
-    assert fault_notes([example(number, *pair) for number, pair in enumerate(texts)]) == [
+    assert fault_notes("alpaca-eval", *zip(*texts, strict=True)) == [
         "alpaca-eval: 2 of 4 answers are empty and were judged as they are.",
         "alpaca-eval: 1 of 4 answers are $ERROR$, which stands for a missing answer, and were judged as they are.",
         "alpaca-eval: the baseline: 2 of 3 answers are $ERROR$, which stands for a missing answer, and "
         "were judged as they are.",
     ]
-    assert fault_notes([example(0, "Yes.", "No.")]) == fault_notes([]) == []
+    assert fault_notes("alpaca-eval", ["Yes."], ["No."]) == fault_notes("alpaca-eval", [], []) == []
 
 
 def test_an_analysis_of_pairs_reads_them_as_data_commands_do(tmp_path: Path) -> None:

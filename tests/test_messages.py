@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from radpo.cli.main import app
+from radpo.cli.options import show, show_table
 from radpo.core.errors import ConfigError, DataError, RadpoError, ServiceError
 from radpo.core.messages import clean_message, hide_secrets, masked_address
+from radpo.core.say import say
 from radpo.preferences.sources import shown
 
 KEY = "sk-proj-AbCdEf1234567890abcd"
@@ -37,6 +41,39 @@ def test_every_error_of_the_family_takes_secrets_out_of_its_message(kind, monkey
 )
 def test_ordinary_messages_stay_as_they_are(text):
     assert clean_message(text) == text
+
+
+ODD = "a\x1b[2J\x9b31m\u202eb\r"
+
+
+def test_what_commands_print_moves_no_terminal_and_json_stays_json(capsys):
+    show({"note": ODD, "notes": [ODD], "inner": {ODD: ODD}}, as_json=False)
+    show_table(pd.DataFrame({"x": [ODD]}), as_json=False)
+    say(ODD)
+    document = {"note": ODD, "notes": [ODD, "é\n\t"]}
+    text = capsys.readouterr().out
+    show(document, as_json=True)
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == document
+    assert "é" in printed
+    for shown_text in (text, printed):
+        assert not any(character in shown_text for character in ODD[1:] if not character.isalnum() and character != "[")
+
+
+def test_tables_for_spreadsheets_hold_no_formulas_and_numbers_stay_numbers(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "=name": ["=1+1", "+x", "-x", "@x", "\tx", "x=1"],
+            "text": ["-1", "+1.5e3", "-", None, "a", "'"],
+            "n": [-1.5, 2, 3, 4, 5, 6],
+        }
+    )
+    show_table(frame, as_json=False, out=tmp_path / "t.csv")
+    found = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
+    assert list(found.columns) == ["'=name", "text", "n"]
+    assert list(found["'=name"]) == ["'=1+1", "'+x", "'-x", "'@x", "'\tx", "x=1"]
+    assert list(found["text"]) == ["-1", "+1.5e3", "'-", "", "a", "'"]
+    assert list(found["n"]) == [-1.5, 2, 3, 4, 5, 6]
 
 
 def test_values_of_ordinary_variables_are_no_secrets(monkeypatch):

@@ -187,6 +187,13 @@ def test_the_summary_is_copied_as_csv_markdown_and_latex(watched: Watched, run_d
     assert r"radpo\_arithmetic" in rows[0]
     assert r"\pm" in rows[1]
     assert "−" not in "".join(rows)
+    # A name that a spreadsheet would run is copied as a text, and numbers with a sign stay numbers.
+    page.evaluate("document.querySelectorAll('#summary-table tbody tr').forEach((row) => row.dataset.variant = '=1+1')")
+    page.click("[data-copy=csv]")
+    wait_until(page, "window.taken !== undefined")
+    guarded = pd.read_csv(io.StringIO(page.evaluate("window.taken")))
+    assert set(guarded["variant"]) == {"'=1+1"}
+    assert (guarded["difference"] < 0).any()
     assert watched.trouble == []
 
 

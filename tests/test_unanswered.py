@@ -621,7 +621,9 @@ def test_alpaca_eval_leaves_out_what_the_judge_did_not_answer_and_names_it(tmp_p
 
     rows = [{"instruction": f"Say {i}", "output": f"a{i}", "generator": "g"} for i in range(6)]
     (tmp_path / "base.json").write_text(json.dumps(rows))
-    (tmp_path / "ours.json").write_text(json.dumps([{**row, "output": "x", "generator": "h"} for row in rows]))
+    (tmp_path / "ours.json").write_text(
+        json.dumps([{**row, "output": "x" * (n != 1), "generator": "h"} for n, row in enumerate(rows)])
+    )
     with FaultServer(answer) as server:
         settings = {"judge": judged_by(server, annotator="alpaca_eval_gpt4"), "swap_check": 0}
         found = evaluate(
@@ -629,6 +631,8 @@ def test_alpaca_eval_leaves_out_what_the_judge_did_not_answer_and_names_it(tmp_p
             variant={"answers": tmp_path / "ours.json"}, out=tmp_path / "out",
         )  # fmt: skip
     assert found["n_total"] == 5
+    # Also where there is no verdict on it.
+    assert "alpaca-eval: 1 of 6 answers are empty and were judged as they are." in found["notes"]
     (note,) = (note for note in found["notes"] if "no verdict" in note)
     assert note == (
         "alpaca-eval: 1 of 6 comparisons have no verdict and are left out: "

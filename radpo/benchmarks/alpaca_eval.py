@@ -568,7 +568,7 @@ BENCHMARK = Benchmark(
     Settings=Settings,
     metrics=METRICS,
     stages=stages,
-    functions={NAME: Function(_score, version=7, packages=("alpaca-eval", "scikit-learn"))},
+    functions={NAME: Function(_score, version=8, packages=("alpaca-eval", "scikit-learn"))},
     cost={NAME: _cost},
     sections=sections,
     place=0,

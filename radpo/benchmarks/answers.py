@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
 from radpo.core.json_rows import read_rows
-from radpo.core.results import Example
 
 if TYPE_CHECKING:
     from radpo.preferences.questions import Question
@@ -131,20 +130,20 @@ def check_names(model: str, baseline: str, where: str) -> None:
         )
 
 
-def fault_notes(examples: Sequence[Example]) -> list[str]:
-    """Sentences on judged answers that are none: empty ones, and the text that harnesses write where a call failed."""
+def fault_notes(benchmark: str, outputs: Iterable[str | None], baseline_outputs: Iterable[str | None]) -> list[str]:
+    """Sentences on judged answers that are none: empty ones, and the text that harnesses write where a call failed.
+
+    Args:
+        outputs, baseline_outputs: all that were judged, whatever became of the judgments.
+    """
     notes = []
-    for whose, texts in (
-        ("", [example.output for example in examples]),
-        ("the baseline: ", [example.baseline_output for example in examples]),
-    ):
+    for whose, texts in (("", outputs), ("the baseline: ", baseline_outputs)):
         said = [text.strip() for text in texts if text is not None]
         for what, count in (
             ("are empty", said.count("")),
             (f"are {FAILED}, which stands for a missing answer,", said.count(FAILED)),
         ):
             if count:
-                benchmark = examples[0].benchmark
                 notes.append(f"{benchmark}: {whose}{count} of {len(said)} answers {what} and were judged as they are.")
     return notes
 

@@ -216,7 +216,7 @@ def load_judgments(paths: Sequence[Path], baseline: str | None = None, category:
 
     In game 1 the baseline is A, in game 2 the model is. v0.1 leaves out a game without one of the five labels; v2.0
     leaves out both games of the question, and takes the labels the other way round (A<B) too. These are the rules of
-    the two releases' own code.
+    the two releases' own code. A judgment that is there twice counts once.
 
     Args:
         paths: files, or folders of .jsonl(.gz) files, one for each model.
@@ -224,7 +224,8 @@ def load_judgments(paths: Sequence[Path], baseline: str | None = None, category:
         category: v2.0's category to score, such as hard_prompt; needed where the files hold several.
 
     Raises:
-        DataError: a row is malformed, releases or categories are mixed, or there are none.
+        DataError: a row is malformed, a judge judged a question in two ways, releases or categories are mixed, or there
+            are none.
     """
     rows = [item for path in _files(paths) for item in read_rows(path)]
     versions: set[Version] = {"v2.0" if "uid" in row else "v0.1" for _, row in rows}
@@ -243,6 +244,7 @@ def load_judgments(paths: Sequence[Path], baseline: str | None = None, category:
     if wanted is None:
         raise DataError(f"category {chosen!r} has no official baseline; say which model the others were compared with")
     games: list[dict[str, Any]] = []
+    judged: dict[tuple[str, str, str], tuple[str, Any]] = {}
     unparsed: dict[str, int] = {}
     questions: dict[str, list[tuple[str, str]]] = {}
     for place, row in rows:
@@ -251,6 +253,14 @@ def load_judgments(paths: Sequence[Path], baseline: str | None = None, category:
             raise DataError(f"{place}: a judgment needs question_id (or uid), model and games")
         if model == wanted:
             continue
+        known = judged.setdefault((str(question_id), model, str(row.get("judge"))), (place, row.get("games")))
+        if known[0] != place:
+            if known[1] == row.get("games"):
+                continue
+            raise DataError(
+                f"{place}: question {str(question_id)[:80]!r} of {model} is judged again, and not as in {known[0]}; "
+                "keep one of the two"
+            )
         found = list(_games(row.get("games"), version, place))
         unparsed[model] = unparsed.get(model, 0) + 2 - len(found)
         if len(found) < 2:
@@ -626,7 +636,7 @@ BENCHMARK = Benchmark(
     Settings=Settings,
     metrics=METRICS,
     stages=stages,
-    functions={NAME: Function(_score, version=5, packages=("scikit-learn",))},
+    functions={NAME: Function(_score, version=6, packages=("scikit-learn",))},
     cost={NAME: _cost},
     sections=sections,
     place=10,

@@ -448,7 +448,7 @@ BENCHMARK = Benchmark(
     Settings=Settings,
     metrics=METRICS,
     stages=stages,
-    functions={NAME: Function(_score, version=7)},
+    functions={NAME: Function(_score, version=8)},
     cost={NAME: _cost},
     sections=sections,
     place=20,

@@ -365,7 +365,7 @@ BENCHMARK = Benchmark(
     Settings=Settings,
     metrics=METRICS,
     stages=stages,
-    functions={NAME: Function(_run, version=2)},
+    functions={NAME: Function(_run, version=3)},
     cost={NAME: _cost},
     place=21,
     files={"answers.jsonl": "answers/answers.jsonl", "judgments.jsonl": "judgments.jsonl"},

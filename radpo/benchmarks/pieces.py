@@ -319,7 +319,7 @@ def write_judged(task: Task, scores: Scores, judge: Judge, bias: Bias | None = N
     from radpo.models.answers import answer_notes
 
     benchmark = scores.results[0].benchmark
-    notes = [*scores.notes, *judge_notes(judge, benchmark), *fault_notes(scores.examples)]
+    notes = [*scores.notes, *judge_notes(judge, benchmark), *fault_notes(benchmark, *_judged_texts(task, scores))]
     of_answers = [
         f"{whose}{note}"
         for name, whose in (("answers", ""), ("baseline_answers", "the baseline: "))
@@ -344,6 +344,20 @@ def write_judged(task: Task, scores: Scores, judge: Judge, bias: Bias | None = N
     write_scores(replace(scores, results=results, notes=tuple(notes), figures=figures), task.out)
     if usage is not None:
         write_json(task.out / "judge_usage.json", usage)
+
+
+def _judged_texts(task: Task, scores: Scores) -> tuple[list[str | None], list[str | None]]:
+    """The texts that a stage had judged, and those that they were compared with, also where there is no verdict."""
+    if "answers" not in task.inputs:
+        return [one.output for one in scores.examples], [one.baseline_output for one in scores.examples]
+    questions, others = read_questions(task), dict[str, tuple[str, ...]]()
+    if "baseline_answers" in task.inputs or "baseline_outputs" in task.stage.settings:
+        others = dict(read_baseline(task, questions)[1])
+    return _turns(questions, read_answers(task, questions)), _turns(questions, others)
+
+
+def _turns(questions: Sequence[Question], answers: Answers) -> list[str | None]:
+    return [text for question in questions for text in answers.get(question.question_id, ())]
 
 
 # Scored pairs

@@ -27,6 +27,7 @@ from radpo.cli.options import (
     reading,
 )
 from radpo.core.errors import ConfigError, DataError
+from radpo.core.say import say
 
 if TYPE_CHECKING:
     from radpo.preferences.goals import Placement
@@ -63,7 +64,7 @@ def data_validate(
     if as_json:
         print_json(counts)
     else:
-        print(f"{shown(pairs)}: {usable} usable pairs from {reader.rows_read} rows")
+        say(f"{shown(pairs)}: {usable} usable pairs from {reader.rows_read} rows")
         print_counts("dropped", reader.dropped)
         print_counts("noted", reader.noted)
 
@@ -143,13 +144,13 @@ def data_stats(
         print_json(found.to_json())
         return
     width = max(len(name) for name, _ in facts(found))
-    print(f"{shown(pairs)}: {found.rows_read} rows")
+    say(f"{shown(pairs)}: {found.rows_read} rows")
     for name, value in facts(found):
-        print(f"  {name:<{width}}  {value}")
+        say(f"  {name:<{width}}  {value}")
     for line in found.left_out():
-        print(f"  not done: {line}")
+        say(f"  not done: {line}")
     if html is not None:
-        print(html)
+        say(html)
 
 
 @data_app.command("clean")
@@ -193,7 +194,7 @@ def data_clean(
         counts = {"rows_read": reader.rows_read, "pairs": written, "dropped": dict(reader.dropped)}
         print_json({**counts, "noted": dict(reader.noted), "changed": dict(+changed)})
         return
-    print(f"{out}: {written} pairs from {reader.rows_read} rows")
+    say(f"{out}: {written} pairs from {reader.rows_read} rows")
     print_counts("dropped", reader.dropped)
     print_counts("noted", reader.noted)
     print_counts("changed", +changed)
@@ -284,7 +285,7 @@ def data_relabel(
         read = {"rows_read": reader.rows_read, "dropped": dict(reader.dropped), "noted": dict(reader.noted)}
         print_json({"training_pairs": made, **read, **asdict(counts)})
         return
-    print(f"{out}: {made} training pairs from {counts.used} of {counts.pairs} scored pairs")
+    say(f"{out}: {made} training pairs from {counts.used} of {counts.pairs} scored pairs")
     left_out = {
         "tied scores": counts.ties_dropped,
         "no attribute rated for both responses": counts.unrated_dropped,
@@ -294,10 +295,10 @@ def data_relabel(
     }
     for reason, count in left_out.items():
         if count:
-            print(f"  left out {count}: {reason}")
+            say(f"  left out {count}: {reason}")
     print_counts("noted", reader.noted)
     if counts.same_goal:
-        print(f"  {counts.same_goal} pairs have two goals that read the same; --min-gap 0.01 leaves them out")
+        say(f"  {counts.same_goal} pairs have two goals that read the same; --min-gap 0.01 leaves them out")
 
 
 def _placement(asked: str, model: str | None) -> Placement:

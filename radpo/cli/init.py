@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from radpo.core.say import say
 from radpo.core.starters import starter, starters, write
 
 
@@ -33,6 +34,6 @@ def init(
     """
     made = starter(what, name)
     for path in write(made, out, force=force):
-        print(path)
+        say(path)
     for step in made.then:
-        print(f"next: {step}", file=sys.stderr)
+        say(f"next: {step}", file=sys.stderr)

@@ -35,6 +35,7 @@ from radpo.cli.options import (
 )
 from radpo.cli.store import store_app
 from radpo.core.errors import RadpoError
+from radpo.core.say import say
 from radpo.core.warn import RadpoWarning
 
 app = typer.Typer(
@@ -68,11 +69,11 @@ def main() -> None:
     try:
         app()
     except RadpoError as error:
-        print(f"radpo: {error}", file=sys.stderr)
+        say(f"radpo: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print("radpo: interrupted; the same command resumes from here", file=sys.stderr)
+            say("radpo: interrupted; the same command resumes from here", file=sys.stderr)
         if end.code == REGRESSION and not isinstance(end.__context__, typer.Exit):
             sys.exit(2)  # Typer ends so where a pipe is closed or a question is left unanswered, which is no verdict
         raise
@@ -88,7 +89,7 @@ def _show_warning(
 ) -> None:
     """radpo's own warnings are for the person who gave the command: a line, without a place in the code."""
     if issubclass(category, RadpoWarning):
-        print(f"radpo: warning: {message}", file=sys.stderr)
+        say(f"radpo: warning: {message}", file=sys.stderr)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
@@ -98,7 +99,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         from radpo import __version__
 
-        print(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -121,9 +122,9 @@ def report(
     from radpo.report.build import build_comparison, build_report
 
     if out is None and len(run_dirs) == 1:
-        print(build_report(run_dirs[0]))
+        say(build_report(run_dirs[0]))
     else:
-        print(build_comparison(run_dirs, out or Path("comparison.html")))
+        say(build_comparison(run_dirs, out or Path("comparison.html")))
 
 
 @app.command()
@@ -175,7 +176,7 @@ def train(
         counts = json.loads((out / "counts.json").read_text(encoding="utf-8"))
         for word, found in (("left out", counts["dropped"]), ("noted", counts["noted"])):
             print_counts(word, found, sys.stderr)
-        print(policy)
+        say(policy)
 
 
 @app.command(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from radpo.cli.options import Json, parse_pairs, print_json, quiet_libraries
+from radpo.core.say import say
 
 MatrixFile = Annotated[Path, typer.Argument(metavar="MATRIX.yaml", help="The matrix file.")]
 OutFolder = Annotated[Path | None, typer.Option(help="The run directory. Default: runs/NAME.")]
@@ -68,16 +69,16 @@ def run(
     if address is not None:
         options["address"] = address
     if dry_run:
-        print(api.plan(matrix, out, store=store, jobs=jobs))
+        say(api.plan(matrix, out, store=store, jobs=jobs))
         return
     quiet_libraries()
     finished = api.run(
         matrix, out, store=store, executor=executor, executor_options=options, jobs=jobs, keep_going=keep_going
     )
     if finished.unchanged:
-        print("nothing to do: every stage is in the store and the report is current", file=sys.stderr)
+        say("nothing to do: every stage is in the store and the report is current", file=sys.stderr)
     for report in finished.reports:
-        print(report)
+        say(report)
 
 
 def plan(
@@ -105,7 +106,7 @@ def plan(
     if as_json:
         print_json(planned.to_json())
     else:
-        print(planned)
+        say(planned)
 
 
 def schema() -> None:

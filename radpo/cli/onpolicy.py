@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from radpo.cli.options import Model, Out, Seed, one_of, parse_pairs, quiet_libraries
+from radpo.core.say import say
 
 
 def add_on_policy(app: typer.Typer) -> None:
@@ -69,9 +70,9 @@ def data_sample(
             made_by=f"{model_fingerprint(model)} {temperature} {top_p} {max_new_tokens} {precision}",
             progress=progress,
         )
-    print(out)
+    say(out)
     for note in room.notes():
-        print(note)
+        say(note)
 
 
 def data_score(
@@ -108,9 +109,9 @@ def data_score(
     scorer, made_by = find_judge(judge, settings), f"{judge} {counted}"
     with progress_bar("scoring") as progress:
         score_samples(samples, scorer, out, chunk=chunk, made_by=made_by, progress=progress)
-    print(out)
+    say(out)
     for note in judge_notes(scorer, judge):
-        print(f"  {note}")
+        say(f"  {note}")
 
 
 def data_pair(
@@ -133,6 +134,6 @@ def data_pair(
     one_of("--rule", rule, RULES)
     pairs = pair(scored, rule, seed)  # type: ignore[arg-type]
     write_preferences(pairs.table, out)
-    print(f"{out}: {pairs.table.num_rows} pairs")
+    say(f"{out}: {pairs.table.num_rows} pairs")
     for reason, count in pairs.dropped.items():
-        print(f"  without a pair, {reason}: {count}")
+        say(f"  without a pair, {reason}: {count}")

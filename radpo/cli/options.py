@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from radpo.core.errors import ConfigError
+from radpo.core.messages import printable_json
 from radpo.core.results import known_stderr
+from radpo.core.say import say
+from radpo.core.tables import spreadsheet_safe
 from radpo.core.yaml_text import value_of
 
 if TYPE_CHECKING:
@@ -131,13 +134,13 @@ def quiet_libraries() -> None:
 
 def print_json(document: Any) -> None:
     """Print one JSON document on standard output."""
-    print(json.dumps(document, indent=1, ensure_ascii=False))
+    say(printable_json(json.dumps(document, indent=1, ensure_ascii=False)))
 
 
 def print_counts(word: str, counts: Mapping[str, int], stream: TextIO | None = None) -> None:
     """A line for each reason, with how often; on standard output unless another stream is given."""
     for reason, count in counts.items():
-        print(f"  {word} {count}: {reason}", file=stream)
+        say(f"  {word} {count}: {reason}", file=stream)
 
 
 def need_one(options: Mapping[str, Any]) -> None:
@@ -172,16 +175,16 @@ def show(figures: Mapping[str, Any], as_json: bool) -> None:
     for name, value in figures.items():
         if isinstance(value, dict) and {"value", "stderr", "n"} <= value.keys():
             error = "" if value["stderr"] is None else f" ± {value['stderr']:.4g} (standard error)"
-            print(f"{name}: {value['value']:.6g}{error}, n = {value['n']}")
+            say(f"{name}: {value['value']:.6g}{error}, n = {value['n']}")
         elif isinstance(value, dict):
-            print(f"{name}:")
+            say(f"{name}:")
             for inner, of in value.items():
-                print(f"  {inner}: {_plain(of)}")
+                say(f"  {inner}: {_plain(of)}")
         elif isinstance(value, list | tuple):
             if value:
-                print(*value, sep="\n")
+                say(*value, sep="\n")
         else:
-            print(f"{name}: {_plain(value)}")
+            say(f"{name}: {_plain(value)}")
 
 
 def _plain(value: Any) -> str:
@@ -202,14 +205,14 @@ def show_table(frame: pd.DataFrame, as_json: bool, out: Path | None = None) -> N
     if as_json:
         print_json(json.loads(frame.to_json(orient="records")))
     else:
-        print(frame.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.4g}"))
+        say(frame.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.4g}"))
 
 
 def _save(frame: pd.DataFrame, out: Path) -> None:
     if out.suffix == ".json":
         frame.to_json(out, orient="records", indent=1)
     elif out.suffix == ".csv":
-        frame.to_csv(out, index=False)
+        spreadsheet_safe(frame).to_csv(out, index=False)
     elif out.suffix == ".parquet":
         frame.to_parquet(out, index=False)
     else:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from radpo.cli.options import Json, print_json
+from radpo.core.say import say
 
 
 def regress(
@@ -62,7 +63,7 @@ def regress(
     if candidate is None:
         if save is None:
             raise ConfigError("give CANDIDATE_DIR, the run directory to test, or --save NAME to keep this one")
-        print(save_baseline(baseline, save))
+        say(save_baseline(baseline, save))
         return
     verdict = compare(find_baseline(baseline), candidate, alpha=alpha, margins=parse_margins(margin or []))
     for path, text in ((junit, to_junit), (markdown, to_markdown)):
@@ -73,10 +74,10 @@ def regress(
     if as_json:
         print_json(verdict.to_json())
     else:
-        print(to_table(verdict), end="")
+        say(to_table(verdict), end="")
     if verdict.status == "refused":
-        print(f"radpo: no verdict: {'; '.join(verdict.refusals)}", file=sys.stderr)
+        say(f"radpo: no verdict: {'; '.join(verdict.refusals)}", file=sys.stderr)
     if save is not None:
         kept = f"kept as {save_baseline(candidate, save)}" if verdict.status == "pass" else f"not kept as {save}"
-        print(f"radpo: {kept}", file=sys.stderr)
+        say(f"radpo: {kept}", file=sys.stderr)
     raise typer.Exit(verdict.exit_status)

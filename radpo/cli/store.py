@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from radpo.cli.options import Json, print_json
+from radpo.core.say import say
 
 if TYPE_CHECKING:
     from radpo.engine.graph import Stage
@@ -35,8 +36,8 @@ def list_(store: Place = None, as_json: Json = False) -> None:
         return
     for entry in found:
         seconds = "" if entry.seconds is None else f"{entry.seconds:.1f} s"
-        print(f"{entry.key}  {entry.started or '':19.19}  {entry.bytes / 2**20:9.1f} MiB  {seconds:>10}  {entry.name}")
-    print(f"{len(found)} stages, {sum(entry.bytes for entry in found) / 2**20:.1f} MiB")
+        say(f"{entry.key}  {entry.started or '':19.19}  {entry.bytes / 2**20:9.1f} MiB  {seconds:>10}  {entry.name}")
+    say(f"{len(found)} stages, {sum(entry.bytes for entry in found) / 2**20:.1f} MiB")
 
 
 @store_app.command()
@@ -55,8 +56,8 @@ def verify(store: Place = None, as_json: Json = False) -> None:
         print_json({"stages": len(kept.finished()), "damaged": found})
     else:
         for key, what in found.items():
-            print(f"{key}: {what}")
-        print(f"{len(kept.finished())} stages, {len(found)} damaged")
+            say(f"{key}: {what}")
+        say(f"{len(kept.finished())} stages, {len(found)} damaged")
     raise typer.Exit(2 if found else 0)
 
 
@@ -79,9 +80,9 @@ def gc(
         print_json([{"path": str(item.path), "bytes": item.bytes, "why": item.why} for item in garbage])
         return
     for item in garbage:
-        print(f"{item.bytes / 2**20:9.1f} MiB  {item.path.name}  {item.why}")
+        say(f"{item.bytes / 2**20:9.1f} MiB  {item.path.name}  {item.why}")
     total = sum(item.bytes for item in garbage) / 2**20
-    print(f"{len(garbage)} {'would go' if dry_run else 'removed'}, {total:.1f} MiB")
+    say(f"{len(garbage)} {'would go' if dry_run else 'removed'}, {total:.1f} MiB")
 
 
 @store_app.command("export")
@@ -95,7 +96,7 @@ def export_(
 
     kept = _open(store)
     keys = [stage.key for stage in _stages(matrices)] if matrices else kept.finished()
-    print(f"{export_stages(kept, keys, file)} stages written to {file}")
+    say(f"{export_stages(kept, keys, file)} stages written to {file}")
 
 
 @store_app.command("import")
@@ -118,7 +119,7 @@ def import_(
 
     limit = None if max_gib is None else int(max_gib * 2**30)
     taken, there = import_stages(_open(store), file, limit)
-    print(f"{taken} stages imported, {there} were there already")
+    say(f"{taken} stages imported, {there} were there already")
 
 
 def _open(place: str | None) -> Store:

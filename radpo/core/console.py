@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from radpo.core.progress import Progress
+from radpo.core.say import say
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -58,7 +59,7 @@ def progress_bar(what: str) -> Iterator[Progress]:
             nonlocal last
             if done == total or time.monotonic() - last > PLAIN_SECONDS:
                 last = time.monotonic()
-                print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+                say(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
 
         yield line
         return

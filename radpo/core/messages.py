@@ -34,6 +34,11 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def printable_json(text: str) -> str:
+    """The same of a JSON document, which stays one: they stand in its texts alone, as JSON's own escapes."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def hide_secrets(text: str) -> str:
     """A text without what is a secret by its look, its place in an address, or the environment."""
     for name, value in os.environ.items():

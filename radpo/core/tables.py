@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+FORMULA = re.compile(r"(?=[=+\-@\t\r])(?![+-]?[0-9.]+(?:e[+-]?[0-9]+)?$)", re.IGNORECASE)
+"""How a text begins that a spreadsheet would take for a formula and run; numbers are none."""
+
+
+def spreadsheet_safe(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table for a CSV file: texts that a spreadsheet would run, in names of columns too, get a leading apostrophe."""
+
+    def guarded(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+
+    numeric = frame.select_dtypes(include=["number", "bool", "datetime"]).columns
+    safe = frame.assign(**{name: frame[name].map(guarded) for name in frame.columns if name not in numeric})
+    return safe.rename(columns=guarded)
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from radpo.core.console import PLAIN_SECONDS, bars
+from radpo.core.messages import printable
+from radpo.core.say import say
 from radpo.engine.graph import Stage
 from radpo.engine.schedule import Done
 
@@ -54,7 +56,9 @@ class MatrixView:
         self._began[stage.key] = self._last_line[stage.key] = time.monotonic()
         self._shares[stage.key] = 0.0
         if self._bars:
-            self._tasks[stage.key] = self._bars.add_task(stage.name, total=None)
+            from rich.markup import escape
+
+            self._tasks[stage.key] = self._bars.add_task(escape(printable(stage.name)), total=None)
             self._show_whole()
         else:
             self._line(f"{stage.name} …")
@@ -112,6 +116,6 @@ class MatrixView:
     def _line(self, text: str) -> None:
         text = f"[{self._finished}/{self._stages}] {text}"
         if self._bars:
-            self._bars.console.print(text, markup=False, highlight=False)
+            self._bars.console.print(printable(text), markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text, file=sys.stderr, flush=True)

@@ -104,6 +104,8 @@ if (table) {
         ...lines.map((line) => `${line.join(" & ")} \\\\`), "\\bottomrule", "\\end{tabular}", `% Value with half the 95% interval (difference from ${safe(select.value)}; *: p < 0.05, Holm). Bold: best.`, ""].join("\n");
     },
     csv: () => {
+      // A spreadsheet would run a text that begins like a formula; numbers, with their signs, are none.
+      const guarded = (value) => (/^[=+\-@\t\r]/.test(value) && !Number.isFinite(Number(value)) ? `'${value}` : value);
       const quoted = (value) => (/[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
       const rows = cells().flatMap(({ variant, changes, cells: row }) => row.map((cell, place) => {
         const { benchmark, subset, metric } = columns[place];
@@ -111,7 +113,7 @@ if (table) {
         return [variant, benchmark, subset, metric, cell.dataset.value, cell.dataset.half, cell.dataset.n, select.value, change?.value, change?.low, change?.high, change?.p, change?.p_holm];
       }));
       const head = ["variant", "benchmark", "subset", "metric", "value", "half_interval", "n", "baseline", "difference", "low", "high", "p", "p_holm"];
-      return `${[head, ...rows].map((row) => row.map((value) => quoted(String(value ?? ""))).join(",")).join("\n")}\n`;
+      return `${[head, ...rows].map((row) => row.map((value) => quoted(guarded(String(value ?? "")))).join(",")).join("\n")}\n`;
     },
   };
   const copy = async (text) => {
