@@ -12,13 +12,14 @@ from fault_server import FaultServer, text_choice
 
 from radpo.clients.chat import Chat
 from radpo.clients.endpoint import Endpoint
+from radpo.clients.replies import ChatReply
 from radpo.core.errors import ConfigError
 from radpo.judges.annotator import annotate_pairs
-from radpo.judges.arena import ArenaConfig, arena_compare
+from radpo.judges.arena import ArenaConfig, arena_compare, label
 from radpo.judges.base import CompareRequest, GradeRequest
 from radpo.judges.fastchat import OWN, grading, load_prompts, rating, winner
 from radpo.judges.openai import OpenAIJudge, OpenAISettings
-from radpo.judges.record import JudgeRecord, judge_notes
+from radpo.judges.record import JudgeRecord, judge_notes, read_reply
 from radpo.judges.structure import acting_marks, frame_of
 
 THOUGHT = "<think>from [[1]] to [[10]], A is [[A]] and [[A>>B]]</think>"
@@ -147,6 +148,20 @@ def test_hostile_replies_are_read_in_linear_time(reply):
         assert winner(reply, "[[rating_a,rating_b]]", rule) == "error"
         assert winner(reply, "[[A]]", rule) == "error"
     assert time.perf_counter() - start < 5
+
+
+def test_32_mib_of_digits_are_read_in_under_a_second_and_longer_replies_than_a_verdict_are_none():
+    digits = "1" * (32 << 20)
+    start = time.process_time()
+    for rule in ("fastchat", "last"):
+        assert rating(digits, rule) is None
+        assert winner(digits, "[[rating_a,rating_b]]", rule) == "error"
+    arena = ArenaConfig("", "", (r"\[\[([AB<>=]+)\]\]", r"\[([AB<>=]+)\]"), 0, 1, 1, last=True)
+    assert label(digits, arena) == (None, True)
+    said = read_reply(ChatReply(digits, {"finish_reason": "stop"}))
+    assert said.answer is None, "so that no parser of a package sees it either"
+    assert said.reason == "a reply of 33554432 characters, of which none is read as a verdict"
+    assert time.process_time() - start < 1
 
 
 # --- text stays text

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from radpo.core.errors import DataError
+from radpo.core.lines import lines, whole
 
 ENCODING = "utf-8-sig"
 """UTF-8 with or without the byte order mark that editors on Windows put before the first line."""
@@ -21,20 +23,18 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         DataError: the file cannot be read, or a line or element is no JSON object.
     """
     try:
-        with (
-            gzip.open(path, "rt", encoding=ENCODING) if path.suffix == ".gz" else path.open(encoding=ENCODING) as stream
-        ):
+        with _opened(path) as stream:
             if path.name.removesuffix(".gz").endswith(".json"):
-                document = json.load(stream)
+                document = json.loads(whole(stream, str(path)))
                 rows = enumerate(document if isinstance(document, list) else [document])
                 yield from ((f"{path}, element {number}", _object(row, path, number)) for number, row in rows)
                 return
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(lines(stream, str(path)), start=1):
                 if line.strip():
                     yield f"{path}, line {number}", _object(_parse(line, path, number), path, number)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
@@ -45,7 +45,7 @@ def _opened(path: Path) -> IO[str]:
 def _parse(line: str, path: Path, number: int) -> Any:
     try:
         return json.loads(line.lstrip("\ufeff"))  # files with marks, put behind one another
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise DataError(f"{path}, line {number}: no JSON: {error}") from error
 
 

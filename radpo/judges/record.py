@@ -12,6 +12,8 @@ from radpo.core.texts import excerpt, storable, with_reasons
 from radpo.judges.base import CompareRequest, GradeRequest
 
 _SHOWN = 5
+LONGEST_REPLY = 1 << 20
+"""Characters of a reply that is read for a verdict. All parsers, also those of packages, get no more than that."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ def read_reply(reply: ChatReply) -> Said:
     """A reply without the reasoning before it; one that ends before its reasoning does says nothing."""
     if reply.text is None:
         return Said(None, reply.reasoned, storable(reply.error or "no answer"), reply.omitted)
+    if len(reply.text) > LONGEST_REPLY:
+        why = f"a reply of {len(reply.text)} characters, of which none is read as a verdict"
+        return Said(None, reply.reasoned, why, reply.omitted)
     parts = split_reasoning(storable(reply.text))
     reasoned = reply.reasoned or parts.reasoning is not None
     if parts.reasoning is not None and not parts.answer.strip():

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
+from radpo.core.lines import lines, whole
 from radpo.core.yaml_text import read_yaml
 
 if TYPE_CHECKING:
@@ -262,14 +263,14 @@ def _rows(file: Path) -> Iterator[Any]:
         if file.name.endswith((".jsonl", ".jsonl.gz")):
             yield from _json_lines(file)
         elif file.suffix == ".json":
-            document = json.loads(file.read_text(encoding="utf-8-sig"))
+            document = json.loads(_whole(file))
             rows = document.get("examples") if isinstance(document, dict) else document
             if not isinstance(rows, list):
                 raise DataError(f"{file}: neither a list of objects nor an object with the list `examples`")
             yield from rows
         elif file.suffix == ".csv":
             with file.open(encoding="utf-8-sig", newline="") as stream:
-                yield from csv.DictReader(stream)
+                yield from csv.DictReader(lines(stream, str(file)))
         elif not file.exists():
             raise DataError(f"{file}: no such file")
         else:
@@ -280,9 +281,14 @@ def _rows(file: Path) -> Iterator[Any]:
         raise DataError(f"{file}: cannot be read ({error}); it is damaged or not what its name says") from error
 
 
+def _whole(file: Path) -> str:
+    with file.open(encoding="utf-8-sig") as stream:
+        return whole(stream, str(file))
+
+
 def _json_lines(file: Path) -> Iterator[Any]:
     with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(lines(stream, str(file)), start=1):
             try:
                 row = json.loads(line) if line.strip() else None
             except (ValueError, RecursionError):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from radpo.core.errors import DataError, ServiceError
+from radpo.core.lines import LONGEST_LINE, lines
 from radpo.core.messages import masked_address
 from radpo.core.progress import Progress, no_progress
 from radpo.preferences.rows import BadRowError
@@ -125,7 +126,7 @@ def _json_rows(name: str, progress: Progress) -> Iterator[list[Numbered]]:
     rows: list[Numbered] = []
     size = 0
     with _opened(name) as (stream, position, total):
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(lines(stream, shown(name)), start=1):
             if not line.isspace():
                 rows.append((number, _parsed(line)))
                 size += len(line)
@@ -154,8 +155,8 @@ def _csv_rows(name: str, progress: Progress) -> Iterator[list[Numbered]]:
     with _opened(name) as (stream, position, total):
         # What is not UTF-8 becomes lone surrogates, which the row's check names with the row's place.
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        csv.field_size_limit(1 << 30)
-        reader = csv.reader(text, strict=True)
+        csv.field_size_limit(LONGEST_LINE)
+        reader = csv.reader(lines(text, shown(name)), strict=True)
         try:
             header = next(reader, [])
             if len(set(header)) < len(header):
