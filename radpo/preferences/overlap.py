@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from radpo.core.errors import DataError
 from radpo.core.lines import lines, whole
@@ -288,7 +288,7 @@ def _whole(file: Path) -> str:
 
 def _json_lines(file: Path) -> Iterator[Any]:
     with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
-        for number, line in enumerate(lines(stream, str(file)), start=1):
+        for number, line in enumerate(lines(cast(BinaryIO, stream), str(file)), start=1):
             try:
                 row = json.loads(line) if line.strip() else None
             except (ValueError, RecursionError):
