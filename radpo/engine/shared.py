@@ -118,7 +118,7 @@ class SharedStore(Store):
         A copy that is damaged here is fetched again.
         """
         what = self.here.supply(key)
-        if what is None or key not in self._there():
+        if what is None or self._find(key) is None:
             return what
         with self.here.lock(key, wait=True):  # of several processes one fetches
             return None if self.here.supply(key) is None else self._fetch(key)
@@ -136,7 +136,7 @@ class SharedStore(Store):
 
     def record(self, key: str) -> dict[str, Any]:
         """What was noted when a stage was finished."""
-        if (mark := self._there().get(key)) is not None:
+        if (mark := self._find(key)) is not None:
             record: dict[str, Any] = mark["record"]
             return record
         return self.here.record(key)
@@ -290,6 +290,12 @@ class SharedStore(Store):
                     marks[Path(name).stem] = mark
             _listed[self.url] = (time.monotonic(), marks)
         return marks
+
+    def _find(self, key: str) -> Mark | None:
+        """A stage's mark; another machine may have put it there since the URL was listed."""
+        if key not in self._there():
+            self._look_again()
+        return self._there().get(key)
 
     def _look_again(self) -> None:
         """Forget which stages there are, but not what is known of each."""
