@@ -11,9 +11,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from radpo.engine.executors import ChosenExecutor
+    from radpo.engine.graph import Stage
     from radpo.engine.store import Store
     from radpo.matrix.estimate import Estimate
     from radpo.matrix.expand import Plan
+    from radpo.matrix.preflight import Faults
     from radpo.matrix.run import Finished
     from radpo.matrix.settings import Matrix
     from radpo.matrix.spending import Most
@@ -52,31 +55,116 @@ def run(
         ConfigError: the matrix file, an option or a plug-in is wrong.
         StageError: a stage failed.
     """
-    from radpo.matrix.loading import load_matrix, located
-    from radpo.matrix.one_cell import narrowed
+    from radpo.core.files import check_writable
+    from radpo.matrix.loading import placed
+    from radpo.matrix.preflight import Faults
 
-    loaded = load_matrix(Path(matrix))
+    faults = Faults(lambda message: placed(Path(matrix), message))
+    asked, folder, kept = _asked(faults, Path(matrix), out, store, variant, seed)
+    if not kept.root.exists():
+        faults.ask(lambda: check_writable(kept.root, "--store"))
+    if faults.found:
+        _prepared(asked, folder, kept, executor, executor_options or {}, jobs, faults)  # all else that is lacking
+    with _using(asked, kept):
+        return _execute(asked, folder, kept, executor, executor_options or {}, jobs, keep_going, faults)
+
+
+def check(
+    matrix: str | Path,
+    out: str | Path | None = None,
+    *,
+    store: str | None = None,
+    executor: str | None = None,
+    executor_options: Mapping[str, Any] | None = None,
+    jobs: int | None = None,
+) -> int:
+    """Find everything that keeps a matrix from running, as `run` does before its first stage; nothing is computed.
+
+    Every judge and endpoint that would be needed is asked one tiny request.
+
+    Args:
+        out, store, executor, executor_options, jobs: as `run` takes them.
+
+    Returns:
+        How many stages there are to compute.
+
+    Raises:
+        ConfigError: the matrix file is wrong.
+        NotReadyError: something is lacking; its `faults` say what, all of it.
+    """
+    from radpo.matrix.loading import placed
+    from radpo.matrix.preflight import Faults
+
+    faults = Faults(lambda message: placed(Path(matrix), message))
+    asked, folder, kept = _asked(faults, Path(matrix), out, store, begin=False)
+    return len(_prepared(asked, folder, kept, executor, executor_options or {}, jobs, faults).missing)
+
+
+def _asked(
+    faults: Faults,
+    matrix: Path,
+    out: str | Path | None,
+    store: str | None,
+    variant: str | None = None,
+    seed: int | None = None,
+    *,
+    begin: bool = True,
+) -> tuple[Plan, Path, Store]:
+    """What a run of a matrix file is made of; `begin` as `_expanded` takes it.
+
+    Raises:
+        ConfigError: the matrix file is wrong.
+        NotReadyError: it cannot be expanded, or names what is not there; with all else that is lacking.
+    """
+    from radpo.core.errors import ConfigError
+    from radpo.core.files import check_writable
+    from radpo.matrix.loading import load_matrix
+    from radpo.matrix.one_cell import narrowed
+    from radpo.matrix.preflight import Faults, ask_matrix, ask_places
+
+    try:
+        loaded = load_matrix(matrix)
+    except ConfigError as error:
+        faults.add(str(error))
+        try:
+            loaded = load_matrix(matrix, planning=True)  # where no more than files are missing, the rest is asked, too
+        except ConfigError:
+            raise error from None
     folder, kept = places(loaded.name, out, store)
     chosen = loaded if variant is None else narrowed(loaded, variant, seed)
-    with located(Path(matrix)):
-        asked = _expanded(chosen, folder)
-    with _using(asked, kept):
-        return _execute(asked, folder, kept, executor, executor_options or {}, jobs, keep_going)
+    unwritable = Faults()  # which a finished run does not mind
+    unwritable.ask(lambda: check_writable(folder, "--out"))
+    begin = begin and not unwritable.found
+    asked = None if faults.found else faults.ask(lambda: _expanded(chosen, folder, begin=begin))
+    if asked is None:
+        ask_places(faults, folder, kept)
+        ask_matrix(faults, chosen)
+        faults.raise_any()
+    assert asked is not None
+    return asked, folder, kept
 
 
 def _using(plan_: Plan, kept: Store) -> AbstractContextManager[Path]:
     """Held as long as a plan's stages are computed and read, so that none of them is removed as garbage."""
+    from radpo.core.files import check_writable
+
+    if not kept.root.exists():
+        check_writable(kept.root, "--store")
     return kept.using(stage.key for stage in plan_.stages)
 
 
-def _expanded(matrix: Matrix, folder: Path) -> Plan:
-    """What a run of a checked matrix in a run directory is made of."""
+def _expanded(matrix: Matrix, folder: Path, *, begin: bool = True) -> Plan:
+    """What a run of a checked matrix in a run directory is made of.
+
+    Args:
+        begin: note in the run directory what has to last from one try to the next.
+    """
     from radpo.matrix.expand import expand
     from radpo.matrix.run import occasion_of
     from radpo.matrix.spending import account_of
 
-    account = account_of(matrix, folder)
-    return expand(matrix, occasion=occasion_of(matrix, folder, begin=True), account=account)
+    account = account_of(matrix, folder) if begin else None
+    return expand(matrix, occasion=occasion_of(matrix, folder, begin=begin), account=account)
 
 
 def _execute(
@@ -87,42 +175,84 @@ def _execute(
     executor_options: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     keep_going: bool = False,
+    faults: Faults | None = None,
 ) -> Finished:
-    """Compute a plan's stages and write its run directory."""
+    """Compute a plan's stages and write its run directory.
+
+    Args:
+        faults: what was found lacking so far.
+    """
     from radpo.core.warn import warn_once
-    from radpo.engine.executors import choose_executor
-    from radpo.matrix.estimate import estimate
-    from radpo.matrix.machines import NOMINAL
+    from radpo.matrix.preflight import Faults
     from radpo.matrix.run import run_matrix
-    from radpo.matrix.spending import check_keys, stop
+    from radpo.matrix.spending import stop
     from radpo.matrix.view import MatrixView
     from radpo.models.precision import arithmetic
     from radpo.report.build import build_report
 
-    matrix = plan_.matrix
-    make_pool = choose_executor(matrix.executor, executor, executor_options or {})
-    kind = executor or (matrix.executor.kind if matrix.executor else "local")
+    prepared = _prepared(plan_, folder, kept, executor, executor_options or {}, jobs, faults or Faults())
+    expected = prepared.expected
+    kind = prepared.executor.executor.name
     if kind != "local" and plan_.precision is None and plan_.asks_for_auto:
         warn_once(
             f"precision auto: {arithmetic()}, which is of this machine; where the executor {kind} computes on others, "
             "state a precision, or ask for GPUs under `resources`, with which auto is bfloat16"
         )
-    missing = [stage for stage in plan_.stages if not kept.has(stage)]
-    check_keys(missing)
-    expected = estimate(missing, kept, NOMINAL, jobs or 1, matrix.size_hints)
     with MatrixView(len(plan_.stages), expected.seconds_by_key()) as view:
         return run_matrix(
             plan_,
             folder,
             kept,
             view,
-            lambda: make_pool(kept, jobs),
+            lambda: prepared.executor(kept, jobs),
             build_report,
             keep_going=keep_going,
             weights=expected.seconds_by_key(),
             notes=expected.notes_by_key(),
             on_failure=lambda: stop(plan_.account),
         )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a run begins with, nothing being in its way."""
+
+    missing: list[Stage]
+    expected: Estimate
+    executor: ChosenExecutor
+
+
+def _prepared(
+    plan_: Plan,
+    folder: Path,
+    kept: Store,
+    executor: str | None,
+    executor_options: Mapping[str, Any],
+    jobs: int | None,
+    faults: Faults,
+) -> _Prepared:
+    """Ask everything that a run needs whether it is there.
+
+    Raises:
+        NotReadyError: something is lacking.
+    """
+    from radpo.engine.executors import choose_executor
+    from radpo.matrix.estimate import estimate
+    from radpo.matrix.machines import NOMINAL
+    from radpo.matrix.preflight import ask_places, ask_plan
+    from radpo.matrix.run import is_finished
+
+    matrix = plan_.matrix
+    missing = [stage for stage in plan_.stages if not kept.has(stage)]
+    chosen = faults.ask(lambda: choose_executor(matrix.executor, executor, executor_options))
+    expected = faults.ask(lambda: estimate(missing, kept, NOMINAL, jobs or 1, matrix.size_hints))
+    if not is_finished(plan_, folder, kept):
+        ask_places(faults, folder, kept, missing, expected)
+    ask_plan(faults, plan_, missing, chosen)
+    faults.raise_any()
+    assert chosen is not None
+    assert expected is not None
+    return _Prepared(missing, expected, chosen)
 
 
 def evaluate(

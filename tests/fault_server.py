@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from radpo.clients.probe import QUESTION
+
 FAULTS = ("429", "500", "cut", "broken", "empty", "slow")
 
 
@@ -45,6 +47,8 @@ class FaultServer:
         self._answer, self._faults, self._kinds, self.delay = answer, faults, kinds, delay
         self._random = random.Random(seed)
         self.asked: list[dict[str, Any]] = []
+        self.probes: list[dict[str, Any]] = []
+        """The tiny requests by which runs begin; each is answered, whatever the answers and faults of others."""
         self.headers: list[str] = []
         self.delivered: Counter[str] = Counter()
         self.faulted: Counter[str] = Counter()
@@ -86,6 +90,10 @@ class FaultServer:
                     int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:")
                 )
                 body = json.loads(await reader.readexactly(length))
+                if body["messages"] == [{"role": "user", "content": QUESTION}]:
+                    self.probes.append(body)
+                    await _send(writer, 200, json.dumps(_document(body, text_choice("OK"))).encode())
+                    continue
                 self.headers.append(head)
                 self.asked.append(body)
                 self.at_once += 1
@@ -113,12 +121,7 @@ class FaultServer:
             content = given.document if isinstance(given.document, bytes) else json.dumps(given.document).encode()
             return await _send(writer, given.status, content, "Retry-After: 0\r\n")
         choice = text_choice(given) if isinstance(given, str) else given
-        document = {
-            "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"],
-            "choices": [] if fault == "empty" else [choice],
-            "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
-        }  # fmt: skip
-        content = json.dumps(document).encode()
+        content = json.dumps(_document(body, None if fault == "empty" else choice)).encode()
         if fault == "cut":
             return await _send(writer, 200, content[: len(content) // 2])
         if fault == "broken":
@@ -128,6 +131,14 @@ class FaultServer:
         if fault != "empty":
             self.delivered[json.dumps(body, sort_keys=True)] += 1
         return True
+
+
+def _document(body: Mapping[str, Any], choice: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"],
+        "choices": [] if choice is None else [choice],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+    }  # fmt: skip
 
 
 async def _send(

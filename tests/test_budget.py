@@ -15,7 +15,8 @@ import pytest
 import yaml
 from fault_server import FaultServer, Http, text_choice
 
-from radpo.api import plan
+from radpo.api import check, plan
+from radpo.clients import probe
 from radpo.clients.account import begin_account, read_account, stop_paying
 from radpo.clients.budget import SpendingLimitError, StoppedError
 from radpo.clients.chat import Chat, ChatRequest
@@ -27,7 +28,8 @@ from radpo.engine.execute import execute
 from radpo.engine.store import Store
 from radpo.matrix.expand import expand
 from radpo.matrix.loading import load_matrix
-from radpo.matrix.spending import FOLDER, account_of, check_keys, spending
+from radpo.matrix.preflight import NotReadyError
+from radpo.matrix.spending import FOLDER, account_of, spending
 
 PRICES = {"price_in": 1.0, "price_out": 2.0}
 USAGE = {"prompt_tokens": 30, "completion_tokens": 10}
@@ -274,8 +276,8 @@ def test_keys_that_are_missing_are_named_together_before_any_work(tmp_path, monk
     monkeypatch.setenv("B_KEY", "b")
     judge = {"kind": "openai", "model": "j", "base_url": "https://api.example.org/v1", "api_key_env": "A_KEY"}
     path = write_matrix(tmp_path, "", judge=judge)
-    stages = expand(load_matrix(path)).stages
-    with pytest.raises(ConfigError, match=r"set the environment variable A_KEY \(for mt-bench/v0.*and 1 more\)"):
-        check_keys(stages)
+    with pytest.raises(NotReadyError, match=r"benchmarks.mt-bench.judge: .*set the environment variable A_KEY"):
+        check(path, tmp_path / "run")
     monkeypatch.setenv("A_KEY", "a")
-    check_keys(stages)
+    monkeypatch.setitem(probe._answered, ("https://api.example.org/v1", "j", "A_KEY"), time.monotonic())
+    assert check(path, tmp_path / "run") > 0

@@ -22,8 +22,9 @@ from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.sources import plugin_source
 from radpo.benchmarks.work import GOAL_TOKENS, Work, asked_of_endpoint, judged_samples, of_model
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
+from radpo.clients.probe import probe
 from radpo.core.files import write_json
-from radpo.core.optional import installed_version
+from radpo.core.optional import installed_version, need_package
 from radpo.core.reasoning import cut_reasoning
 from radpo.core.results import Scores, write_scores
 from radpo.engine.graph import WORK, Function, Stage, Task, kept_between_tries
@@ -184,6 +185,20 @@ def _generate(task: Task) -> None:
     _answer(task, open_backend)
 
 
+def _generate_ready(stage: Stage) -> None:
+    if stage.settings["sampling"]["backend"] == "vllm":
+        need_package("vllm", "backend vllm", "radpo[vllm]")
+
+
+def _endpoint_of(stage: Stage) -> Endpoint:
+    who = {name: value for name, value in stage.settings["endpoint"].items() if name != "occasion"}
+    return Endpoint.model_validate({**stage.hints["endpoint"], **who})
+
+
+def _endpoint_ready(stage: Stage) -> None:
+    probe(_endpoint_of(stage))
+
+
 def _ask_endpoint(task: Task) -> None:
     """An endpoint's answers (`answers.jsonl`), and how they came about (`answer_notes.json`)."""
     from radpo.clients.chat import Chat
@@ -191,8 +206,7 @@ def _ask_endpoint(task: Task) -> None:
     from radpo.core.cache import cache_folder
     from radpo.models.backends import with_endpoint
 
-    who = {name: value for name, value in task.stage.settings["endpoint"].items() if name != "occasion"}
-    endpoint = Endpoint.model_validate({**task.stage.hints["endpoint"], **who})
+    endpoint = _endpoint_of(task.stage)
 
     def open_backend(work: Path) -> Backend:
         # The same name may stand for another model tomorrow: without a version, replies are this stage's alone.
@@ -378,6 +392,16 @@ def _pairs(task: Task) -> None:
     settings = task.stage.settings
     source, out = path_of(settings["pairs"]), task.out / PAIRS
     write_json(task.out / "counts.json", write_checked(source, Reading.of(settings), out, settings["limit"]))
+
+
+def _pairs_ready(stage: Stage) -> None:
+    """Whether the first rows can be read as the settings say, their scale among them."""
+    from radpo.preferences.preferences import PreferenceReader, Reading
+
+    source = stage.settings["pairs"]
+    if not source.absent:
+        batches = iter(PreferenceReader(path_of(source), Reading.of(stage.settings)))
+        next((batch for batch in batches if batch.num_rows), None)
 
 
 def _pairs_cost(sizes: Sizes, stage: Stage) -> Work:
@@ -566,10 +590,12 @@ def _number_of_samples(sizes: Sizes, stage: Stage) -> int:
 
 
 FUNCTIONS: Mapping[str, Function] = {
-    "pairs": Function(_pairs, version=1, packages=("pyarrow",)),
+    "pairs": Function(_pairs, version=1, packages=("pyarrow",), ready=_pairs_ready),
     "likelihood": Function(_likelihood, version=5, packages=NUMERICS, resumable=True),
-    "generate": Function(_generate, version=4, packages=NUMERICS, resumable=True),
-    "endpoint-answers": Function(_ask_endpoint, version=1, resumable=True, lasting=(f"{REPLIES}*",)),
+    "generate": Function(_generate, version=4, packages=NUMERICS, resumable=True, ready=_generate_ready),
+    "endpoint-answers": Function(
+        _ask_endpoint, version=1, resumable=True, lasting=(f"{REPLIES}*",), ready=_endpoint_ready
+    ),
     "given-answers": Function(_given_answers, version=2),
     "samples": Function(_samples, version=4, packages=NUMERICS, resumable=True),
 }

@@ -282,6 +282,8 @@ class Benchmark:
         rendered_prompts: whether its examples' prompts are as the model saw them, goal and all, which is the variant's
             own; two runs' examples are then alike where the `target` of their details is.
         check: what is wrong with its settings beside the matrix's other benchmarks' (by name); None if nothing is.
+        ready: what of the machine or the outside a run with its settings lacks, asked before the first stage; None if
+            nothing. Its judge and its stages' functions are asked, too, by their own.
         tables: the files of its stage's folder that the run directory gathers, by the table's name.
         place: where it is listed, rising.
         command: what runs it alone, `radpo eval NAME` (it scores answers) or `radpo analyze NAME` (it measures what
@@ -306,6 +308,7 @@ class Benchmark:
     answers: bool = True
     rendered_prompts: bool = False
     check: Callable[[Any, Mapping[str, Section]], str | None] | None = None
+    ready: Callable[[Any], str | None] | None = None
     tables: Mapping[str, str] = field(default_factory=dict)
     place: int = 1000
     command: Literal["eval", "analyze"] = "eval"

@@ -92,6 +92,14 @@ def plan(
             help="The machine to estimate for: `here`, a GPU such as h100-sxm or a100-80gb, or several: 8xh100-sxm."
         ),
     ] = "here",
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Only look whether a run could begin, as it does before its first stage: files, models, packages, "
+            "GPUs, folders that can be written, and judges and endpoints, each asked one tiny request.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """What a matrix takes: stages, tokens, floating-point operations, time, disk, judge calls and money.
@@ -101,7 +109,17 @@ def plan(
     matrix states their sizes under `size_hints`.
     """
     from radpo import api
+    from radpo.matrix.preflight import NotReadyError
 
+    if check:
+        try:
+            stages = api.check(matrix, out, store=store, jobs=jobs)
+        except NotReadyError as error:
+            if as_json:
+                print_json({"faults": list(error.faults)})
+            raise
+        print_json({"stages": stages}) if as_json else print(f"ready: {stages} stages to compute, nothing is lacking")
+        return
     planned = api.plan(matrix, out, store=store, jobs=jobs, machine=machine)
     if as_json:
         print_json(planned.to_json())

@@ -7,10 +7,13 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO, TypedDict
+
+from radpo.core.errors import ConfigError
 
 
 class FileChecksum(TypedDict):
@@ -170,6 +173,38 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
 def write_json(path: Path, document: object) -> None:
     """Write a JSON document into a folder that is renamed into place as a whole."""
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
+
+
+def existing(folder: Path) -> Path:
+    """The folder itself, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Raise unless a file can be written into a folder, or into the nearest one above it that is there.
+
+    Args:
+        option: what names another folder.
+
+    Raises:
+        ConfigError: it cannot; the message says why.
+    """
+    found = existing(folder)
+    try:
+        with tempfile.TemporaryFile(dir=found) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}; give another with {option}") from error
+
+
+def check_room(folder: Path, needed: float, option: str) -> None:
+    """Raise where the disk of a folder has less room than so many bytes. Arguments and errors as `check_writable`."""
+    free = shutil.disk_usage(existing(folder)).free
+    if free < needed:
+        raise ConfigError(
+            f"{folder}: at least {needed / 2**30:.1f} GiB are needed, and its disk has {free / 2**30:.1f} GiB free; "
+            f"make room, or give another with {option}"
+        )
 
 
 def is_full(error: BaseException, folder: Path) -> bool:

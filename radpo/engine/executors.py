@@ -6,7 +6,7 @@ it points to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validato
 
 from radpo.core.errors import ConfigError
 from radpo.core.plugins import check_settings, choice_schema, find_plugin, load_plugins
+from radpo.engine.graph import Stage
 from radpo.engine.schedule import Pool
 from radpo.engine.store import Store
 
@@ -30,11 +31,30 @@ class Executor:
             change a result, so they are no part of a stage's key.
         make: the pool for a store, so many stages at once (None: the executor decides) and checked options. Whatever
             is slow (a connection, a cluster) waits for the first stage.
+        ready: what these options and stages need and is not there, asked before the first stage; None if nothing. May
+            raise a RadpoError instead.
     """
 
     name: str
     Settings: type[BaseModel]
     make: Callable[[Store, int | None, Any], Pool]
+    ready: Callable[[Any, Sequence[Stage]], str | None] | None = None
+
+
+@dataclass(frozen=True)
+class ChosenExecutor:
+    """An executor with checked options."""
+
+    executor: Executor
+    options: Any
+
+    def __call__(self, store: Store, jobs: int | None) -> Pool:
+        """Its pool."""
+        return self.executor.make(store, jobs, self.options)
+
+    def ready(self, stages: Sequence[Stage]) -> str | None:
+        """What it needs to compute these stages and is not there; None if nothing."""
+        return None if self.executor.ready is None else self.executor.ready(self.options, stages)
 
 
 class ExecutorChoice(BaseModel):
@@ -86,10 +106,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> Any:
     return check_settings(f"executor {name}", find_executor(name).Settings, options)
 
 
-def choose_executor(
-    written: ExecutorChoice | None, name: str | None, options: Mapping[str, Any]
-) -> Callable[[Store, int | None], Pool]:
-    """The function that makes the pool which a matrix file and the command line together ask for.
+def choose_executor(written: ExecutorChoice | None, name: str | None, options: Mapping[str, Any]) -> ChosenExecutor:
+    """The executor that a matrix file and the command line together ask for.
 
     Args:
         written: the matrix file's choice.
@@ -103,4 +121,4 @@ def choose_executor(
     kind = name or kept.kind
     executor = find_executor(kind)
     checked = check_options(kind, {**(kept.options if kind == kept.kind else {}), **options})
-    return lambda store, jobs: executor.make(store, jobs, checked)
+    return ChosenExecutor(executor, checked)

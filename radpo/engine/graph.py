@@ -62,6 +62,8 @@ class Function:
         resumable: it resumes from what an interrupted try left in its folder.
         lasting: patterns of the files among these that hold whatever the sources have become since, such as replies
             that are kept by request.
+        ready: what of the machine or the outside a stage lacks, asked before the first stage of a run; None if nothing.
+            May raise the RadpoError that `run` would, instead.
     """
 
     run: Callable[[Task], None]
@@ -69,6 +71,7 @@ class Function:
     packages: tuple[str, ...] = ()
     resumable: bool = False
     lasting: tuple[str, ...] = ()
+    ready: Callable[[Stage], str | None] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -82,7 +82,19 @@ class LocalPool:
         self._workers = [None] * self.slots
 
 
-EXECUTOR = Executor("local", NoSettings, lambda store, jobs, settings: LocalPool(store, jobs or 1))
+def _ready(settings: NoSettings, stages: Sequence[Stage]) -> str | None:
+    """Are there as many GPUs as one of the stages asks for?"""
+    wanted = {stage.function_name: stage.hints.get("resources", {}).get("gpus") or 0 for stage in stages}
+    function = max(wanted, key=lambda name: wanted[name], default="")
+    if not function or wanted[function] <= len(gpus()):
+        return None
+    return (
+        f"resources.{function}.gpus: {wanted[function]:g} are asked for, and this machine has {len(gpus())}; ask for "
+        "fewer, or use an executor of machines that have them, such as ray"
+    )
+
+
+EXECUTOR = Executor("local", NoSettings, lambda store, jobs, settings: LocalPool(store, jobs or 1), _ready)
 
 
 class _Worker:

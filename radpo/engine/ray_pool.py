@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +48,6 @@ class RayPool:
     """
 
     def __init__(self, store: Store, jobs: int | None, address: str | None) -> None:
-        need_package("ray", "--executor ray", "radpo[ray]")
         self.slots = jobs or UNLIMITED
         self._store = store
         self._address = address
@@ -108,7 +107,11 @@ class RayPool:
         ray.shutdown()
 
 
-EXECUTOR = Executor("ray", RaySettings, lambda store, jobs, settings: RayPool(store, jobs, settings.address))
+def _ready(settings: RaySettings, stages: Sequence[Stage]) -> None:
+    need_package("ray", "executor ray", "radpo[ray]")
+
+
+EXECUTOR = Executor("ray", RaySettings, lambda store, jobs, settings: RayPool(store, jobs, settings.address), _ready)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from radpo.core.errors import ConfigError, RadpoError
 from radpo.core.files import (
     FileChecksum,
     checksums,
+    existing,
     files_in,
     is_full,
     move_into_place,
@@ -305,9 +306,9 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             yield
         except Exception as error:
-            if isinstance(error, RadpoError) or not is_full(error, _existing(self.root)):
+            if isinstance(error, RadpoError) or not is_full(error, existing(self.root)):
                 raise
-            free = shutil.disk_usage(_existing(self.root)).free
+            free = shutil.disk_usage(existing(self.root)).free
             raise StoreFullError(
                 f"{self.root}: the disk is full ({free / 2**20:.1f} MiB free); make room (`radpo store gc` "
                 "removes what no matrix needs), then give the same command again: it resumes from here"
@@ -379,7 +380,3 @@ def _clear(partial: Path, *, keep_work: bool) -> None:
             delete(path)
     if not any(partial.iterdir()):
         partial.rmdir()
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -115,6 +115,8 @@ class JudgeKind:
         models: the settings that name a model as `radpo.models.loading` finds it; they count by the model's content.
         packages: the packages whose versions can change a verdict, such as torch.
         finds: of settings that may name a folder, what finds the one file that is read of it or beside it.
+        ready: what a judge with these settings lacks, such as a key, asked before the first stage of a run; None if
+            nothing. May raise a RadpoError instead.
     """
 
     settings: type[BaseModel]
@@ -124,6 +126,7 @@ class JudgeKind:
     packages: tuple[str, ...] = ()
     finds: Mapping[str, Callable[[Path], Path | None]] = dataclasses.field(default_factory=dict)
     free: bool = False
+    ready: Callable[[Any], str | None] | None = None
 
 
 def compare(

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from radpo.clients.chat import Chat, ChatRequest
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
+from radpo.clients.probe import probe
 from radpo.clients.replies import ChatReply
 from radpo.core.cache import cache_folder
 from radpo.core.errors import ConfigError
@@ -176,4 +177,8 @@ class OpenAIJudge:
         return {"temperature": self.settings.temperature, "max_tokens": self.settings.max_tokens}
 
 
-KIND = JudgeKind(OpenAISettings, OpenAIJudge, hints=HINTS, finds={"prompts": prompts_file})
+def _ready(settings: OpenAISettings) -> None:
+    probe(settings.endpoint())
+
+
+KIND = JudgeKind(OpenAISettings, OpenAIJudge, hints=HINTS, finds={"prompts": prompts_file}, ready=_ready)

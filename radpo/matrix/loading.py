@@ -56,10 +56,17 @@ def located(path: Path) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        layers, location = read_layers(path, _read), _first_word(f"{error}")
-        if location[:1] and location[0] in Matrix.model_fields:
-            raise ConfigError(f"{_place(layers, location)}: {error}") from error
+        message = placed(path, f"{error}")
+        if message != f"{error}":
+            raise ConfigError(message) from error
         raise
+
+
+def placed(path: Path, message: str) -> str:
+    """A message with the file and the line of the key that it begins with; as it is where it begins with none."""
+    layers, location = read_layers(path, _read), _first_word(message)
+    known = location[:1] and location[0] in Matrix.model_fields
+    return f"{_place(layers, location)}: {message}" if known else message
 
 
 def check_matrix(document: dict[str, Any]) -> Matrix:

@@ -70,11 +70,10 @@ def run_matrix(
         StageError: a stage failed.
     """
     start = time.perf_counter()
-    folders = {model: out / plan.labels[model.location] for model in plan.models}
+    folders = _folders(plan, out)
     keys = {model: _run_key(plan, model) for model in plan.models}
     reports = tuple(folder / REPORT for folder in folders.values())
-    whole = all(store.has(stage) for stage in plan.stages)
-    if whole and all(_is_current(folders[model], keys[model]) for model in plan.models):
+    if is_finished(plan, out, store):
         return Finished(reports, unchanged=True)
     done = run_stages(
         plan.stages, store, make_pool(), observer,
@@ -88,6 +87,19 @@ def run_matrix(
                     document["spending"] = spent
                 _write_run(plan, model, folder, store, document, write_report)
     return Finished(reports, unchanged=False)
+
+
+def is_finished(plan: Plan, out: Path, store: Store) -> bool:
+    """Whether there is nothing to do: every stage is in the store and the run directory is current."""
+    folders = _folders(plan, out)
+    return all(store.has(stage) for stage in plan.stages) and all(
+        _is_current(folders[model], _run_key(plan, model)) for model in plan.models
+    )
+
+
+def _folders(plan: Plan, out: Path) -> dict[Source, Path]:
+    """The run directory of each model."""
+    return {model: out / plan.labels[model.location] for model in plan.models}
 
 
 def occasion_of(matrix: Matrix, out: Path, *, begin: bool = False) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,24 +33,25 @@ def paid(matrix: Matrix) -> dict[str, BaseModel]:
         if variant.endpoint is not None
     }
     for name, section in matrix.benchmarks.named().items():
-        for place, judge in _judges(f"benchmarks.{name}", section):
+        for place, judge in judges_in(f"benchmarks.{name}", section):
             if not find_judge_kind(judge.kind).free:
                 found[place] = check_settings(judge.kind, judge.model_extra or {})
     return found
 
 
-def _judges(place: str, value: Any) -> Iterator[tuple[str, JudgeSettings]]:
+def judges_in(place: str, value: Any) -> Iterator[tuple[str, JudgeSettings]]:
+    """The judges of a section of a matrix file, each with its place, which begins with the section's."""
     if isinstance(value, JudgeSettings):
         yield place, value
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
-            yield from _judges(f"{place}.{name}", getattr(value, name))
+            yield from judges_in(f"{place}.{name}", getattr(value, name))
     elif isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _judges(f"{place}.{name}", inner)
+            yield from judges_in(f"{place}.{name}", inner)
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
-            yield from _judges(f"{place}.{number}", inner)
+            yield from judges_in(f"{place}.{number}", inner)
 
 
 def check_prices(matrix: Matrix) -> None:
@@ -65,28 +66,6 @@ def check_prices(matrix: Matrix) -> None:
                 f"{place}: max_cost limits what the run may spend, and the price of this is not known; give price_in "
                 "and price_out, in dollars for a million tokens (0 where asking costs nothing)"
             )
-
-
-def check_keys(stages: Iterable[Stage]) -> None:
-    """See that the keys of all endpoints that are to be asked are in the environment.
-
-    Raises:
-        ConfigError: some are not; a line for each variable, with the stages that need it.
-    """
-    lacking: dict[str, list[str]] = {}
-    for stage in stages:
-        endpoint = endpoint_of(stage)
-        try:
-            if endpoint is not None:
-                endpoint.api_key()
-        except ConfigError as error:
-            lacking.setdefault(str(error), []).append(stage.name)
-    if lacking:
-        lines = [
-            f"{why} (for {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''})"
-            for why, names in lacking.items()
-        ]
-        raise ConfigError("\n".join(lines))
 
 
 def endpoint_of(stage: Stage) -> Endpoint | None:

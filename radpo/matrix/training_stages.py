@@ -15,6 +15,7 @@ from radpo.benchmarks.protocol import Cost
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import GOAL_TOKENS, Work, of_model
 from radpo.core.files import write_json
+from radpo.core.optional import need_package
 from radpo.engine.distributed import launch_distributed
 from radpo.engine.graph import Function, Stage, Task
 from radpo.training.settings import TrainingSettings
@@ -119,6 +120,15 @@ def _train(task: Task) -> None:
         _train_here(task)
 
 
+def _train_ready(stage: Stage) -> None:
+    """Are the packages there that some settings need?"""
+    lora = stage.settings["training"].get("lora")
+    if lora is not None and lora.get("four_bit"):
+        need_package("bitsandbytes", "training.lora.four_bit", "bitsandbytes")
+    for tracker in stage.hints["report_to"]:
+        need_package(tracker, "report_to", tracker)
+
+
 def _train_here(task: Task) -> None:
     import pandas as pd
     import pyarrow.parquet as pq
@@ -217,7 +227,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "training-pairs": Function(_training_pairs, version=1, packages=("pyarrow",)),
     "reference": Function(_reference, version=4, packages=NUMERICS),
     "implicit": Function(_implicit, version=3, packages=NUMERICS),
-    "train": Function(_train, version=7, packages=(*NUMERICS, "accelerate", "peft", "trl"), resumable=True),
+    "train": Function(
+        _train, version=7, packages=(*NUMERICS, "accelerate", "peft", "trl"), resumable=True, ready=_train_ready
+    ),
 }
 COSTS: Mapping[str, Cost] = {
     "relabel": _relabel_cost,
