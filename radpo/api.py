@@ -83,7 +83,12 @@ def check(
     Every judge and endpoint that would be needed is asked one tiny request.
 
     Args:
-        out, store, executor, executor_options, jobs: as `run` takes them.
+        matrix: the matrix file.
+        out: the run directory, as `run` takes it.
+        store: the store, as `run` takes it.
+        executor: as `run` takes it.
+        executor_options: as `run` takes them.
+        jobs: stages to compute at once.
 
     Returns:
         How many stages there are to compute.
@@ -156,8 +161,7 @@ def _using(plan_: Plan, kept: Store) -> AbstractContextManager[Path]:
 def _expanded(matrix: Matrix, folder: Path, *, begin: bool = True) -> Plan:
     """What a run of a checked matrix in a run directory is made of.
 
-    Args:
-        begin: note in the run directory what has to last from one try to the next.
+    With `begin`, what has to last from one try to the next is noted in the run directory.
     """
     from radpo.matrix.expand import expand
     from radpo.matrix.run import occasion_of
@@ -177,11 +181,7 @@ def _execute(
     keep_going: bool = False,
     faults: Faults | None = None,
 ) -> Finished:
-    """Compute a plan's stages and write its run directory.
-
-    Args:
-        faults: what was found lacking so far.
-    """
+    """Compute a plan's stages and write its run directory, unless something is lacking, or `faults` were found."""
     from radpo.core.warn import warn_once
     from radpo.matrix.preflight import Faults
     from radpo.matrix.run import run_matrix
