@@ -118,7 +118,7 @@ def plan(
             if as_json:
                 print_json({"faults": list(error.faults)})
             raise
-        print_json({"stages": stages}) if as_json else print(f"ready: {stages} stages to compute, nothing is lacking")
+        print_json({"stages": stages}) if as_json else say(f"ready: {stages} stages to compute, nothing is lacking")
         return
     planned = api.plan(matrix, out, store=store, jobs=jobs, machine=machine)
     if as_json:
