@@ -144,16 +144,34 @@ class World:
 
 
 @contextmanager
-def source_world(folder: Path) -> Iterator[World]:
-    """Write all and have radpo find it."""
+def source_world(folder: Path, made: Path | None = None) -> Iterator[World]:
+    """Write all and have radpo find it.
+
+    Args:
+        made: where it is written once, to be copied from; in the folder itself unless given.
+    """
     import huggingface_hub.constants
 
     from radpo.benchmarks import registry
     from radpo.matrix import settings
+    from radpo.models import loading
 
     world = World(folder / "matrices", folder / "site", folder / "hub")
-    _write(world)
-    caches = (registry.benchmarks, registry.stage_functions, registry.stage_costs, settings.matrix_type)
+    if made is None:
+        _write(world)
+    else:
+        if not made.exists():
+            _write(World(made / "matrices", made / "site", made / "hub"))
+        shutil.copytree(made, folder)
+        for path in world.folder.glob("*.yaml"):
+            path.write_text(path.read_text().replace(str(made), str(folder)))
+    caches = (
+        registry.benchmarks,
+        registry.stage_functions,
+        registry.stage_costs,
+        settings.matrix_type,
+        loading._commit_folder,
+    )
     with (
         mock.patch.object(huggingface_hub.constants, "HF_HUB_CACHE", str(world.hub)),
         mock.patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
