@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 
 from radpo.judges.base import GradeRequest
-from radpo.judges.verifier import Verifier
-from radpo.preferences.preferences import load_preferences
+from radpo.judges.verifier import Verifier, met
+from radpo.preferences.preferences import Reading, load_preferences
 from radpo.preferences.questions import Question, load_questions
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -69,14 +70,19 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_prompts", BUNDLED / "make_prompts.py")
+def loaded(name: str) -> ModuleType:
+    """A script of the data folder as a module."""
+    spec = importlib.util.spec_from_file_location(name, BUNDLED / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return loaded("make_prompts")
 
 
 def dutiful(constraints: Sequence[Mapping[str, Any]]) -> str:
@@ -164,6 +170,44 @@ def test_the_pairs_bear_the_scores_that_the_verifier_gives(split: str) -> None:
         assert row["score_chosen"] > row["score_rejected"]
 
 
+@pytest.fixture(scope="module")
+def detail(script: ModuleType) -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "make_prompts", script)
+        return loaded("make_detail")
+
+
+def test_pairs_on_detail_score_their_words_as_the_verifier_counts_them(detail: ModuleType) -> None:
+    for split in SPLITS:
+        asked = {row["question_id"]: row["turns"][0] for row in detail.prompts(split)}
+        pairs = load_preferences(BUNDLED / f"detail_{split}_pairs.jsonl", Reading(scale=(1, 40))).table.to_pylist()
+        for row in pairs:
+            assert row["prompt"] == [{"role": "user", "content": asked[row["id"]]}]
+            for side in ("chosen", "rejected"):
+                words = [{"kind": "min_words", "n": n} for n in range(1, 41)]
+                assert row[f"score_{side}"] == sum(met(row[side], word) for word in words)
+            assert row["score_chosen"] - row["score_rejected"] >= 8
+    assert sum(row["score_rejected"] >= 15 for row in pairs[:72]) >= 30, "enough good rejected ones for the quickstart"
+
+
+def test_questions_on_detail_are_what_their_script_makes_and_longer_answers_score_more(detail: ModuleType) -> None:
+    assert rows(BUNDLED / "detail_heldout_prompts.jsonl") == detail.prompts("heldout")
+    constraints = detail.prompts("heldout")[0]["constraints"][0]
+    scores = [grade(constraints, " ".join(["duck"] * words))[0] for words in range(1, 60)]
+    assert scores == sorted(scores)  # type: ignore[type-var]
+    assert (scores[0], scores[38], scores[39], len(set(scores))) == (1, 8.875, 10, 9)
+    train, held_out = ({row["turns"][0] for row in detail.prompts(split)} for split in SPLITS)
+    assert not train & held_out
+    assert "quiet beach" in " ".join(train), "subjects are the disjoint ones of the other set"
+
+
+def test_answers_on_detail_are_trimmed_to_whole_sentences(detail: ModuleType) -> None:
+    long = "It is one. " + " ".join(["word"] * 12)
+    assert [detail.whole(text) for text in ("Two words", "One.\nTwo.", long, long + ".", " ".join(["word"] * 12))] == [
+        "Two words", "One.", "It is one.", long + ".", "",
+    ]  # fmt: skip
+
+
 def test_there_are_hundreds_of_pairs_and_high_scored_rejected_ones() -> None:
     train, held_out = (load_preferences(BUNDLED / f"{split}_pairs.jsonl").table for split in SPLITS)
     assert train.num_rows >= 200
@@ -182,6 +226,13 @@ def test_the_card_gives_the_counts_of_the_files() -> None:
         counts = [sum(int(value) == low for value in column) for column in columns]
         name = "10" if low == 10 else f"{low} to <{low + 1}"
         assert f"| {name} | {' | '.join(map(str, counts))} |" in card
+    tables = [
+        load_preferences(BUNDLED / f"detail_{split}_pairs.jsonl", Reading(scale=(1, 40))).table for split in SPLITS
+    ]
+    columns = [table[f"score_{side}"].to_pylist() for table in tables for side in ("chosen", "rejected")]
+    for low in range(0, 40, 10):
+        counts = [sum(low < value <= low + 10 for value in column) for column in columns]
+        assert f"| {low + 1} to {low + 10} | {' | '.join(map(str, counts))} |" in card
     train, held_out = (kinds(questions(split)) for split in SPLITS)
     for kind in train:
         assert f"| {kind} | {train[kind]} | {held_out[kind]} |" in card

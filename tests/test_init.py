@@ -69,7 +69,7 @@ def test_from_the_wheel_alone_a_matrix_with_a_variant_of_ones_own_runs_in_an_emp
     folder.mkdir()
     begun = radpo(site, folder, "init", "quickstart")
     assert begun.returncode == 0, begun.stderr
-    assert (folder / "data" / "train_pairs.jsonl").stat().st_size > 100_000
+    assert (folder / "data" / "detail_train_pairs.jsonl").stat().st_size > 100_000
     assert "radpo run quickstart.yaml" in begun.stderr
     matrix = yaml.safe_load((folder / "quickstart.yaml").read_text(encoding="utf-8"))
     write_model(folder / "model")
