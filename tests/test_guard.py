@@ -1,4 +1,4 @@
-"""Whatever escapes a command is one message with the log's place and exit status 2, never 1, which is a verdict."""
+"""Whatever escapes a command is one message with the log's place and exit status 70, never 1, which is a verdict."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def call(monkeypatch: pytest.MonkeyPatch, command: object, words: tuple[str, ...
 
 
 @pytest.mark.parametrize("error", [ValueError("one\ntwo"), MemoryError(), KeyError("x"), RecursionError(), OSError(5)])
-def test_an_error_nobody_foresaw_ends_in_status_2_with_its_log(
+def test_an_error_nobody_foresaw_ends_in_status_70_with_its_log(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
     monkeypatch.setenv("RADPO_CACHE", str(tmp_path))
@@ -36,7 +36,7 @@ def test_an_error_nobody_foresaw_ends_in_status_2_with_its_log(
     def fails() -> None:
         raise error
 
-    assert call(monkeypatch, fails) == 2
+    assert call(monkeypatch, fails) == 70
     told = capsys.readouterr().err
     (log,) = (tmp_path / "logs").iterdir()
     assert told.startswith(f"radpo: unexpected {type(error).__name__}")
@@ -74,7 +74,7 @@ def test_where_no_log_can_be_written_the_error_is_still_told(
     def fails() -> None:
         raise ValueError("no luck")
 
-    assert call(monkeypatch, fails) == 2
+    assert call(monkeypatch, fails) == 70
     assert "unexpected ValueError: no luck; no log of it could be written" in capsys.readouterr().err
 
 

@@ -169,7 +169,7 @@ def test_a_drop_within_the_margin_passes(tmp_path):
 def test_a_sample_too_small_for_the_margin_is_refused_with_what_it_takes(tmp_path):
     a, b = write_run(tmp_path / "a", seeds=ONE), write_run(tmp_path / "b", noise=2, seeds=ONE)
     verdict = compare(a, b, margins={"score": 0.001})
-    assert (verdict.status, verdict.exit_status) == ("refused", 2)
+    assert (verdict.status, verdict.exit_status) == ("refused", 4)
     (refusal,) = verdict.refusals
     row = next(row for row in verdict.rows if row.benchmark == "mt-bench")
     assert row.outcome == "too few examples"
@@ -270,7 +270,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 )
 def test_runs_that_are_not_comparable_are_refused_and_the_difference_is_named(tmp_path, options, told):
     verdict = compare(write_run(tmp_path / "a"), write_run(tmp_path / "b", **options))
-    assert (verdict.status, verdict.exit_status, verdict.rows) == ("refused", 2, ())
+    assert (verdict.status, verdict.exit_status, verdict.rows) == ("refused", 4, ())
     assert re.search(told, "; ".join(verdict.refusals))
     several = {"prompt": 3, "matrix": 2 if "mt-bench.judge" in told else 1}
     assert len(verdict.differences) == several.get(next(iter(options)), 1), "each difference once, and no other"
@@ -467,7 +467,7 @@ def test_the_command_keeps_a_baseline_and_gates_by_its_name(tmp_path, monkeypatc
     assert ElementTree.parse("out/junit.xml").find("testsuite").get("failures") == "1"
 
     refused = call("main", worse, "--margin", "score=off", "--margin", "win_rate=0.001", "--json")
-    assert refused.exit_code == 2
+    assert refused.exit_code == 4
     assert json.loads(refused.stdout)["status"] == "refused"
     assert refused.stderr.startswith("radpo: no verdict: dpo alpaca-eval all win_rate: 40 prompts could have shown")
 

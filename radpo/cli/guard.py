@@ -15,8 +15,8 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
-WRONG = 2
-"""The exit status of everything that is neither done, nor a verdict, nor a service's failure, nor an interruption."""
+UNEXPECTED = 70
+"""The exit status of an error that nobody foresaw (EX_SOFTWARE of sysexits.h)."""
 _SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         run()
     except Exception as error:  # noqa: BLE001 - whatever it is, the person sees it and the status is not a verdict's
         print(f"radpo: {_message(error)}", file=sys.stderr)
-        sys.exit(WRONG)
+        sys.exit(UNEXPECTED)
 
 
 def _message(error: Exception) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from radpo.cli import matrix as matrix_commands
 from radpo.cli import regress as regress_command
@@ -28,6 +29,7 @@ from radpo.cli.options import (
     Seed,
     Source,
     Swap,
+    one_of,
     print_counts,
     quiet_libraries,
     reading,
@@ -35,10 +37,30 @@ from radpo.cli.options import (
 )
 from radpo.cli.store import store_app
 from radpo.core.errors import RadpoError
-from radpo.core.say import say
+from radpo.core.say import LEVELS, say, set_level, shows
 from radpo.core.warn import RadpoWarning
 
+
+class RootGroup(TyperGroup):
+    """The commands, whose general options may stand anywhere."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Bring the general options before the command."""
+        before: list[str] = []
+        after: list[str] = []
+        left = iter(args)
+        for word in left:
+            if word == "--":
+                after += [word, *left]
+            elif word == "--log-level":
+                before += [word, *([value] if (value := next(left, None)) is not None else [])]
+            else:
+                (before if word == "--quiet" or word.startswith("--log-level=") else after).append(word)
+        return super().parse_args(ctx, [*before, *after])
+
+
 app = typer.Typer(
+    cls=RootGroup,
     help="Train plain and reward-augmented DPO, score the checkpoints, measure unlearning, compare.\n\n"
     "Start with: radpo init quickstart",
     no_args_is_help=True,
@@ -88,6 +110,8 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """radpo's own warnings are for the person who gave the command: a line, without a place in the code."""
+    if not shows("warning"):
+        return
     if issubclass(category, RadpoWarning):
         say(f"radpo: warning: {message}", file=sys.stderr)
     else:
@@ -95,7 +119,20 @@ def _show_warning(
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print results and errors alone: --log-level error.")] = False,
+    log_level: Annotated[
+        str | None,
+        typer.Option(
+            help="What to print on standard error: error, warning, info (progress, too) or debug (the libraries' own "
+            "messages, too). Default: RADPO_LOG_LEVEL, else info. Both options may also stand after the command."
+        ),
+    ] = None,
+) -> None:
+    if log_level is not None:
+        one_of("--log-level", log_level, LEVELS)
+    set_level("error" if quiet else log_level)
     if version:
         from radpo import __version__
 

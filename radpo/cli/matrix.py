@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from radpo.cli.options import Json, parse_pairs, print_json, quiet_libraries
-from radpo.core.say import say
+from radpo.core.say import say, shows
 
 MatrixFile = Annotated[Path, typer.Argument(metavar="MATRIX.yaml", help="The matrix file.")]
 OutFolder = Annotated[Path | None, typer.Option(help="The run directory. Default: runs/NAME.")]
@@ -75,7 +75,7 @@ def run(
     finished = api.run(
         matrix, out, store=store, executor=executor, executor_options=options, jobs=jobs, keep_going=keep_going
     )
-    if finished.unchanged:
+    if finished.unchanged and shows("info"):
         say("nothing to do: every stage is in the store and the report is current", file=sys.stderr)
     for report in finished.reports:
         say(report)

@@ -13,7 +13,7 @@ import typer
 from radpo.core.errors import ConfigError
 from radpo.core.messages import printable_json
 from radpo.core.results import known_stderr
-from radpo.core.say import say
+from radpo.core.say import say, shows
 from radpo.core.tables import spreadsheet_safe
 from radpo.core.yaml_text import value_of
 
@@ -124,6 +124,8 @@ def quiet_libraries() -> None:
     """The libraries' own bars and advice would run across ours; their errors still come through."""
     import warnings
 
+    if shows("debug"):
+        return
     warnings.simplefilter("ignore", FutureWarning)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

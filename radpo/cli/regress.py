@@ -43,8 +43,8 @@ def regress(
 ) -> None:
     """Say whether a run is worse than a baseline, example by example.
 
-    Exit status: 0 pass; 1 regression; 2 no verdict, because the runs are not comparable (the output names what differs)
-    or because the examples are too few to show a drop of the margin.
+    Exit status: 0 pass; 1 regression; 2 wrong input; 4 no verdict, because the runs are not
+    comparable (the output names what differs) or because the examples are too few to show a drop of the margin.
 
     A metric fails where it is significantly worse (paired by example, Holm over all metrics) and not shown to be worse
     by less than its margin. Unless given, a metric's margin is the one that its benchmark suggests; the table shows it.

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from radpo.core.progress import Progress
-from radpo.core.say import say
+from radpo.core.progress import Progress, no_progress
+from radpo.core.say import say, shows
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -52,6 +52,9 @@ def bars() -> RichProgress:
 @contextmanager
 def progress_bar(what: str) -> Iterator[Progress]:
     """A progress callback that shows one bar, or plain lines where there is no terminal."""
+    if not shows("info"):
+        yield no_progress
+        return
     if not sys.stderr.isatty():
         last = time.monotonic()
 

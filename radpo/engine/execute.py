@@ -28,6 +28,8 @@ from radpo.engine.sources import sources_in, watched
 from radpo.engine.store import BusyError, Store
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+UNEXPECTED = 70
+"""The exit status of a stage's error that nobody foresaw, as of a command's."""
 REPORT_SECONDS = 0.1
 """Progress is passed on no more often than this: the way to the parent process costs more than a small step."""
 
@@ -101,7 +103,8 @@ def _attempt(stage: Stage, store: Store, notes: Mapping[str, Any], progress: Pro
     except Exception as error:  # noqa: BLE001 - whatever it is, other stages continue, and the person sees it
         with suppress(OSError):  # on a full disk the log takes no more
             traceback.print_exc()
-        return Outcome("failed", clean_message(f"{type(error).__name__}: {error}".strip()))
+        why = clean_message(f"{type(error).__name__}: {error}".strip())
+        return Outcome("failed", why, exit_status=UNEXPECTED)
     return Outcome("computed")
 
 

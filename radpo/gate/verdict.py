@@ -8,7 +8,7 @@ from typing import Any, Literal
 Outcome = Literal["regression", "improvement", "no difference", "too few examples"]
 Status = Literal["pass", "regression", "refused"]
 
-EXIT_STATUS: dict[Status, int] = {"pass": 0, "regression": 1, "refused": 2}
+EXIT_STATUS: dict[Status, int] = {"pass": 0, "regression": 1, "refused": 4}
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Verdict:
 
     @property
     def exit_status(self) -> int:
-        """0 pass, 1 regression, 2 no verdict."""
+        """0 pass, 1 regression, 4 no verdict."""
         return EXIT_STATUS[self.status]
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from radpo.core.console import PLAIN_SECONDS, bars
 from radpo.core.messages import printable
-from radpo.core.say import say
+from radpo.core.say import Level, say, shows
 from radpo.engine.graph import Stage
 from radpo.engine.schedule import Done
 
@@ -32,7 +32,7 @@ class MatrixView:
         self._stages = stages
         self._weights = weights
         self._finished = 0
-        self._bars = bars() if sys.stderr.isatty() else None
+        self._bars = bars() if sys.stderr.isatty() and shows("info") else None
         self._tasks: dict[str, TaskID] = {}
         self._shares: dict[str, float] = {}
         """How much of each stage is done, from 0 to 1, by key; those that were in the store are not among them."""
@@ -86,7 +86,7 @@ class MatrixView:
     def fails(self, stage: Stage, why: str) -> None:
         """A stage has failed."""
         self._leave(stage, 0.0)
-        self._line(f"{stage.name} FAILED: {why.splitlines()[0] if why else ''}")
+        self._line(f"{stage.name} FAILED: {why.splitlines()[0] if why else ''}", "error")
 
     def waits(self, stage: Stage) -> None:
         """A stage is being computed by another run on the same store."""
@@ -95,7 +95,7 @@ class MatrixView:
 
     def corrupt(self, stage: Stage, what: str) -> None:
         """A stage's folder in the store is damaged, so it will be computed again."""
-        self._line(f"{stage.name} is damaged in the store ({stage.key}: {what}): computing it again")
+        self._line(f"{stage.name} is damaged in the store ({stage.key}: {what}): computing it again", "warning")
 
     def _leave(self, stage: Stage, share: float) -> None:
         if stage.key in self._shares:
@@ -113,7 +113,9 @@ class MatrixView:
         work = sum(share * self._weights.get(key, 0.0) for key, share in self._shares.items())
         self._bars.update(self._whole, completed=round(work, 1))
 
-    def _line(self, text: str) -> None:
+    def _line(self, text: str, level: Level = "info") -> None:
+        if not shows(level):
+            return
         text = f"[{self._finished}/{self._stages}] {text}"
         if self._bars:
             self._bars.console.print(printable(text), markup=False, highlight=False)
