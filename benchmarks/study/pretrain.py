@@ -7,7 +7,7 @@ alignment. What numbers mean it learns by saying a word so many times.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,18 @@ GOAL_SHOWN = 0.5
 """Share of the conversations that begin with a goal, drawn whatever the response."""
 
 
-def make_tokenizer() -> Any:
-    """A tokenizer of words and digits; the paper's sentence about goals is one token, which makes rows half as long."""
+def make_tokenizer(more: Sequence[str] = (), sentences: Sequence[str] = ()) -> Any:
+    """A tokenizer of words and digits; the paper's sentence about goals is one token, which makes rows half as long.
+
+    Args:
+        more: further words that it knows.
+        sentences: further sentences that are one token each.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     sentence = DEFAULT_GOAL_TEXT.partition("{g}")[0].rstrip()
-    plain = ["Say", "these", "words", "times", ":", ".", *map(str, range(BEST + 1)), *WORDS]
+    plain = ["Say", "these", "words", "times", ":", ".", *map(str, range(BEST + 1)), *WORDS, *more]
     special = ["</s>", "<pad>", "<unk>", "<system>", "<user>", "<assistant>"]
     vocabulary = {token: place for place, token in enumerate([*special, *plain])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -42,7 +47,7 @@ def make_tokenizer() -> Any:
         tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
         additional_special_tokens=["<system>", "<user>", "<assistant>"],
     )  # fmt: skip
-    fast.add_tokens([AddedToken(sentence, normalized=False, rstrip=True)])
+    fast.add_tokens([AddedToken(text, normalized=False, rstrip=True) for text in (sentence, *sentences)])
     fast.chat_template = TEMPLATE
     return fast
 
@@ -68,13 +73,20 @@ def pretrain(
     learning_rate: float = 3e-3,
     width: int = 64,
     layers: int = 2,
+    tokenizer: Any = None,
+    draw: Callable[[random.Random], tuple[list[dict[str, Any]], str]] = draw_conversation,
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
 ) -> None:
-    """Train the model on conversations drawn as it goes, by the log-likelihood of their answers, and save it."""
+    """Train the model on conversations drawn as it goes, by the log-likelihood of their answers, and save it.
+
+    Args:
+        tokenizer: the study's own unless given.
+        draw: what is said to the model and what it is to answer.
+    """
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup
 
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer() if tokenizer is None else tokenizer
     torch.set_num_threads(1)  # so small a model gains nothing by more, and would differ with their number
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
@@ -95,7 +107,7 @@ def pretrain(
     schedule = get_cosine_schedule_with_warmup(optimizer, steps // 20, steps)
     chance = random.Random(f"pretraining/{seed}")
     for step in range(steps):
-        loss = model(**_batch(tokenizer, [draw_conversation(chance) for _ in range(batch_size)])).loss
+        loss = model(**_batch(tokenizer, [draw(chance) for _ in range(batch_size)])).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -68,6 +68,25 @@ MatrixPath = Annotated[Path, AfterValidator(beside_the_matrix)]
 """A file or folder that exists; relative paths begin at the matrix file's own folder."""
 
 
+def model_beside_the_matrix(name: str, info: ValidationInfo) -> str:
+    """A model of a matrix file: a folder or a .gguf file beside it where there is one, else the name as it is.
+
+    It is named from the working folder on where it is beneath that, so that a manifest names no machine's folders.
+    """
+    beside = Path((info.context or {}).get("folder", Path()), name)
+    try:
+        if not ((beside / "config.json").is_file() or (beside.suffix == ".gguf" and beside.is_file())):
+            return name
+    except (OSError, ValueError):  # too long for a path, or no text for one: what the model's loading says
+        return name
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
+
+
+ModelName = Annotated[str, AfterValidator(model_beside_the_matrix)]
+"""A bundled model's name, a folder, a .gguf file, or a Hub id; relative paths begin at the matrix file's own folder,
+or where nothing is there, at the folder that the command is run in."""
+
+
 class DataFile(Section):
     """A file of scored pairs or of questions, and how many of its rows to take (all, unless `limit` says less)."""
 

@@ -13,6 +13,7 @@ from radpo.core.run import Run
 from radpo.gate.comparable import differing_examples, differing_settings, remarks, same_models
 from radpo.gate.gate import Finding, Tested, judge
 from radpo.gate.margins import OFF, Margins, check_margins, find_margin
+from radpo.gate.minutes import seconds_by_benchmark
 from radpo.gate.runs import MetricName, has_metric, in_both, is_mean, paired, primaries, read_run
 from radpo.gate.verdict import NotGated, Row, Verdict
 from radpo.stats.paired import FLIPS, paired_tests
@@ -78,6 +79,7 @@ def compare(
         not_gated=tuple(not_gated),
         differences=tuple(differences),
         notes=tuple(notes),
+        seconds=seconds_by_benchmark(candidate.manifest, dict.fromkeys(row.benchmark for row in rows)),
     )
 
 
@@ -164,5 +166,14 @@ def _row(name: MetricName, pairs: pd.DataFrame, tested: Tested, finding: Finding
         prompts=estimate.prompts,
         unpaired=len(pairs) - len(both),
         changed=estimate.changed,
+        seeds=estimate.seeds,
+        fell_most=_fell_most(both, tested.up),
         **asdict(finding),
     )
+
+
+def _fell_most(both: pd.DataFrame, up: bool, most: int = 3) -> tuple[str, ...]:
+    """The ids of the examples that lost most, over all seeds; none that did not lose."""
+    gains = (both["value_candidate"] - both["value_baseline"]) * (1 if up else -1)
+    lost = gains.groupby(both["example_id"], sort=True).mean().sort_values(kind="stable").head(most)
+    return tuple(str(name) for name in lost[lost < 0].index)

@@ -16,6 +16,8 @@ HEAD = (
     "detectable drop", "margin", "pairs", "verdict",
 )  # fmt: skip
 _TEXT_COLUMNS = (0, 1, 2, 3, 11)
+MARK = "<!-- radpo gate -->"
+"""What the Markdown begins with; no reader sees it."""
 
 
 def headline(verdict: Verdict) -> str:
@@ -29,25 +31,35 @@ def headline(verdict: Verdict) -> str:
 
 
 def to_markdown(verdict: Verdict) -> str:
-    """The verdict as a Markdown table."""
-    lines = [f"## {_cell(verdict.candidate)} against {_cell(verdict.baseline)}: {headline(verdict)}", ""]
+    """The verdict for a pull request: a sentence, what to do next, and the full table folded away.
+
+    Its first line is `MARK`, by which a bot finds the comment that it wrote before.
+    """
+    lines = [MARK, f"## {_cell(verdict.candidate)} against {_cell(verdict.baseline)}: {headline(verdict)}", ""]
+    lines += [_cell(verdict.sentence), "", "What to do next:", ""]
+    for step in verdict.next_steps:
+        lines += [f"- {_cell(step.text)}", *(["", f"      {_line(step.command)}", ""] if step.command else [])]
+    lines += ["", f"<details><summary>All {len(verdict.rows)} metrics, and how they were tested</summary>", ""]
     if verdict.rows:
         rule = " | ".join("---" if column in _TEXT_COLUMNS else "---:" for column in range(len(HEAD)))
         lines += [f"| {' | '.join(HEAD)} |", f"| {rule} |"]
-        for row in verdict.rows:
+        for row in _ordered(verdict):
             *cells, outcome = [_cell(cell) for cell in _cells(row)]
             shown = f"**{outcome}**" if row.outcome in ("regression", "too few examples") else outcome
             lines.append(f"| {' | '.join([*cells, shown])} |")
         lines.append("")
-    lines += [f"- {_cell(sentence)}" for sentence in _sentences(verdict)]
+    lines += [*(f"- {_cell(sentence)}" for sentence in _sentences(verdict)), "", "</details>"]
     return "\n".join(lines) + "\n"
 
 
 def to_table(verdict: Verdict) -> str:
-    """The verdict as an aligned table with sentences below."""
-    lines = [f"{_line(verdict.candidate)} against {_line(verdict.baseline)}: {headline(verdict)}", ""]
+    """The verdict in a sentence, what to do next, and an aligned table with sentences below."""
+    lines = [_line(verdict.sentence)]
+    for step in verdict.next_steps:
+        lines += [f"Next: {_line(step.text)}", *([f"    {_line(step.command)}"] if step.command else [])]
+    lines += ["", f"{_line(verdict.candidate)} against {_line(verdict.baseline)}: {headline(verdict)}", ""]
     if verdict.rows:
-        rows = [HEAD, *([_line(cell) for cell in _cells(row)] for row in verdict.rows)]
+        rows = [HEAD, *([_line(cell) for cell in _cells(row)] for row in _ordered(verdict))]
         widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
         for row in rows:
             cells = [
@@ -96,6 +108,13 @@ def to_junit(verdict: Verdict) -> str:
     root.append(suite)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _ordered(verdict: Verdict) -> list[Row]:
+    """What regressed, the clearest first, then what has too few examples, then the rest as they come."""
+    rank = {row: place for place, row in enumerate(verdict.worse)}
+    short = len(rank)
+    return sorted(verdict.rows, key=lambda row: rank.get(row, short + (row.outcome != "too few examples")))
 
 
 def _sentences(verdict: Verdict) -> list[str]:

@@ -99,6 +99,7 @@ class Finding:
     p_better: float
     detectable: float | None
     needed: int | None
+    needed_seeds: int | None = None
 
 
 def decide(samples: Sequence[Sample], *, alpha: float, resamples: int, seed: int = 0) -> list[Finding]:
@@ -139,8 +140,11 @@ def judge(metrics: Sequence[Tested], *, alpha: float) -> list[Finding]:
             outcome = "improvement"
         elif margin and min(p_worse, p_better) > alpha and (seen is None or seen > margin):
             outcome = "too few examples"
-        needed = _needed(estimate, margin, alpha, len(tested)) if outcome == "too few examples" else None
-        found.append(Finding(outcome, p_worse, p_better, seen, needed))
+        needed = seeds = None
+        if outcome == "too few examples":
+            needed = _needed(estimate, margin, alpha, len(tested))
+            seeds = _needed_seeds(estimate, margin, alpha, len(tested)) if needed is None else None
+        found.append(Finding(outcome, p_worse, p_better, seen, needed, seeds))
     return found
 
 
@@ -160,17 +164,20 @@ def _detectable(estimate: PairedEstimate, margin: float, alpha: float, metrics: 
     """
     if estimate.stderr is None or estimate.prompts < _fewest(alpha, metrics):
         return None
-    hardest, acquitting, power = (
-        _critical(alpha / metrics, estimate.prompts), _critical(alpha, estimate.prompts), _z(POWER),
-    )  # fmt: skip
+    degrees = None if estimate.over is None else estimate.degrees
+    hardest = _quantile(alpha / metrics, estimate.prompts, degrees)
     if math.isinf(hardest):
         return None
-    if estimate.over is not None:
-        hardest = max(hardest, _t(1 - alpha / metrics, estimate.degrees))
-        acquitting = max(acquitting, _t(1 - alpha, estimate.degrees))
-        power = _t(POWER, estimate.degrees)
+    acquitting = _quantile(alpha, estimate.prompts, degrees)
+    power = _z(POWER) if degrees is None else _t(POWER, degrees)
     stderr = estimate.stderr
     return max(hardest * stderr, margin - acquitting * stderr) + power * stderr
+
+
+def _quantile(alpha: float, clusters: int, degrees: float | None) -> float:
+    """`_critical`, or Student's quantile where seeds are taken for random and it asks for more."""
+    flips = _critical(alpha, clusters)
+    return flips if degrees is None else max(flips, _t(1 - alpha, degrees))
 
 
 def _critical(alpha: float, clusters: int) -> float:
@@ -214,3 +221,15 @@ def _needed(estimate: PairedEstimate, margin: float, alpha: float, metrics: int)
     while (_critical(alpha / metrics, needed) + _z(POWER)) * sd / math.sqrt(needed) > margin:
         needed += 1
     return needed
+
+
+def _needed_seeds(estimate: PairedEstimate, margin: float, alpha: float, metrics: int) -> int | None:
+    """How many seeds like these make `detectable` no more than the margin; None for more than a hundred."""
+    if estimate.stderr is None or estimate.over is None:
+        return None
+    for seeds in range(estimate.seeds + 1, 101):
+        degrees = estimate.degrees * (seeds - 1) / (estimate.seeds - 1)
+        stderr = estimate.stderr * math.sqrt(estimate.seeds / seeds)
+        if (_quantile(alpha / metrics, estimate.prompts, degrees) + _t(POWER, degrees)) * stderr <= margin:
+            return seeds
+    return None

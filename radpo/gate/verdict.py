@@ -1,8 +1,12 @@
-"""What the gate says: rows of tested metrics, what was not tested and why, and the verdict that follows from them."""
+"""What the gate says: rows of tested metrics, what was not tested and why, and the verdict that follows from them.
+
+And what is to be done about it: `Verdict.sentence` and `Verdict.next_steps`, which every document begins with.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Outcome = Literal["regression", "improvement", "no difference", "too few examples"]
@@ -27,9 +31,11 @@ class Row:
         detectable: the true drop that the gate would fail with probability 0.8, None where it cannot be computed: no
             example differs, or there are too few prompts for any drop.
         needed: how many prompts would make `detectable` the margin, where there are too few; None where it takes more
-            seeds.
+            seeds, which `needed_seeds` then says, unless it would take more than a hundred.
         pairs: how many examples were paired, on how many prompts; `changed` of them have another value; `unpaired` are
             in one of the runs only.
+        seeds: how many training seeds the examples are of.
+        fell_most: ids of the examples that lost most, the worst first.
     """
 
     variant: str
@@ -52,6 +58,27 @@ class Row:
     prompts: int
     unpaired: int
     changed: int
+    needed_seeds: int | None = None
+    seeds: int = 1
+    fell_most: tuple[str, ...] = ()
+
+    @property
+    def losses(self) -> float:
+        """How many of its margins, or where none is stated of its standard errors, the metric is worse by."""
+        unit = self.margin or (0.0 if self.low is None or self.high is None else (self.high - self.low) / 4)
+        return abs(self.difference) / unit if unit else 0.0
+
+    @property
+    def change(self) -> str:
+        """What became of the metric, in words: `mt-bench score of dpo fell from 7.1 to 5.2 (...)`."""
+        part = "" if self.subset == "all" else f" ({self.subset})"
+        went = "fell" if self.difference < 0 else "rose"
+        ends = "" if self.low is None or self.high is None else f", 95% interval {self.low:+.3g} to {self.high:+.3g}"
+        margin = f"; margin {self.margin:g}" if self.margin else ""
+        return (
+            f"{self.benchmark} {self.metric}{part} of {self.variant} {went} from {self.baseline:.4g} to "
+            f"{self.candidate:.4g} ({self.difference:+.3g}{ends}{margin})"
+        )
 
     @property
     def name(self) -> str:
@@ -76,10 +103,21 @@ class NotGated:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One thing to do next: what, and the command that does it, if one does."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether the candidate run is worse than the baseline run, and on which metrics.
 
     Args:
+        seconds: by benchmark, what the candidate's answers, log-likelihoods and judgments took, training apart; under
+            the empty name, what one training seed took with all that belongs to it. Empty where its manifest does not
+            say.
         differences: what makes the runs not comparable, a sentence each; no metric is tested then.
         notes: what a reader should know besides.
     """
@@ -91,6 +129,7 @@ class Verdict:
     not_gated: tuple[NotGated, ...] = ()
     differences: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def status(self) -> Status:
@@ -114,10 +153,95 @@ class Verdict:
         """Why there can be no pass: what differs between the runs, what too few examples cannot show."""
         return (*self.differences, *(_too_few(row) for row in self.rows if row.outcome == "too few examples"))
 
+    @property
+    def worse(self) -> tuple[Row, ...]:
+        """The metrics that regressed, the one that shows it most first."""
+        return tuple(sorted((row for row in self.rows if row.outcome == "regression"), key=lambda row: -row.losses))
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        if first := next(iter(self.worse), None):
+            others = f"; {len(self.worse)} of {len(self.rows)} metrics are worse" if len(self.worse) > 1 else ""
+            return f"Regression: {first.change}{others}."
+        if self.differences:
+            more = f" (and {len(self.differences) - 1} more)" if len(self.differences) > 1 else ""
+            return f"No verdict: the runs are not comparable, since {self.differences[0]}{more}."
+        if short := self._short:
+            which = f"{short[0].name}" + (f" and {len(short) - 1} more" if len(short) > 1 else "")
+            return f"No verdict: too few examples to show a drop of the margin in {len(short)} metrics: {which}."
+        better = sum(row.outcome == "improvement" for row in self.rows)
+        gained = f", and {better} better" if better else ""
+        return f"Pass: none of {len(self.rows)} metrics is worse{gained}."
+
+    @property
+    def next_steps(self) -> tuple[Step, ...]:
+        """What to do about it."""
+        return tuple(self._next_steps())
+
+    def _next_steps(self) -> Iterator[Step]:
+        keep = "radpo regress RUN_DIR --save NAME"
+        for row in self.worse[:1]:
+            if row.fell_most:
+                yield Step(f"Read the examples that lost most: {', '.join(row.fell_most)}. The report shows them side by "
+                           "side with the baseline's answers.", "radpo report RUN_DIR")  # fmt: skip
+        if self.worse:
+            yield Step("If the change is meant, keep this run as the new baseline, and say why beside it.", keep)
+        elif self.differences:
+            yield Step(
+                "Run the candidate with what the baseline was run with, or keep a new baseline that is run as the "
+                "candidate was.", keep,
+            )  # fmt: skip
+        elif self._short:
+            yield from self._more_examples()
+        elif any(row.outcome == "improvement" for row in self.rows):
+            yield Step("Keep this run as the new baseline, so that the gain is not lost unnoticed.", keep)
+        else:
+            yield Step("Nothing.")
+
+    @property
+    def _short(self) -> list[Row]:
+        return [row for row in self.rows if row.outcome == "too few examples"]
+
+    def _more_examples(self) -> Iterator[Step]:
+        """How many prompts, or seeds, a benchmark lacks, and the time that they take."""
+        for benchmark in dict.fromkeys(row.benchmark for row in self._short):
+            rows = [row for row in self._short if row.benchmark == benchmark]
+            prompts = [row for row in rows if row.needed is not None]
+            if prompts:
+                row = max(prompts, key=lambda row: (row.needed or 0) / row.prompts)
+                assert row.needed is not None
+                time = _minutes(self.seconds.get(benchmark), row.needed / row.prompts - 1)
+                yield Step(f"Give {benchmark} {row.needed} prompts where it had {row.prompts}{time}.")
+            if len(prompts) < len(rows):
+                of = [row for row in rows if row.needed is None]
+                seeds = [row.needed_seeds for row in of if row.needed_seeds is not None]
+                if len(seeds) == len(of):
+                    time = _minutes(self.seconds.get(""), max(seeds) - of[0].seeds)
+                    yield Step(f"Run {max(seeds)} seeds where there were {of[0].seeds}, for {benchmark}{time}.")
+                else:
+                    yield Step(f"More seeds hardly help {benchmark}: its seeds differ by more than the margin.")
+        metric = self._short[0].metric
+        yield Step(
+            "Or say that a larger drop matters, or leave a metric out.",
+            f"radpo regress BASELINE RUN_DIR --margin {metric}=X" if metric.isidentifier() else "",
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The verdict as one JSON-serialisable document."""
-        told = {"status": self.status, "regressed": self.regressed, "refusals": list(self.refusals)}
+        told = {
+            "status": self.status, "regressed": self.regressed, "sentence": self.sentence,
+            "next_steps": [asdict(step) for step in self.next_steps], "refusals": list(self.refusals),
+        }  # fmt: skip
         return {**told, **asdict(self)}
+
+
+def _minutes(seconds: float | None, times: float) -> str:
+    """How long the rest takes, where it is known what the examples at hand took."""
+    if seconds is None:
+        return ""
+    minutes = seconds * times / 60
+    return f": about {minutes:.0f} minutes more" if minutes >= 1.5 else ": about a minute more"
 
 
 def _too_few(row: Row) -> str:

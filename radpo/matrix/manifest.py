@@ -87,6 +87,7 @@ def _stage(item: Done, store: Store) -> dict[str, Any]:
     return {
         "name": item.stage.name,
         "key": item.stage.key,
+        "inputs": sorted(stage.key for stage in item.stage.inputs.values()),
         "seconds": item.seconds,
         "resumed": record.get("resumed"),
         "from_store": item.from_store,

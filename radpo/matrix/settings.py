@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
 from radpo.benchmarks.registry import benchmarks
-from radpo.benchmarks.settings import DataFile, MatrixPath, Section
+from radpo.benchmarks.settings import DataFile, MatrixPath, ModelName, Section
 from radpo.benchmarks.sizes import SizeHints
 from radpo.clients.endpoint import Endpoint
 from radpo.core.published import read_published
@@ -125,7 +125,7 @@ class VariantSettings(Section):
         default_factory=dict,
         description="Settings that differ from the matrix's; a list where one value is wanted makes a variant of each.",
     )
-    checkpoint: str | None = Field(
+    checkpoint: ModelName | None = Field(
         None,
         description="A trained checkpoint, scored as it is: a folder, a bundled model, a .gguf file, or a Hub id. Its "
         "goal is that of its chat template.",
@@ -198,8 +198,8 @@ class Matrix(Section):
     """A whole matrix: models, variants and seeds, the data, the settings, the benchmarks."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    model: str | None = Field(None, description="A bundled model's name, a folder, a .gguf file, or a Hub id.")
-    models: tuple[str, ...] = Field((), description="Several models, instead of `model`.")
+    model: ModelName | None = Field(None, description="A bundled model's name, a folder, a .gguf file, or a Hub id.")
+    models: tuple[ModelName, ...] = Field((), description="Several models, instead of `model`.")
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0,), min_length=1)
     variants: dict[str, VariantSettings] = Field(min_length=1)
     max_cells: int = Field(
