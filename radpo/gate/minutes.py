@@ -1,4 +1,4 @@
-"""What a run's benchmarks took, from the stages in its manifest: so that a gate can say what more examples would take."""
+"""What a run's benchmarks took, by its manifest: so that a gate can say how long more examples would take."""
 
 from __future__ import annotations
 

@@ -183,8 +183,10 @@ class Verdict:
         keep = "radpo regress RUN_DIR --save NAME"
         for row in self.worse[:1]:
             if row.fell_most:
-                yield Step(f"Read the examples that lost most: {', '.join(row.fell_most)}. The report shows them side by "
-                           "side with the baseline's answers.", "radpo report RUN_DIR")  # fmt: skip
+                yield Step(
+                    f"Read the examples that lost most: {', '.join(row.fell_most)}. The report has them.",
+                    "radpo report RUN_DIR",
+                )
         if self.worse:
             yield Step("If the change is meant, keep this run as the new baseline, and say why beside it.", keep)
         elif self.differences:
