@@ -98,7 +98,7 @@ def test_every_matrix_that_init_writes_is_one_that_the_loader_takes(tmp_path: Pa
     from radpo.matrix.loading import load_matrix
 
     matrices = [name for name in starters() if name not in PACKAGES and name != "accelerate"]
-    assert {"quickstart", "paper/qwen2-7b-instruct"} <= set(matrices)
+    assert {"quickstart", "gate", "paper/qwen2-7b-instruct"} <= set(matrices)
     for name in matrices:
         folder = tmp_path / name.replace("/", "-")
         done = call("init", name, "--out", str(folder))

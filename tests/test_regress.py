@@ -24,8 +24,9 @@ from radpo.core.results import examples_frame, results_frame
 from radpo.core.run import installed_metrics
 from radpo.gate.baselines import find_baseline, save_baseline
 from radpo.gate.compare import compare
-from radpo.gate.documents import to_junit, to_markdown, to_table
+from radpo.gate.documents import MARK, to_junit, to_markdown, to_table
 from radpo.gate.margins import find_margin, parse_margins
+from radpo.gate.runs import paired, read_run
 from radpo.gate.verdict import Verdict
 
 SEEDS = (0, 1)
@@ -492,3 +493,89 @@ def test_a_baseline_of_no_name_and_a_name_of_no_baseline_are_refused(tmp_path, m
     with pytest.raises(DataError, match=r"lacks matrix.yaml"):
         save_baseline(run, "main")
     assert isinstance(call(run).exception, ConfigError)
+
+
+def test_the_first_sentence_names_the_metric_that_shows_it_most_and_the_examples_that_lost(tmp_path):
+    a = write_run(tmp_path / "a", seeds=ONE)
+    b = write_run(tmp_path / "b", {"mt-bench": -2.0, "alpaca-eval": -0.4}, noise=2, seeds=ONE)
+    verdict = compare(a, b)
+    shown = next(row for row in verdict.rows if row.metric == "win_rate")
+    assert verdict.worse[0] is shown, "40 points are eight margins, 2 grades are two"
+    assert verdict.sentence.startswith("Regression: alpaca-eval win_rate of dpo fell from ")
+    assert verdict.sentence.endswith(f"; margin 5); {len(verdict.worse)} of 3 metrics are worse.")
+    changes = {
+        row["example_id"]: row["value_candidate"] - row["value_baseline"]
+        for row in paired(("dpo", "alpaca-eval", "all", "win_rate"), read_run(a), read_run(b)).to_dict("records")
+    }
+    assert shown.fell_most == tuple(sorted(changes, key=lambda name: changes[name])[:3])
+    markdown = to_markdown(verdict).splitlines()
+    assert markdown[0] == MARK
+    assert markdown.index("What to do next:") < markdown.index("<details><summary>All 3 metrics, and how they were "
+                                                               "tested</summary>")  # fmt: skip
+    assert "alpaca-eval win\\_rate of dpo fell" in markdown[3]
+    table = [line for line in to_table(verdict).splitlines() if line.startswith("dpo ")]
+    assert [line.split()[1] for line in table] == ["alpaca-eval", "mt-bench", "unlearning"], "the clearest first"
+    assert to_table(verdict).splitlines()[0] == verdict.sentence
+
+
+def test_a_pass_and_runs_that_are_not_comparable_say_so_first_and_what_to_do(tmp_path):
+    a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b")
+    assert compare(a, b).sentence == "Pass: none of 3 metrics is worse."
+    assert [step.text for step in compare(a, b).next_steps] == ["Nothing."]
+    better = write_run(tmp_path / "better", {"mt-bench": 3.0}, seeds=ONE)
+    gained = compare(write_run(tmp_path / "one", seeds=ONE), better)
+    assert gained.sentence == "Pass: none of 3 metrics is worse, and 1 better."
+    assert gained.next_steps[0].command == "radpo regress RUN_DIR --save NAME"
+    other = compare(a, write_run(tmp_path / "c", sha256="bb"))
+    assert other.sentence.startswith("No verdict: the runs are not comparable, since they were run on different data")
+    assert "new baseline" in other.next_steps[0].text
+
+
+def test_a_refusal_for_sample_size_says_how_many_prompts_or_seeds_and_how_many_minutes_more(tmp_path):
+    stages = [
+        {"name": name, "key": name, "inputs": inputs, "seconds": seconds, "from_store": False, "peak_mib": 1}
+        for name, inputs, seconds in (
+            ("train/dpo/seed-0", [], 5000.0),
+            ("generate/dpo/seed-0/questions", ["train/dpo/seed-0"], 100.0),
+            ("generate/dpo/seed-0/others", ["train/dpo/seed-0"], 7000.0),
+            ("mt-bench/dpo/seed-0", ["generate/dpo/seed-0/questions"], 20.0),
+        )
+    ]
+    told = {"manifest": {"stages": stages}}
+    a, b = write_run(tmp_path / "a", seeds=ONE), write_run(tmp_path / "b", noise=2, seeds=ONE, **told)
+    verdict = compare(a, b, margins={"score": 0.001})
+    (row,) = (row for row in verdict.rows if row.outcome == "too few examples")
+    minutes = round(120 * (row.needed / 40 - 1) / 60)
+    assert minutes > 2
+    assert verdict.next_steps[0].text == (
+        f"Give mt-bench {row.needed} prompts where it had 40: about {minutes} minutes more."
+    )
+    assert verdict.sentence.endswith("in 1 metrics: dpo mt-bench all score.")
+    assert verdict.next_steps[-1].command == "radpo regress BASELINE RUN_DIR --margin score=X"
+
+    two, again = write_run(tmp_path / "two"), write_run(tmp_path / "again", noise=2, **told)
+    short = compare(two, again, margins={"score": 0.012})
+    (row,) = (row for row in short.rows if row.outcome == "too few examples")
+    assert row.needed_seeds is not None
+    assert short.next_steps[0].text.startswith(f"Run {row.needed_seeds} seeds where there were 2, for mt-bench: about ")
+    assert all("minutes" not in step.text for step in compare(two, b, margins={"score": 0.012}).next_steps[1:])
+    enough = tuple(range(row.needed_seeds))
+    more = compare(
+        write_run(tmp_path / "many", seeds=enough), write_run(tmp_path / "more", seeds=enough, noise=2),
+        margins={"score": 0.012},
+    )  # fmt: skip
+    assert outcomes(more)["mt-bench"] == "no difference", "so many seeds as were said to be needed are enough"
+
+
+def test_a_new_variant_is_compared_with_the_one_that_it_is_to_beat(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    baseline = write_run(tmp_path / "base", seeds=ONE)
+    worse = write_run(tmp_path / "mine", {"mt-bench": -2.0}, noise=2, seeds=ONE, variant="mine")
+    apart = compare(baseline, worse)
+    assert all("the baseline run does not have it" in item.reason for item in apart.not_gated if "mine" in item.name)
+    done = call("base", "mine", "--against", "mine=dpo")
+    assert done.exit_code == 1
+    assert "mt-bench score of mine fell" in done.stdout.splitlines()[0]
+    assert "mine is compared with the baseline's dpo." in done.stdout
+    with pytest.raises(ConfigError, match=r"--against: .* has no variant 'dop'; there are dpo; did you mean 'dpo'"):
+        compare(baseline, worse, against={"mine": "dop"})

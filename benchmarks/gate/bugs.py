@@ -97,11 +97,25 @@ def install(folder: Path) -> None:
             sys.path.append(str(path))
 
 
-def matrix_of(variant: str, changes: Mapping[str, Any], path: Path) -> Path:
-    """The gate's matrix cut down to a variant and what it is compared with, with changes, as a file."""
-    document = {"extends": str(MATRIX), "include": [{"variant": ["base", variant]}], **changes}
-    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+def matrix_of(path: Path, variants: list[str] | None, changes: Mapping[str, Any]) -> Path:
+    """The gate's matrix with changes, cut down to some of its variants, as a file elsewhere."""
+    matrix = yaml.safe_load(MATRIX.read_text(encoding="utf-8"))
+    matrix["model"] = str(MATRIX.parent / matrix["model"])
+    for section in (*matrix["data"].values(), *(one.get("questions") for one in matrix["benchmarks"].values())):
+        if isinstance(section, dict):
+            section["path"] = str(MATRIX.parent / section["path"])
+    if variants is not None:
+        matrix["include"] = [{"variant": variants}]
+    path.write_text(yaml.safe_dump(joined(matrix, changes), sort_keys=False), encoding="utf-8")
     return path
+
+
+def joined(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A document with changes, mappings key by key."""
+    found = dict(document)
+    for key, value in changes.items():
+        found[key] = joined(found.get(key) or {}, value) if isinstance(value, Mapping) else value
+    return found
 
 
 def plant(name: str, out: Path) -> Path:
@@ -113,10 +127,8 @@ def plant(name: str, out: Path) -> Path:
                 stream.write(gzip.decompress((HERE / f"{part}.jsonl.gz").read_bytes()))
     changes = {**bug.matrix, "variants": {bug.variant: dict(bug.settings)}}
     with planted(bug):
-        finished = radpo.run(
-            matrix_of(bug.variant, changes, out / f"{name}.yaml"), out / name, store=str(out / "store"), executor="here"
-        )
-    return finished.run_dirs[0]
+        matrix = matrix_of(out / f"{name}.yaml", ["base", bug.variant], changes)
+        return radpo.run(matrix, out / name, store=str(out / "store"), executor="here").run_dirs[0]
 
 
 def bug_row(name: str, clean: Path, out: Path) -> dict[str, Any]:
@@ -136,14 +148,13 @@ def rerun_row(rerun: Rerun, clean: Path, out: Path) -> dict[str, Any]:
     place.mkdir(exist_ok=True)
     if rerun.sampling is not None:
         sampling = {"sampling": {"batch_size": rerun.sampling}}
-        path = place / "gate.yaml"
-        path.write_text(
-            yaml.safe_dump({"extends": str(MATRIX), "benchmarks": {"mt-bench": sampling, "alpaca-eval": sampling}})
-        )
+        changes = {"benchmarks": {"mt-bench": sampling, "alpaca-eval": sampling}}
+        path = matrix_of(place / "gate.yaml", None, changes)
         (run,) = radpo.run(path, place / "run", store=str(out / "store"), executor="here").run_dirs
         verdict = compare(clean, run)
     else:
-        command = [sys.executable, "-m", "radpo", "run", str(matrix_of(rerun.variant, {}, place / "gate.yaml"))]
+        matrix = matrix_of(place / "gate.yaml", ["base", rerun.variant], {})
+        command = [sys.executable, "-m", "radpo", "run", str(matrix)]
         command += ["--out", str(place / "run"), "--store", str(place / "store"), *rerun.words]
         subprocess.run(command, check=True, env={**os.environ, **rerun.environment}, stdout=subprocess.DEVNULL)
         verdict = compare(clean, place / "run", variants=["base", rerun.variant])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from radpo.cli.options import Json, print_json
+from radpo.cli.options import Json, parse_pairs, print_json
 from radpo.core.say import say
 
 
@@ -28,6 +28,14 @@ def regress(
             metavar="METRIC=X",
             help="The drop that must be detected, in the metric's own unit: X for every metric, METRIC=X (a metric, a "
             "benchmark, or benchmark/subset/metric with *), 0 for none, or METRIC=off to leave it out. Repeatable.",
+        ),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="VARIANT=OTHER",
+            help="Compare the candidate's VARIANT with the baseline's OTHER: a new variant with the one it is to beat. "
+            "Repeat.",
         ),
     ] = None,
     save: Annotated[
@@ -65,7 +73,10 @@ def regress(
             raise ConfigError("give CANDIDATE_DIR, the run directory to test, or --save NAME to keep this one")
         say(save_baseline(baseline, save))
         return
-    verdict = compare(find_baseline(baseline), candidate, alpha=alpha, margins=parse_margins(margin or []))
+    verdict = compare(
+        find_baseline(baseline), candidate, alpha=alpha, margins=parse_margins(margin or []),
+        against={name: str(other) for name, other in parse_pairs("--against", against or []).items()},
+    )  # fmt: skip
     for path, text in ((junit, to_junit), (markdown, to_markdown)):
         if path is not None:
             document = text(verdict)

@@ -22,6 +22,7 @@ PACKAGES = {"variant": "variants", "benchmark": "benchmarks", "judge": "judges",
 """The examples, and the entry point group of each after `radpo.`."""
 PARTS = {
     "quickstart": ("quickstart.yaml", "data/*.jsonl", "data/README.md", "tasks/*.yaml", "tasks/*.jsonl"),
+    "gate": ("gate.yaml", "gate/*.gz", "gate/model/*"),
     "accelerate": ("accelerate/*.yaml",),
 }
 """The files of each starter that is copied as it is, as patterns below benchmarks/."""
@@ -31,9 +32,9 @@ RECIPE = ("paper/README.md", "paper/make_data.py")
 
 @dataclass(frozen=True)
 class Starter:
-    """What a starter writes: text by path below the folder, and what to type then."""
+    """What a starter writes: content by path below the folder, and what to type then."""
 
-    files: dict[Path, str]
+    files: dict[Path, bytes]
     then: tuple[str, ...]
 
 
@@ -75,15 +76,15 @@ def write(made: Starter, folder: Path, *, force: bool = False) -> list[Path]:
         ConfigError: a file is there with other content (all such are named), and `force` is not set; nothing is
             written then; or a file cannot be written.
     """
-    found = {folder / path: text for path, text in made.files.items()}
-    changed = [path for path, text in found.items() if path.exists() and not _has(path, text)]
+    found = {folder / path: content for path, content in made.files.items()}
+    changed = [path for path, content in found.items() if path.exists() and not _has(path, content)]
     if changed and not force:
         named = ", ".join(map(str, changed))
         raise ConfigError(f"{named}: there already, with other content; choose another folder (--out), or --force")
     try:
-        for path, text in found.items():
+        for path, content in found.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, lambda partial, text=text: partial.write_bytes(text.encode()))  # type: ignore[misc]
+            replace_file(path, lambda partial, content=content: partial.write_bytes(content))  # type: ignore[misc]
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}; choose another folder (--out)") from error
     return list(found)
@@ -91,11 +92,10 @@ def write(made: Starter, folder: Path, *, force: bool = False) -> list[Path]:
 
 def _makers() -> dict[str, Callable[[], Starter]]:
     root = bundled("benchmarks")
-    gates = [path.stem for path in sorted(root.glob("gate*.yaml"))]
     recipes = [path.stem for path in sorted(root.glob("paper/*.yaml")) if path.name != "common.yaml"]
     return {
         "quickstart": partial(_copied, root, PARTS["quickstart"], "quickstart.yaml"),
-        **{name: partial(_copied, root, (f"{name}.yaml", *PARTS["quickstart"][1:]), f"{name}.yaml") for name in gates},
+        "gate": partial(_gate, root),
         **{f"paper/{name}": partial(_recipe, root, name) for name in recipes},
         "accelerate": partial(_copied, root, PARTS["accelerate"]),
         **{what: partial(_package, what, f"my-{what}") for what in PACKAGES},
@@ -103,8 +103,13 @@ def _makers() -> dict[str, Callable[[], Starter]]:
 
 
 def _copied(root: Path, patterns: tuple[str, ...], matrix: str | None = None) -> Starter:
-    files = {path.relative_to(root): path.read_text(encoding="utf-8") for path in _matching(root, patterns)}
+    files = {path.relative_to(root): path.read_bytes() for path in _matching(root, patterns)}
     return Starter(files, (f"radpo plan {matrix}", f"radpo run {matrix}") if matrix else ())
+
+
+def _gate(root: Path) -> Starter:
+    made = _copied(root, PARTS["gate"])
+    return Starter(made.files, ("radpo run gate.yaml -j 2", "radpo regress runs/gate --save gate"))
 
 
 def _recipe(root: Path, name: str) -> Starter:
@@ -148,10 +153,10 @@ def _package(what: str, name: str) -> Starter:
     section = {"variant": f"`{name}:` under `variants`", "benchmark": f"a section `{name}` under `benchmarks`",
                "judge": f"`judge: {{kind: {name}, ...}}`", "executor": f"`executor: {name}`"}[what]  # fmt: skip
     return Starter(
-        {Path(package) / path: text for path, text in files.items()},
+        {Path(package) / path: text.encode() for path, text in files.items()},
         (f"pip install -e {package}", f"{section} in a matrix file; radpo doctor says whether it is found"),
     )
 
 
-def _has(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_bytes() == text.encode()
+def _has(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content

@@ -14,7 +14,17 @@ from radpo.gate.comparable import differing_examples, differing_settings, remark
 from radpo.gate.gate import Finding, Tested, judge
 from radpo.gate.margins import OFF, Margins, check_margins, find_margin
 from radpo.gate.minutes import seconds_by_benchmark
-from radpo.gate.runs import MetricName, has_metric, in_both, is_mean, paired, primaries, read_run
+from radpo.gate.runs import (
+    MetricName,
+    has_metric,
+    in_both,
+    is_mean,
+    narrowed,
+    paired,
+    primaries,
+    read_run,
+    with_names,
+)
 from radpo.gate.verdict import NotGated, Row, Verdict
 from radpo.stats.paired import FLIPS, paired_tests
 
@@ -29,6 +39,7 @@ def compare(
     alpha: float = 0.05,
     margins: Margins | None = None,
     variants: Collection[str] | None = None,
+    against: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Verdict:
     """Compare two run directories example by example.
@@ -44,6 +55,8 @@ def compare(
         margins: by metric (see `radpo.gate.margins`), the drop that is to be found, in the metric's own unit
             (percent for win_rate, nats for log-likelihoods).
         variants: those to look at; all, unless given.
+        against: by variant of the candidate, the variant of the baseline that it is to be compared with: a new one with
+            the one that it is to beat.
         seed: of the sign flips.
 
     Raises:
@@ -53,13 +66,17 @@ def compare(
     margins = margins or {}
     if not 0 < alpha < 1:
         raise ConfigError(f"alpha {alpha}: must lie between 0 and 1")
-    baseline, candidate = read_run(baseline_dir, variants), read_run(candidate_dir, variants)
+    baseline, candidate = read_run(baseline_dir), read_run(candidate_dir)
+    if against:
+        baseline = with_names(baseline, candidate, against)
+    baseline, candidate = (narrowed(run, variants) for run in (baseline, candidate))
     metrics = primaries(baseline, candidate)
     if metrics:
         check_margins(margins, [name[1:] for name in metrics])
     pairs, not_gated = _gated(metrics, margins, baseline, candidate)
     differences = differing_settings(baseline, candidate, dict.fromkeys(benchmark for _, benchmark, *_ in pairs))
-    notes = remarks(baseline, candidate)
+    notes = [f"{name} is compared with the baseline's {other}." for name, other in (against or {}).items()]
+    notes += remarks(baseline, candidate)
     same_model = same_models(baseline, candidate)
     for name, frame in pairs.items():
         for said, forbids in differing_examples(name, frame, same_model):

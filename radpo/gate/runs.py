@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radpo.core.errors import DataError
+from radpo.core.errors import ConfigError, DataError
 from radpo.core.run import Run, load_run
+from radpo.core.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +22,8 @@ _PAIR = ["variant", "benchmark", "subset", "example_id", "seed", "metric"]
 _TOLD = ["value", "prompt", "baseline_output", "prompt_id", "detail"]
 
 
-def read_run(folder: Path, variants: Collection[str] | None = None) -> Run:
-    """A run directory's scored examples and results, of all its variants unless some are named.
+def read_run(folder: Path) -> Run:
+    """A run directory's scored examples and results.
 
     Raises:
         DataError: a file is missing or malformed, or an example is there twice.
@@ -35,10 +36,43 @@ def read_run(folder: Path, variants: Collection[str] | None = None) -> Run:
             f"{folder / 'examples.parquet'}: example {row['example_id']!r} of {row['benchmark']} is there twice for "
             f"variant {row['variant']!r}, seed {row['seed']}"
         )
-    results, examples = run.results, run.examples[run.examples["value"].notna()]
-    if variants is not None:
-        results, examples = (frame[frame["variant"].isin(list(variants))] for frame in (results, examples))
+    return replace(run, examples=run.examples[run.examples["value"].notna()])
+
+
+def narrowed(run: Run, variants: Collection[str] | None) -> Run:
+    """A run's figures and examples of some variants; of all where none is named."""
+    if variants is None:
+        return run
+    results, examples = (frame[frame["variant"].isin(list(variants))] for frame in (run.results, run.examples))
     return replace(run, results=results, examples=examples)
+
+
+def with_names(baseline: Run, candidate: Run, against: Mapping[str, str]) -> Run:
+    """The baseline with its variants' figures and examples once more, under the candidate's names for them.
+
+    Args:
+        against: the baseline's variant by the candidate's; what the baseline had of the latter's name gives way.
+
+    Raises:
+        ConfigError: there is no such variant.
+    """
+    import pandas as pd
+
+    for run, names in ((candidate, against), (baseline, against.values())):
+        there = sorted(set(run.results["variant"]))
+        for name in names:
+            if name not in there:
+                raise ConfigError(
+                    f"--against: {run.sources[0].folder} has no variant {name!r}; there are {', '.join(there)}"
+                    f"{did_you_mean(name, there)}"
+                )
+
+    def renamed(frame: pd.DataFrame) -> pd.DataFrame:
+        kept = frame[~frame["variant"].isin(list(against))]
+        parts = [frame[frame["variant"] == other].assign(variant=name) for name, other in against.items()]
+        return pd.concat([kept, *parts], ignore_index=True)
+
+    return replace(baseline, results=renamed(baseline.results), examples=renamed(baseline.examples))
 
 
 def primaries(baseline: Run, candidate: Run) -> dict[MetricName, bool | None]:
