@@ -22,6 +22,7 @@ from radpo.preferences.questions import Question, load_questions
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 BUNDLED, TASKS = BENCHMARKS / "data", BENCHMARKS / "tasks"
 SPLITS = ("train", "heldout")
+DETAIL = ("train", "tuning", "heldout")
 
 # An answer to both turns of every question that a careful person could give.
 MODEL_ANSWERS = {
@@ -178,26 +179,30 @@ def detail(script: ModuleType) -> ModuleType:
 
 
 def test_pairs_on_detail_score_their_words_as_the_verifier_counts_them(detail: ModuleType) -> None:
-    for split in SPLITS:
-        asked = {row["question_id"]: row["turns"][0] for row in detail.prompts(split)}
-        pairs = load_preferences(BUNDLED / f"detail_{split}_pairs.jsonl", Reading(scale=(1, 40))).table.to_pylist()
+    asked = {row["question_id"]: row["turns"][0] for split in SPLITS for row in detail.prompts(split)}
+    for part in DETAIL:
+        pairs = load_preferences(BUNDLED / f"detail_{part}_pairs.jsonl", Reading(scale=(1, 40))).table.to_pylist()
         for row in pairs:
             assert row["prompt"] == [{"role": "user", "content": asked[row["id"]]}]
             for side in ("chosen", "rejected"):
                 words = [{"kind": "min_words", "n": n} for n in range(1, 41)]
                 assert row[f"score_{side}"] == sum(met(row[side], word) for word in words)
             assert row["score_chosen"] - row["score_rejected"] >= 8
-    assert sum(row["score_rejected"] >= 15 for row in pairs[:72]) >= 30, "enough good rejected ones for the quickstart"
+        assert sum(row["score_rejected"] >= 15 for row in pairs) >= 20, "enough good rejected ones to measure"
 
 
 def test_questions_on_detail_are_what_their_script_makes_and_longer_answers_score_more(detail: ModuleType) -> None:
-    assert rows(BUNDLED / "detail_heldout_prompts.jsonl") == detail.prompts("heldout")
+    tuning, held_out = (rows(BUNDLED / f"detail_{part}_prompts.jsonl") for part in DETAIL[1:])
+    assert tuning + held_out == detail.prompts("heldout")
+    for part, own in (("tuning", tuning), ("heldout", held_out)):
+        pairs = rows(BUNDLED / f"detail_{part}_pairs.jsonl")
+        assert {row["id"] for row in pairs} <= {row["question_id"] for row in own}
     constraints = detail.prompts("heldout")[0]["constraints"][0]
     scores = [grade(constraints, " ".join(["duck"] * words))[0] for words in range(1, 60)]
     assert scores == sorted(scores)  # type: ignore[type-var]
     assert (scores[0], scores[38], scores[39], len(set(scores))) == (1, 8.875, 10, 9)
-    train, held_out = ({row["turns"][0] for row in detail.prompts(split)} for split in SPLITS)
-    assert not train & held_out
+    train, others = ({row["turns"][0] for row in detail.prompts(split)} for split in SPLITS)
+    assert not train & others
     assert "quiet beach" in " ".join(train), "subjects are the disjoint ones of the other set"
 
 
@@ -227,7 +232,7 @@ def test_the_card_gives_the_counts_of_the_files() -> None:
         name = "10" if low == 10 else f"{low} to <{low + 1}"
         assert f"| {name} | {' | '.join(map(str, counts))} |" in card
     tables = [
-        load_preferences(BUNDLED / f"detail_{split}_pairs.jsonl", Reading(scale=(1, 40))).table for split in SPLITS
+        load_preferences(BUNDLED / f"detail_{split}_pairs.jsonl", Reading(scale=(1, 40))).table for split in DETAIL
     ]
     columns = [table[f"score_{side}"].to_pylist() for table in tables for side in ("chosen", "rejected")]
     for low in range(0, 40, 10):

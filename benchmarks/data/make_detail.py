@@ -5,7 +5,7 @@ what goals ask for is in words that the model knows. A prompt is asked in severa
 lengths; the pairs ask it in one.
 
 Run from the repository's root: python benchmarks/data/make_detail.py [train|heldout]
-Writes detail_train_pairs.jsonl, detail_heldout_pairs.jsonl and detail_heldout_prompts.jsonl beside this file.
+Writes detail_PART_pairs.jsonl for the parts train, tuning and heldout, and the prompts of the last two, beside this file.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from radpo.preferences.pairing import ScoredResponse, pair_up
 FOLDER = Path(__file__).parent
 SEED = 20411
 SPLITS = {"train": (TRAIN_SUBJECTS, 320), "heldout": (HELDOUT_SUBJECTS, 160)}
+TUNING = 96
+"""So many of the held-out prompts, the first, are for trying settings; what is reported is measured on the others."""
 ASKED = "Answer in a sentence or two."
 STYLES = (
     "Answer in at most six words.",
@@ -59,6 +61,11 @@ def prompts(split: str) -> list[dict[str, Any]]:
         }
         for place, (task, subject) in enumerate(drawn)
     ]
+
+
+def parts(split: str) -> dict[str, slice]:
+    """Which prompts of a split are whose, by part."""
+    return {"train": slice(None)} if split == "train" else {"tuning": slice(TUNING), "heldout": slice(TUNING, None)}
 
 
 def whole(response: str) -> str:
@@ -118,10 +125,11 @@ def main() -> None:
     parser.add_argument("split", nargs="*", choices=[*SPLITS, []], default=[])
     for split in parser.parse_args().split or SPLITS:
         rows = prompts(split)
-        if split == "heldout":
-            write("detail_heldout_prompts.jsonl", rows)
         made = [pair(row, answers) for row, answers in zip(rows, sample(rows), strict=True)]
-        write(f"detail_{split}_pairs.jsonl", [row for row in made if row is not None])
+        for part, places in parts(split).items():
+            if part != "train":
+                write(f"detail_{part}_prompts.jsonl", rows[places])
+            write(f"detail_{part}_pairs.jsonl", [row for row in made[places] if row is not None])
 
 
 if __name__ == "__main__":
