@@ -5,7 +5,7 @@ what goals ask for is in words that the model knows. A prompt is asked in severa
 lengths; the pairs ask it in one.
 
 Run from the repository's root: python benchmarks/data/make_detail.py [train|heldout]
-Writes detail_PART_pairs.jsonl for the parts train, tuning and heldout, and the prompts of the last two, beside this file.
+Beside this file it writes detail_PART_pairs.jsonl for the parts train, tuning and heldout, and prompts of the last two.
 """
 
 from __future__ import annotations
