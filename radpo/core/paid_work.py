@@ -29,6 +29,16 @@ def announce_paid_work(flag: Flag) -> None:
 
 
 @contextmanager
+def announcing(flag: Flag) -> Iterator[None]:
+    """Have a flag set while paid work is under way in what is done meanwhile."""
+    _flags.append(flag)
+    try:
+        yield
+    finally:
+        _flags.remove(flag)
+
+
+@contextmanager
 def paid_work() -> Iterator[None]:
     """Say that what is done meanwhile is paid for."""
     for flag in _flags:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from radpo.core.errors import ConfigError, ServiceError
 from radpo.core.optional import need_package
+from radpo.core.paid_work import announcing
 from radpo.engine.execute import Outcome, divide_threads, execute
 from radpo.engine.executors import Executor
 from radpo.engine.graph import Stage
@@ -27,6 +28,11 @@ from radpo.engine.store import Store
 NODE_DEATHS = 3
 """How often a stage is begun again because its node or its process died under it."""
 UNLIMITED = 10_000
+STOP_SECONDS = 5.0
+"""How long a stage that is told to stop may take before it is killed, unless it waits for what is paid for."""
+_POLL_SECONDS = 0.25
+_PAYING = -1
+"""In place of how much is done: whether the stage waits for what is paid for."""
 
 
 class RaySettings(BaseModel):
@@ -54,6 +60,8 @@ class RayPool:
         self._cluster: _Cluster | None = None
         """None until there is something to compute."""
         self._at_work: dict[Any, Stage] = {}
+        self._paying: set[str] = set()
+        """The keys of the stages that wait for what is paid for."""
 
     def start(self, stage: Stage, notes: Mapping[str, Any]) -> None:
         """Hand a stage to the cluster, which begins it once a node has what it asks for.
@@ -82,7 +90,7 @@ class RayPool:
             return []
         by_key = {stage.key: stage for stage in self._at_work.values()}
         finished, _ = ray.wait(list(self._at_work), timeout=seconds) if self._at_work else ([], [])
-        events = [Event(by_key[key], done, total) for key, done, total in self._cluster.progress() if key in by_key]
+        events = [Event(by_key[key], done, total) for key, done, total in self._news(self._cluster) if key in by_key]
         for reference in finished:
             stage = self._at_work.pop(reference)
             try:
@@ -93,18 +101,42 @@ class RayPool:
             events.append(Event(stage, outcome=outcome))
         return events
 
+    def _news(self, cluster: _Cluster) -> list[tuple[str, int, int]]:
+        """How far stages are; which of them are paying is noted."""
+        news = cluster.progress()
+        for key, done, total in news:
+            if done == _PAYING:
+                (self._paying.add if total else self._paying.discard)(key)
+        return [one for one in news if one[1] != _PAYING]
+
     def close(self) -> None:
-        """Cancel what is being computed, and let go of the cluster."""
+        """Cancel what is being computed, wait for what is paid for and on its way, and let go of the cluster."""
         if self._cluster is None:
             return
         import ray
         from ray.exceptions import RayError
 
-        for reference in self._at_work:
-            with suppress(RayError):
-                ray.cancel(reference, force=True)
+        for force in (False, True):
+            for reference in self._at_work:
+                with suppress(RayError):
+                    ray.cancel(reference, force=force)
+            if not force:
+                self._wait_for_the_paid(self._cluster)
         self._at_work, self._cluster = {}, None
         ray.shutdown()
+
+    def _wait_for_the_paid(self, cluster: _Cluster) -> None:
+        """Wait until what was interrupted has ended; for long only where it waits for what is paid for."""
+        import ray
+
+        begun = time.monotonic()
+        while self._at_work:
+            ended, _ = ray.wait(list(self._at_work), num_returns=len(self._at_work), timeout=_POLL_SECONDS)
+            for reference in ended:
+                self._paying.discard(self._at_work.pop(reference).key)
+            self._news(cluster)
+            if time.monotonic() - begun > STOP_SECONDS and not self._paying:
+                return
 
 
 def _ready(settings: RaySettings, stages: Sequence[Stage]) -> None:
@@ -159,6 +191,21 @@ def _connect(address: str | None) -> _Cluster:
     )
 
 
+@dataclass(frozen=True)
+class _Paying:
+    """Tells the pool when a stage pays, and when no more."""
+
+    key: str
+    queue: Any
+
+    def set(self) -> None:
+        self.queue.actor.put_nowait.remote((self.key, _PAYING, 1))
+
+    def clear(self) -> None:
+        self.queue.actor.put_nowait.remote((self.key, _PAYING, 0))
+
+
 def _execute(stage: Stage, store: Store, notes: Mapping[str, Any], threads: float, queue: Any) -> Outcome:
     divide_threads(max(1, int(threads)))
-    return execute(stage, store, notes, lambda done, total: queue.actor.put_nowait.remote((stage.key, done, total)))
+    with announcing(_Paying(stage.key, queue)):
+        return execute(stage, store, notes, lambda done, total: queue.actor.put_nowait.remote((stage.key, done, total)))
