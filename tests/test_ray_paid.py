@@ -23,7 +23,8 @@ def judged_matrix(folder: Path, url: str) -> Path:
     judge = {"kind": "openai", "model": "j", "base_url": url, "concurrency": 4}
     section = {"questions": {"path": "questions.jsonl"}, "judge": judge}
     document = {
-        "name": "m", "variants": {"v": {"answers": "answers.jsonl"}}, "baseline": "v", "benchmarks": {"mt-bench": section},
+        "name": "m", "variants": {"v": {"answers": "answers.jsonl"}}, "baseline": "v",
+        "benchmarks": {"mt-bench": section},
     }  # fmt: skip
     (folder / "matrix.yaml").write_text(yaml.safe_dump(document))
     return folder / "matrix.yaml"

@@ -113,11 +113,21 @@ WAYS: dict[str, Way] = {
 
 
 class Server(FaultServer):
-    """The server with its own book of what it billed, in dollars: every answer that it made."""
+    """The server with a book of its own of what it billed."""
 
     def __init__(self, way: Way, delay: float = 0.0) -> None:
         super().__init__(self._made, delay=delay, **way.faults)
-        self._way, self._times, self.billed = way, Counter[int](), 0.0
+        self._way, self._times, self._answers = way, Counter[int](), 0
+
+    @property
+    def requests(self) -> int:
+        """Requests that came, those with which a run begins (is the endpoint there?) among them."""
+        return len(self.asked) + len(self.probes)
+
+    @property
+    def billed(self) -> float:
+        """Dollars for every answer that was made."""
+        return self._answers * _dollars(self._way.billed) + len(self.probes) * _dollars(USAGE)
 
     def _made(self, body: Mapping[str, Any]) -> Any:
         text = body["messages"][-1]["content"]
@@ -126,13 +136,16 @@ class Server(FaultServer):
         self._times[question] += 1
         if isinstance(given, Http) and given.status != 200:
             return given
-        used = self._way.billed
-        self.billed += (used["prompt_tokens"] * PRICE_IN + used["completion_tokens"] * PRICE_OUT) / 1e6
+        self._answers += 1
         if isinstance(given, Http):
             return given
         choice = text_choice(given or "[[5]]") if given is None or isinstance(given, str) else given
         # Only what the server itself makes a document of is cut off and broken.
         return choice if self._way.usage is USAGE else Http(200, {"choices": [choice], "usage": self._way.usage})
+
+
+def _dollars(used: Mapping[str, int]) -> float:
+    return (used["prompt_tokens"] * PRICE_IN + used["completion_tokens"] * PRICE_OUT) / 1e6
 
 
 def write_matrix(
@@ -188,8 +201,8 @@ def meet(way: Way, folder: Path, questions: int = 20) -> dict[str, Any]:
             wrong.append(f"{again} requests in the second run")
         if not record["cost"] <= server.billed * (1 + 1e-9) or not server.billed <= at_most * (1 + 1e-9):
             wrong.append(f"billed ${server.billed:.5f}, known ${record['cost']:.5f}, at most ${at_most:.5f}")
-        if record["sent"] != len(server.asked):
-            wrong.append(f"{len(server.asked)} requests, and the account has {record['sent']}")
+        if record["sent"] != server.requests:
+            wrong.append(f"{server.requests} requests, and the account has {record['sent']}")
     if leaks := [path.name for path in folder.rglob("*") if path.is_file() and b"sk-proj" in path.read_bytes()]:
         wrong.append(f"the key is in {leaks}")
     return {
@@ -233,7 +246,7 @@ def killed_and_resumed(folder: Path, cells: int = 20, questions: int = 10) -> di
         record = spending(load_matrix(matrix), folder / "torn" / "run") or {}
         tables = [pd.read_parquet(folder / name / "run" / "results.parquet") for name in ("whole", "torn")]
         return {
-            "exit status": status, "requests needed": total, "requests": len(server.asked), "recorded": record["sent"],
+            "exit status": status, "requests needed": total, "requests": server.requests, "recorded": record["sent"],
             "billed": round(server.billed, 6), "known": round(record["cost"], 6),
             "at most": round(record["cost"] + record["unclear_cost"], 6), "limit": limit,
             "billed without a kill": round(needed, 6), "equal results": tables[0].equals(tables[1]),
@@ -253,7 +266,7 @@ def stopped(folder: Path, cells: int = 8, questions: int = 10, limit: int = 50) 
         time.sleep(1)
         status = run(matrix, folder)
         record = spending(load_matrix(matrix), folder / "run") or {}
-        return {"exit status": status, "limit": limit, "requests": len(server.asked), "recorded": record["sent"]}
+        return {"exit status": status, "limit": limit, "requests": server.requests, "recorded": record["sent"]}
 
 
 def start(matrix: Path, folder: Path) -> subprocess.Popen[bytes]:
