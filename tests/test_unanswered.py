@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import multiprocessing
 import signal
@@ -544,6 +545,57 @@ def test_a_process_that_is_told_to_terminate_keeps_what_is_on_its_way(tmp_path):
         assert len(server.asked) == 60
         assert set(server.delivered.values()) == {1}
         assert sent < 60
+
+
+def test_a_stage_on_ray_is_interrupted_waited_for_while_it_pays_and_only_then_ended(tmp_path, monkeypatch):
+    """Ray interrupts a task as Ctrl-C does; here its calls are noted, and one task pays for a second and a half."""
+    ray = pytest.importorskip("ray")
+    from radpo.engine import ray_pool
+
+    class Cluster:
+        def __init__(self):
+            self.news = [("pays", ray_pool._PAYING, 1), ("pays", 3, 10)]
+
+        def progress(self):
+            news, self.news = self.news, []
+            return news
+
+    class Task:
+        def __init__(self, key):
+            self.key = key
+
+    calls, began = [], time.monotonic()
+    cluster, pays, idles = Cluster(), Task("pays"), Task("idles")
+
+    def wait(tasks, num_returns, timeout):
+        time.sleep(0.05)
+        over = time.monotonic() - began > 1.5
+        return ([pays] if over and pays in tasks else []), []
+
+    monkeypatch.setattr(ray, "cancel", lambda task, force: calls.append((task.key, force)))
+    monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
+    monkeypatch.setattr(ray_pool, "STOP_SECONDS", 0.3)
+    pool = ray_pool.RayPool(None, 2, None)
+    pool._cluster, pool._at_work = cluster, {pays: pays, idles: idles}
+    pool.close()
+    assert calls == [("pays", False), ("idles", False), ("idles", True), "shutdown"]
+    assert time.monotonic() - began > 1.5
+
+
+def test_a_task_that_ray_interrupts_keeps_what_is_on_its_way(tmp_path):
+    with FaultServer(lambda body: f"said {last(body)}", delay=0.4) as server:
+        client = chat(server, tmp_path, concurrency=8)
+        client.useful = True
+        interrupting = threading.Timer(0.6, _thread.interrupt_main)  # what Ray's cancel does
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            client.complete(requests(100))
+        sent = len(server.asked)
+        assert 8 <= sent < 50
+        assert sum(server.delivered.values()) == sent
+        assert len({reply.text for reply in chat(server, tmp_path).complete(requests(100))}) == 100
+        assert len(server.asked) == 100
 
 
 def test_a_worker_is_waited_for_while_it_waits_for_what_is_paid_for(tmp_path, monkeypatch):
