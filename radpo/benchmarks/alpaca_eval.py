@@ -150,7 +150,7 @@ def score_existing(existing: Existing) -> dict[str, Any]:
     return {"length_controlled_winrate": found.winrate, "notes": [found.note] if found.note else []}
 
 
-def alone(settings: dict[str, Any]) -> dict[str, Any]:
+def standalone(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run by itself, which is compared with `baseline_outputs`.
 
     By default these are gpt4_1106_preview's from the Hub, and the questions are that file's.
@@ -307,18 +307,18 @@ def load_annotations(path: Path) -> pd.DataFrame:
     return frame.astype({"preference": "float64"})
 
 
-def win_rate(annotations: pd.DataFrame, reference_dir: Path | None = None, *, look: bool = True) -> WinRate:
+def win_rate(annotations: pd.DataFrame, reference_dir: Path | None = None, *, search_hub: bool = True) -> WinRate:
     """AlpacaEval's figures, computed by alpaca-eval itself.
 
     Args:
         annotations: as `annotate` or `load_annotations` gives.
-        reference_dir, look: as for `radpo.benchmarks.length_control.length_controlled`.
+        reference_dir, search_hub: as for `radpo.benchmarks.length_control.length_controlled`.
 
     Raises:
         DataError: no annotation holds a preference.
     """
     metrics = _head_to_head(annotations)
-    controlled = length_controlled(annotations, reference_dir, look=look)
+    controlled = length_controlled(annotations, reference_dir, search_hub=search_hub)
     instead = at_equal_length(annotations) if controlled.winrate is None else EqualLength(*[None] * 5)
     notes = [note for note in (controlled.note, instead.note) if note]
     lacking = _rows(annotations[annotations["preference"].isna()])
@@ -373,15 +373,15 @@ def _head_to_head(annotations: pd.DataFrame) -> dict[str, Any]:
 
 
 def scores(
-    annotations: pd.DataFrame, *, goal: float | None = None, reference_dir: Path | None = None, look: bool = True
+    annotations: pd.DataFrame, *, goal: float | None = None, reference_dir: Path | None = None, search_hub: bool = True
 ) -> Scores:
     """Annotations -> results (whole and by category) and a row a comparison.
 
     Args:
         goal: the score that the model was asked for, for the examples' detail.
-        reference_dir, look: as for `win_rate`.
+        reference_dir, search_hub: as for `win_rate`.
     """
-    whole = win_rate(annotations, reference_dir, look=look)
+    whole = win_rate(annotations, reference_dir, search_hub=search_hub)
 
     def figure(subset: str, name: str, value: float | None, stderr: float | None, n: int) -> None:
         if value is not None:
@@ -489,8 +489,8 @@ def _score(task: Task) -> None:
     reference = settings["reference"]
     folder = None if reference is None else pieces.path_of(reference)
     # What the Hub's cache has is part of the key, and so was looked for when that was made.
-    found = scores(annotations, goal=settings["goal"], reference_dir=folder, look=False)
-    found = replace(found, figures=asdict(win_rate(annotations, folder, look=False)))
+    found = scores(annotations, goal=settings["goal"], reference_dir=folder, search_hub=False)
+    found = replace(found, figures=asdict(win_rate(annotations, folder, search_hub=False)))
     pieces.write_judged(task, found, judge, judge_bias(judge, pairs, annotations, settings["swap_check"]))
 
 
@@ -573,7 +573,7 @@ BENCHMARK = Benchmark(
     sections=sections,
     place=0,
     files={"answers.jsonl": "answers/answers.jsonl", "annotations.json": "annotations.json"},
-    alone=alone,
+    standalone=standalone,
     Existing=Existing,
     score_existing=score_existing,
 )

@@ -44,11 +44,11 @@ CHES = {"ches_correlation": "CHES", "ches_normalised_correlation": "CHES, normal
 
 
 class Settings(Section):
-    """Whether training lowered chosen responses, and whether CHES scores (arXiv 2410.08847) told which."""
+    """Whether training lowered chosen responses, and whether CHES scores (arXiv 2410.08847) predicted which."""
 
 
 def summarise(frame: pd.DataFrame, ches: pd.DataFrame, *, seed: int = 0, resamples: int = 1_000) -> Scores:
-    """How often the chosen response was displaced, and whether CHES told which.
+    """How often the chosen response was displaced, and whether CHES predicted which.
 
     Asked without a goal, over pairs:
 

@@ -111,7 +111,7 @@ def _called(run: Run, learned: Name) -> tuple[str, str]:
     """The heading of a panel, and what its vertical scale says."""
     label = label_of(run, learned.benchmark, learned.metric)
     if learned == TOLD_ACCURACY:
-        return "Is the goal learned?", f"{label}, told each response’s own score"
+        return "Is the goal learned?", f"{label}, asked with each response’s own score"
     unit = " (%)" if unit_of(run, learned) == "%" else ""
     if run.metric(learned.benchmark, learned.metric).even is None:
         return f"{learned.benchmark}: {label}", f"{label}{unit}"

@@ -70,7 +70,9 @@ class Reference:
     official: bool
 
 
-def length_controlled(annotations: pd.DataFrame, reference_dir: Path | None, *, look: bool = True) -> LengthControlled:
+def length_controlled(
+    annotations: pd.DataFrame, reference_dir: Path | None, *, search_hub: bool = True
+) -> LengthControlled:
     """The official length-controlled win rate (`length_controlled_v1`), computed by alpaca-eval itself.
 
     Args:
@@ -78,7 +80,7 @@ def length_controlled(annotations: pd.DataFrame, reference_dir: Path | None, *, 
             missing, as they are for a few models of the leaderboard.
         reference_dir: df_gamed.csv or an estimate of it, or a folder that has it, the estimate under the name
             df_gamed_reconstructed.csv; None looks for the official file in the Hub's cache and then on the Hub.
-        look: whether it does so.
+        search_hub: whether it does so.
 
     Raises:
         DataError: the folder has no such file.
@@ -86,7 +88,7 @@ def length_controlled(annotations: pd.DataFrame, reference_dir: Path | None, *, 
     reason = _unsuited_reason(annotations)
     reference = None
     if reason is None:
-        if look or reference_dir is not None:
+        if search_hub or reference_dir is not None:
             reference = find_reference(GAMED, reference_dir)
         if reference is None:
             reason = (

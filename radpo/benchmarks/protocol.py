@@ -290,7 +290,7 @@ class Benchmark:
             training did).
         files: what a run of it alone leaves in its folder: the file's name, and where it is found, a name in the
             stage's own folder or INPUT/NAME in that of one of its inputs.
-        alone: completes the settings of a run of it alone, as written, where a matrix would have its own baseline.
+        standalone: completes the settings, as written, of a run of it by itself, where a matrix has its own baseline.
         elsewhere: options of its command that another benchmark takes, by that one's name: it then runs in its place.
         Existing: judgments that there are, which `score_existing` scores without a model.
         score_existing: a document of figures under the benchmark's own names, or a tidy frame.
@@ -313,7 +313,7 @@ class Benchmark:
     place: int = 1000
     command: Literal["eval", "analyze"] = "eval"
     files: Mapping[str, str] = field(default_factory=dict)
-    alone: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    standalone: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     Existing: type[ExistingModel] | None = None
     score_existing: Callable[[Any], Mapping[str, Any] | pd.DataFrame] | None = None

@@ -58,8 +58,8 @@ def one_cell(
     called = name or _name_of(variant)
     completed = {}
     for benchmark, settings in sections.items():
-        alone = benchmarks()[benchmark].alone
-        completed[benchmark] = dict(settings) if alone is None else alone(dict(settings))
+        complete = benchmarks()[benchmark].standalone
+        completed[benchmark] = dict(settings) if complete is None else complete(dict(settings))
     document = {
         "name": "-".join(sections) or called,
         "seeds": [seed],
