@@ -178,3 +178,31 @@ def test_labels_are_wrapped_and_never_take_each_others_place() -> None:
     assert len(set(shown.values())) == 2
     assert all("…" in label for label in shown.values())
     assert plain("a <i>b</i>\nc") == "a &lt;i&gt;b&lt;/i&gt; c"
+
+
+def test_a_report_of_many_variants_and_seeds_stays_small_and_says_what_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limits are lowered instead of the run being made large, which takes minutes."""
+
+    from radpo.report import build, embed, summary
+
+    variants = ["base", *(f"variant-{number}" for number in range(1, 6))]
+    run = write_run(tmp_path / "run", variants=variants, seeds=(0, 1), only=("alpaca-eval", "academic", "training"))
+    whole = build.build_report(run).read_text()
+    monkeypatch.setattr(build, "MOST_ROWS", 20)
+    monkeypatch.setattr(build, "MOST_MANIFEST", 5_000)
+    monkeypatch.setattr(embed, "PACKED_FROM", 2_000)
+    monkeypatch.setattr(summary, "MOST_CHANGES", 12)
+    monkeypatch.setattr(build, "LIMIT", 2_200_000)
+    small = build.build_report(run)
+    text = small.read_text()
+    assert small.stat().st_size <= 2_200_000 < len(whole)
+    rows = len(re.findall(r'data-rows="0/\d+"', whole.partition('id="all-figures"')[2]))
+    assert f"The first 20 of {rows} rows; the others are in results.parquet" in text
+    assert "The first 20 of 48 rows; the others are in manifest.json" in text
+    assert '"stages": "48 of them: see manifest.json"'.replace('"', "&#34;") in text
+    assert re.findall(r'<option value="([^"]+)"', text.partition('id="baseline"')[2].partition("</select>")[0]) == [
+        "base", "variant-1",
+    ]  # fmt: skip
+    assert text.count('type="text/plain" class="figure"') > 0

@@ -20,8 +20,8 @@ from radpo.figures.sections import ReportSection
 from radpo.figures.styles import Styles, variant_styles
 from radpo.report import run_sections, summary
 from radpo.report.benchmark_sections import benchmark_sections
-from radpo.report.embed import TEMPLATES, packed_json, plotly, policy, script, source_hash, style
-from radpo.report.examples import pack
+from radpo.report.embed import TEMPLATES, figure, packed_json, plotly, policy, script, source_hash, style
+from radpo.report.examples import ROOM, pack
 from radpo.report.overview import lengths, overview
 from radpo.report.training import training_section
 from radpo.stats.comparison import compared, with_comparisons
@@ -62,6 +62,15 @@ def _write(run: Run, out: Path) -> Path:
     return out
 
 
+LIMIT = 14_800_000
+"""Bytes that a page may have; what does not fit of the examples' texts is left out."""
+SLACK = 200_000
+MOST_ROWS = 2_000
+"""Rows of a table in the page: nobody reads more, and the run's own files have all of them."""
+MOST_MANIFEST = 300_000
+"""Characters of a manifest that the page shows with its stages."""
+
+
 def render(run: Run) -> str:
     """The report's HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -79,30 +88,41 @@ def render(run: Run) -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    return environment.get_template("report.html.j2").render(
-        run=run,
-        styles=styles,
-        view=views[run.baseline],
-        views=packed_json({name: view.to_json() for name, view in views.items()}),
-        caveats=[
+    parts = {
+        "run": run,
+        "styles": styles,
+        "view": views[run.baseline],
+        "baselines": list(views),
+        "views": packed_json({name: view.to_json() for name, view in views.items()}),
+        "caveats": [
             *summary.caveats(run, [section.title for section in found if not section.panels]),
             *of_benchmarks.notes,
         ],
-        summary=summary.summarise(run, differences),
-        sections=[section for section in found if section.panels],
-        cost=run_sections.cost(run),
-        judge_columns=JUDGE,
-        published=run_sections.published(run),
-        settings=[run_sections.settings(source.manifest["variants"]) for source in run.sources],
-        manifests=[_manifest_text(source.manifest) for source in run.sources],
-        all_results=list(_all_results(run)),
-        examples=pack(run),
-        style=Markup(sheet),
-        script=Markup(code),
-        plotly=packed_plotly,
-        plotly_style=plotly_style,
-        policy=policy(plotly_hash, source_hash(code), styles=(source_hash(sheet),)),
-    )
+        "summary": summary.summarise(run, differences),
+        "sections": [section for section in found if section.panels],
+        "cost": run_sections.cost(run),
+        "judge_columns": JUDGE,
+        "published": run_sections.published(run),
+        "settings": [run_sections.settings(source.manifest["variants"]) for source in run.sources],
+        "manifests": [_manifest_text(source.manifest) for source in run.sources],
+        "embedded": figure,
+        "most_rows": MOST_ROWS,
+        "all_results": list(_all_results(run)),
+        "style": Markup(sheet),
+        "script": Markup(code),
+        "plotly": packed_plotly,
+        "plotly_style": plotly_style,
+        "policy": policy(plotly_hash, source_hash(code), styles=(source_hash(sheet),)),
+    }
+    template = environment.get_template("report.html.j2")
+    room = ROOM
+    while True:
+        examples = pack(run, room)
+        page = template.render(**parts, examples=examples)
+        excess = len(page.encode("utf-8", "replace")) - LIMIT
+        if excess <= 0 or room == 0:
+            return page
+        room = max(0, room - excess - SLACK)
 
 
 def _sections(run: Run, styles: Styles, own: Mapping[str, Sequence[ReportSection]]) -> list[ReportSection]:
@@ -128,7 +148,11 @@ def _sections(run: Run, styles: Styles, own: Mapping[str, Sequence[ReportSection
 def _manifest_text(manifest: Mapping[str, Any]) -> str:
     """A manifest but for its checksums, of which the report's own cannot be in the report."""
     shown = {key: value for key, value in manifest.items() if key not in CHECKSUMS}
-    return json.dumps(shown, indent=1, ensure_ascii=False)
+    text = json.dumps(shown, indent=1, ensure_ascii=False)
+    if len(text) <= MOST_MANIFEST:
+        return text
+    whole = f"{len(manifest['stages']):,} of them: see manifest.json"
+    return json.dumps({**shown, "stages": whole}, indent=1, ensure_ascii=False)
 
 
 def _all_results(run: Run) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
+PACKED_FROM = 150_000
+"""Characters of a figure from which on it is packed: hundreds of variants and seeds make megabytes of points."""
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -22,6 +26,13 @@ def packed(text: str, level: int = 6) -> str:
 def packed_json(document: Any) -> str:
     """A document as `packed` JSON."""
     return packed(json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+
+def figure(text: str) -> Markup:
+    """A figure's JSON as the element that the page draws it from; a large one is packed."""
+    if len(text) <= PACKED_FROM:
+        return Markup(f'<script type="application/json" class="figure">{text}</script>')
+    return Markup(f'<script type="text/plain" class="figure">{packed(text)}</script>')
 
 
 def source_hash(text: str) -> str:

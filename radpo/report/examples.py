@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from radpo.core.run import Run
 
 ROOM = 10_500_000
-"""Characters that all blocks together may take, so that a report of any size stays below 15 MB."""
+"""Characters that all blocks together may take, less where the rest of a page leaves no room for them."""
 BLOCK = 300_000
 """Characters of text from which on a block is closed."""
 SNIPPET = 140

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SMALL_SAMPLE = 200
 """Fewer examples than this behind a primary figure, and the report calls itself toy scale."""
+MOST_CHANGES = 3_600
+"""Pairs of variants whose differences the page holds."""
 FEW = 6
 """With so many variants or fewer, every one of them gets its sentences; with more, the table has to do."""
 
@@ -144,8 +146,15 @@ def views(run: Run, compared: dict[str, Compared]) -> dict[str, View]:
                 for variant in run.variants
             ),
         )
-        for baseline in run.variants
+        for baseline in _baselines(run)
     }
+
+
+def _baselines(run: Run) -> list[str]:
+    """The variants that the page can take as the baseline: all, but of so many that it would grow with their square."""
+    most = max(1, MOST_CHANGES // len(run.variants))
+    first = set(sorted(run.variants, key=lambda variant: variant != run.baseline)[:most])
+    return [variant for variant in run.variants if variant in first]
 
 
 def title(run: Run, name: Name) -> tuple[str, str]:

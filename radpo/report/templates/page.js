@@ -114,9 +114,9 @@ const repaint = (plot) => {
   const { layout, ink, bars } = dress(plot);
   return bars.length ? Plotly.update(plot, { "error_y.color": ink }, layout, bars) : Plotly.relayout(plot, layout);
 };
-const draw = (source) => {
+const draw = async (source) => {
   if (!waiting.delete(source)) return;
-  const figure = JSON.parse(source.textContent);
+  const figure = JSON.parse(source.type === "text/plain" ? await inflate(source) : source.textContent);
   if (figure.data.some((trace) => trace.type === "scatterpolar")) for (const axis of ["xaxis", "yaxis"]) delete figure.layout[axis];
   else delete figure.layout.polar;
   const plot = source.previousElementSibling;
@@ -133,7 +133,7 @@ const show = (plot, variant, on) => {
 };
 const drawAll = async () => {
   if (waiting.size) await readPlotly();
-  for (const source of [...waiting]) { draw(source); await breathe(); }
+  for (const source of [...waiting]) { await draw(source); await breathe(); }
 };
 const queue = [];
 let drawing = false;
@@ -141,7 +141,7 @@ const work = async () => {
   if (drawing) return;
   drawing = true;
   await readPlotly();
-  while (queue.length) { draw(queue.shift()); await breathe(); } // the page stays usable while figures are drawn
+  while (queue.length) { await draw(queue.shift()); await breathe(); } // the page stays usable while figures are drawn
   drawing = false;
 };
 const seen = new IntersectionObserver((entries) => {
