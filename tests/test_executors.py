@@ -118,6 +118,17 @@ def test_a_failed_stage_shows_its_log_and_what_depends_on_it(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("keep_going", [True, False])
+def test_a_failure_is_told_to_whoever_pays_unless_to_keep_going(tmp_path: Path, keep_going: bool) -> None:
+    store, told = Store(tmp_path), list[str]()
+    stages = [stage("bad", "b", hints={"fail": True}), stage("other", "o")]
+    with pytest.raises(StageError):
+        run_stages(
+            stages, store, InlinePool(store), Watcher(), keep_going=keep_going, on_failure=lambda: told.append("stop")
+        )
+    assert told == ([] if keep_going else ["stop"])
+
+
+@pytest.mark.parametrize("keep_going", [True, False])
 def test_after_a_failure_only_keep_going_goes_on(tmp_path: Path, keep_going: bool) -> None:
     bad = stage("bad", "b", hints={"fail": True})
     others = [stage(f"other {n}", n) for n in range(3)]

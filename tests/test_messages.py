@@ -43,6 +43,36 @@ def test_ordinary_messages_stay_as_they_are(text):
     assert clean_message(text) == text
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"api_key_env": KEY},
+        {"api_key_env": "AKIAIOSFODNN7EXAMPLE"},
+        {"api_key": KEY},
+        {"api_key_env": [KEY]},
+        {"base_url": f"https://me:{KEY}@host/v1"},
+        {"base_url": f"https://host/v1?key={KEY}"},
+        {"kind": KEY},
+        {"model": {"key": KEY}},
+    ],
+)
+@pytest.mark.parametrize("place", ["judge", "endpoint"])
+def test_a_secret_in_a_matrix_where_it_does_not_belong_is_refused_and_neither_shown_nor_written(tmp_path, given, place):
+    endpoint = {"model": "m", **given}
+    judge = {"kind": "openai", **endpoint} if place == "judge" else "verifier"
+    variant = {"answers": "a.jsonl"} if place == "judge" else {"endpoint": endpoint}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"question_id": "q", "turns": ["Say it."]}))
+    section = {"questions": {"path": "a.jsonl"}, "judge": judge}
+    document = {"name": "m", "variants": {"v": variant}, "baseline": "v", "benchmarks": {"mt-bench": section}}
+    (tmp_path / "m.yaml").write_text(json.dumps(document))
+    secret = "AKIAIOSFODNN7EXAMPLE" if "AKIA" in str(given) else KEY
+    for words in (["plan"], ["run"]):
+        done = CliRunner().invoke(app, [*words, str(tmp_path / "m.yaml"), "--out", str(tmp_path / "run")])
+        assert isinstance(done.exception, ConfigError), done.output
+        assert secret not in f"{done.exception}{done.exception!r}{done.output}{done.stderr}"
+    assert {path.name for path in tmp_path.rglob("*")} == {"a.jsonl", "m.yaml"}
+
+
 ODD = "a\x1b[2J\x9b31m\u202eb\r"
 
 

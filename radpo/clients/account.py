@@ -22,6 +22,7 @@ from radpo.core.paid_work import Payer
 from radpo.core.warn import warn_once
 
 FILE, LOCK = "account.json", "lock"
+_REMEMBERED = 20
 
 
 @dataclass
@@ -82,14 +83,14 @@ class State:
         stages: what was spent, by stage key.
         on_the_way: what is not settled yet, by client.
         excess: dollars by which a reply cost more than what was asked for bounds, the most seen of each endpoint.
-        stopped: the occasion of the run that is to pay for nothing more.
+        stopped: the occasions of running that are to pay for nothing more, the last few.
     """
 
     identity: str = ""
     stages: dict[str, Spent] = field(default_factory=dict)
     on_the_way: dict[str, OnTheWay] = field(default_factory=dict)
     excess: dict[str, float] = field(default_factory=dict)
-    stopped: str = ""
+    stopped: list[str] = field(default_factory=list)
 
     def spent(self, stage: str | None = None) -> Spent:
         """Of a stage, or of all."""
@@ -192,7 +193,7 @@ def stop_paying(folder: Path, occasion: str) -> None:
     """Have all processes of a run pay for nothing more."""
     with locked(folder / LOCK):
         state = read_account(folder)
-        state.stopped = occasion
+        state.stopped = [*state.stopped[-_REMEMBERED:], occasion]
         _write(folder, state, durable=False)
 
 
@@ -209,7 +210,7 @@ def read_account(folder: Path) -> State:
             stages={key: Spent(**spent) for key, spent in document["stages"].items()},
             on_the_way={client: OnTheWay(**open_) for client, open_ in document["on_the_way"].items()},
             excess={endpoint: float(dollars) for endpoint, dollars in document["excess"].items()},
-            stopped=str(document["stopped"]),
+            stopped=list(map(str, document["stopped"])),
         )
     except FileNotFoundError:
         return State()

@@ -116,7 +116,7 @@ class Budget:
     def _try(self, highest: float) -> bool:
         account = self.account
         with account.change(durable=True) as state:
-            if account.run is not None and state.stopped and state.stopped == account.run.occasion:
+            if account.run is not None and account.run.occasion in state.stopped:
                 raise StoppedError("another stage of the run has failed, so no more is paid for; answers are kept")
             account.sweep(state)
             at_most = highest + state.excess.get(account.endpoint, 0.0)
