@@ -49,6 +49,7 @@ def test_points_and_whiskers_are_those_of_the_results_and_the_reference_is_at_th
     accuracies = {("base", ACCURACY): (0.5, None), ("dpo", ACCURACY): (0.5, 0.05), ("ra-dpo", ACCURACY): (0.8, 0.04)}
     run = load_run(with_figures(run_dir, accuracies))
     won, told = (json.loads(panel.figure) for panel in section_of(run).panels)
+    assert "n = 48 to 100 for what was learned" in section_of(run).caption, "not the n of what was unlearned"
     for figure, moved, learned in ((won, UNLEARNED, WIN_RATE), (told, TOLD, ACCURACY)):
         assert {trace["meta"] for trace in figure["data"]} == {"base", "dpo", "ra-dpo"}
         for variant in ("dpo", "ra-dpo"):
@@ -80,6 +81,7 @@ def test_it_comes_first_then_the_summary_and_only_then_what_was_not_done(tmp_pat
         ((60, 2), (-3, 1), (0.7, 0.05), ("gained", "unlearned good answers", "followed the goal")),
         ((53, 2), (-1, 1), (0.55, 0.05), ("did not clearly gain", "did not clearly unlearn", "did not clearly follow")),
         ((40, 2), (3, 1), (0.3, 0.05), ("lost", "raised good answers", "went against the goal")),
+        ((60, 2), (-3, 1), (0.5, None), ("gained", "unlearned good answers", "did not clearly follow the goal")),
     ],
 )
 def test_the_sentence_says_what_the_intervals_bear_and_no_more(

@@ -50,10 +50,11 @@ def learned_unlearned(run: Run, styles: Styles) -> ReportSection:
             )
     if not panels:
         return ReportSection(ANCHOR, TITLE, lead=True)
+    learned_from, unlearned_from = ([*won[n], *told[n]] for n in ("n", "x_n"))
     caption = (
         "Up is learned, left is unlearned; where the dotted lines cross is a policy that did nothing. n = "
-        f"{span_of([*won['n'], *told['n']])} for what was learned, {span_of([*won['x_n'], *told['x_n']])} responses "
-        "for what was unlearned; whiskers are 95% t intervals."
+        f"{span_of(filter(None, learned_from))} for what was learned, {span_of(unlearned_from)} responses for what was "
+        "unlearned; whiskers are 95% t intervals."
     )
     method = (
         f"What was unlearned: the change of log p of held-out {GOOD} from reference to policy (nats, summed over "
@@ -100,7 +101,7 @@ def _side_by_side(run: Run, unlearned: Name, learned: Name | None) -> pd.DataFra
     if learned is not None and (even := run.metric(learned.benchmark, learned.metric).even) is not None:
         faced = {run.opponent(variant, learned.benchmark) for variant in gained["variant"]}
         rest = moved[moved["variant"].isin(list(faced - set(gained["variant"]) - {None}))]
-        gained = pd.concat([gained, rest.assign(value=even, low=float("nan"), high=float("nan"))])
+        gained = pd.concat([gained, rest.assign(value=even, low=float("nan"), high=float("nan"), n=0)])
     columns = {"value": "x_value", "low": "x_low", "high": "x_high", "n": "x_n"}
     both = gained.merge(moved[["variant", *columns]].rename(columns=columns), on="variant")
     policies = [variant for variant in both["variant"] if not is_reference(run, variant, unlearned)]
@@ -149,7 +150,8 @@ def _verdicts(run: Run, frame: pd.DataFrame, moved: Name, learned: Name) -> Iter
         variant = str(row["variant"])
         if is_reference(run, variant, moved):
             continue
-        if row["low"] == row["low"]:
+        # A policy that does not read its goal is right on one response of every pair: half, without a spread.
+        if row["low"] == row["low"] or learned == TOLD_ACCURACY:
             label = label_of(run, learned.benchmark, learned.metric)
             yield variant, _verdict(row, "", nothing, words), f"{label} {_with_ends(row, '', unit)}"
         if moved == UNLEARNED:
