@@ -272,3 +272,45 @@ def test_training_on_several_gpus_takes_as_many_gpu_hours_in_less_time(tmp_path:
         taken[gpus] = (train.seconds or 0.0, expected.gpu_hours)
     assert taken[1][0] == pytest.approx(4 * taken[4][0])
     assert taken[1][1] == pytest.approx(taken[4][1])
+
+
+def test_values_of_the_command_line_go_over_the_files_and_are_named_in_errors(tmp_path: Path) -> None:
+    from radpo.cli.options import parse_pairs
+    from radpo.matrix.layers import nested, overridden
+
+    path = write(tmp_path, top="extends: base.yaml\nname: top\n", base=BASE)
+
+    def load(*words: str) -> Any:
+        with overridden(nested(parse_pairs("KEY=VALUE", list(words)))):
+            return load_matrix(path)
+
+    found = load(
+        "training.beta=0.05", "seeds=[3, 4]", "variants.dpo.training.loss_type=ipo", "benchmarks.mt-bench=null"
+    )
+    assert (found.training.beta, found.seeds, found.benchmarks.mt_bench) == (0.05, (3, 4), None)
+    assert found.training_for("dpo").loss == "ipo"
+    assert load_matrix(path).training.beta == 0.01, "of that reading alone"
+    for word, told in (
+        ("training.bta=1", r"command line: training.bta: no such key; .*did you mean 'beta'"),
+        ("training.gradient_accumulation_steps=4", r"command line: training.gradient_.*; here it is batch_size"),
+        ("training.beta=-1", r"command line: training.beta: -1: .*greater than 0"),
+        ("trainin.beta=1", r"command line: trainin: no such key; .*did you mean 'training'"),
+        ("beta", r"KEY=VALUE 'beta': must be KEY=VALUE"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            load(word)
+    with pytest.raises(ConfigError, match=r"training.beta: given twice on the command line, or within another key"):
+        load("training=1", "training.beta=1")
+
+
+def test_settings_of_trl_that_radpo_has_in_another_form_are_answered_with_it() -> None:
+    from radpo.training.settings import parse_settings
+
+    assert parse_settings(["loss_type=ipo", "attn_implementation=sdpa"]).loss == "ipo"
+    for word, told in (
+        ("bf16=true", r"--set bf16: .*; here it is precision: bfloat16"),
+        ("lerning_rate=1", r"--set lerning_rate: .*did you mean 'learning_rate'"),
+        ("loss_type=nope", r"--set loss: Input should be .*'sigmoid'"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            parse_settings([word])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,14 @@ import typer
 from radpo.cli.options import Json, parse_pairs, print_json, quiet_libraries
 from radpo.core.say import say, shows
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Values over the matrix file's, such as training.beta=0.05 or 'seeds=[0, 1]'.",
+        show_default=False,
+    ),
+]
 MatrixFile = Annotated[Path, typer.Argument(metavar="MATRIX.yaml", help="The matrix file.")]
 OutFolder = Annotated[Path | None, typer.Option(help="The run directory. Default: runs/NAME.")]
 StorePlace = Annotated[
@@ -28,6 +37,7 @@ Jobs = Annotated[
 
 def run(
     matrix: MatrixFile,
+    overrides: Overrides = None,
     out: OutFolder = None,
     store: StorePlace = None,
     executor: Annotated[
@@ -68,13 +78,14 @@ def run(
     options = parse_pairs("--executor-set", executor_set or [])
     if address is not None:
         options["address"] = address
-    if dry_run:
-        say(api.plan(matrix, out, store=store, jobs=jobs))
-        return
-    quiet_libraries()
-    finished = api.run(
-        matrix, out, store=store, executor=executor, executor_options=options, jobs=jobs, keep_going=keep_going
-    )
+    with _overridden(overrides):
+        if dry_run:
+            say(api.plan(matrix, out, store=store, jobs=jobs))
+            return
+        quiet_libraries()
+        finished = api.run(
+            matrix, out, store=store, executor=executor, executor_options=options, jobs=jobs, keep_going=keep_going
+        )
     if finished.unchanged and shows("info"):
         say("nothing to do: every stage is in the store and the report is current", file=sys.stderr)
     for report in finished.reports:
@@ -83,6 +94,7 @@ def run(
 
 def plan(
     matrix: MatrixFile,
+    overrides: Overrides = None,
     out: OutFolder = None,
     store: StorePlace = None,
     jobs: Jobs = None,
@@ -113,18 +125,26 @@ def plan(
 
     if check:
         try:
-            stages = api.check(matrix, out, store=store, jobs=jobs)
+            with _overridden(overrides):
+                stages = api.check(matrix, out, store=store, jobs=jobs)
         except NotReadyError as error:
             if as_json:
                 print_json({"faults": list(error.faults)})
             raise
         print_json({"stages": stages}) if as_json else say(f"ready: {stages} stages to compute, nothing is lacking")
         return
-    planned = api.plan(matrix, out, store=store, jobs=jobs, machine=machine)
+    with _overridden(overrides):
+        planned = api.plan(matrix, out, store=store, jobs=jobs, machine=machine)
     if as_json:
         print_json(planned.to_json())
     else:
         say(planned)
+
+
+def _overridden(words: list[str] | None) -> AbstractContextManager[None]:
+    from radpo.matrix.layers import nested, overridden
+
+    return overridden(nested(parse_pairs("KEY=VALUE", words or [])))
 
 
 def schema() -> None:

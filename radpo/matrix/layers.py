@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -32,7 +35,41 @@ def read_layers(path: Path, parse: Parse) -> list[Layer]:
     Raises:
         ConfigError: a file extends itself, or names something else than a file.
     """
-    return list(_layers(path, parse, ()))
+    above = _OVERRIDES.get()
+    return [*([Layer(Path("command line"), None, above)] if above else []), *_layers(path, parse, ())]
+
+
+_OVERRIDES: ContextVar[Mapping[str, Any]] = ContextVar("overrides", default=MappingProxyType({}))
+
+
+@contextmanager
+def overridden(document: Mapping[str, Any]) -> Iterator[None]:
+    """While it lasts, every matrix file that is read begins with this document, as if it extended the file."""
+    token = _OVERRIDES.set(document)
+    try:
+        yield
+    finally:
+        _OVERRIDES.reset(token)
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted keys (`training.beta`) as the document that a matrix file would say.
+
+    Raises:
+        ConfigError: one key is within another.
+    """
+    document: dict[str, Any] = {}
+    for key, value in values.items():
+        *folders, last = key.split(".")
+        section = document
+        for part in folders:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                break
+        if not isinstance(section, dict) or last in section:
+            raise ConfigError(f"{key}: given twice on the command line, or within another key")
+        section[last] = value
+    return document
 
 
 def _layers(path: Path, parse: Parse, before: tuple[Path, ...]) -> Iterator[Layer]:

@@ -21,7 +21,7 @@ from radpo.core.yaml_text import compose, construct, read_text, unusable_values
 from radpo.matrix.layers import Layer, depth, merged, read_layers
 from radpo.matrix.settings import Matrix, matrix_type
 from radpo.matrix.unfold import Location, Unfolded, VariantError, unfold
-from radpo.training.settings import TrainingSettings
+from radpo.training.settings import TrainingSettings, setting_hint
 from radpo.training.variants import method_training, variant_names
 
 MAX_ERRORS, MAX_LINES = 100, 20
@@ -105,7 +105,7 @@ def _read(path: Path) -> tuple[yaml.Node | None, Any]:
 def _place(layers: list[Layer], location: Location) -> str:
     """File and line of the key at a location: of the file that says most of it, the first of those."""
     layer = max(layers, key=lambda layer: depth(layer.document, location))
-    return f"{layer.path}:{_line(layer.node, location)}"
+    return f"{layer.path}" if layer.node is None and layer.document else f"{layer.path}:{_line(layer.node, location)}"
 
 
 def _rename(path: Path, node: yaml.Node) -> None:
@@ -219,8 +219,10 @@ def _plain(error: Any, location: Location) -> str:
     """One pydantic error as: key, what is wrong with which value, what is allowed, the nearest allowed word."""
     key = _key(location)
     if error["type"] == "extra_forbidden":
-        allowed = _allowed(error["loc"][:-1] if error["loc"][:-1] or len(location) == 1 else location[:-1])
-        hint = did_you_mean(error["loc"][-1], allowed)
+        section = error["loc"][:-1] if error["loc"][:-1] or len(location) == 1 else location[:-1]
+        allowed = _allowed(section)
+        in_training = location[-2:-1] == ("training",)
+        hint = setting_hint(str(error["loc"][-1])) if in_training else did_you_mean(error["loc"][-1], allowed)
         return f"{key}: no such key; allowed: {', '.join(allowed)}{hint}"
     if error["type"] == "missing":
         return f"{key}: missing"

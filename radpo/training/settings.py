@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from radpo.core.errors import ConfigError
+from radpo.core.suggestions import did_you_mean
 from radpo.core.warn import warn_once
 
 # Every loss of TRL 1.16's DPOTrainer; its documentation has each one's paper.
@@ -65,6 +66,28 @@ RENAMED = {
 """Settings that had a name of radpo's own, by that name, which is read with a warning until the next release."""
 
 
+TRL_NAMES = {"loss_type": "loss", "attn_implementation": "attention"}
+"""Settings that are called otherwise in TRL and transformers, and are read under that name, too."""
+_IN_TRL = {
+    "gradient_accumulation_steps": "batch_size: what an optimiser step sees, accumulated in micro-batches",
+    "bf16": "precision: bfloat16", "fp16": "precision: bfloat16", "dtype": "precision", "torch_dtype": "precision",
+    "max_prompt_length": "max_length: of prompt and response together",
+    "max_completion_length": "max_length: of prompt and response together",
+    "lora_r": "lora: {r: ...}", "lora_alpha": "lora: {alpha: ...}", "lora_dropout": "lora: {dropout: ...}",
+    "lora_target_modules": "lora: {targets: ...}", "use_peft": "lora: {}", "load_in_4bit": "lora: {four_bit: true}",
+    "seed": "the matrix's seeds", "output_dir": "the option --out", "save_steps": "the matrix's save_every",
+    "report_to": "the matrix's report_to", "warmup_steps": "warmup_ratio: a share of the steps",
+    "lr": "learning_rate", "max_steps": "num_train_epochs",
+    "ref_model": "the matrix's model: a checkpoint's reference is the model that it is trained from",
+}  # fmt: skip
+"""Settings of TRL, transformers and peft that radpo has in another form, by their names there."""
+
+
+def setting_hint(name: str) -> str:
+    """`; did you mean 'beta'?`, or what a setting of TRL's is here; nothing where no name is near."""
+    return f"; here it is {_IN_TRL[name]}" if name in _IN_TRL else did_you_mean(name, TrainingSettings.model_fields)
+
+
 def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Training settings with TRL's names in place of radpo's old ones.
 
@@ -72,6 +95,11 @@ def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: a setting is given under both its names.
     """
     found = dict(settings)
+    for theirs, ours in TRL_NAMES.items():
+        if theirs in found:
+            if ours in found:
+                raise ValueError(f"{theirs} is TRL's name of {ours}, which is given, too; leave one of them out")
+            found[ours] = found.pop(theirs)
     for old, new in RENAMED.items():
         if old in found:
             if new in found:
@@ -202,7 +230,8 @@ def parse_settings(assignments: Sequence[str]) -> TrainingSettings:
         first = error.errors()[0]
         allowed = ", ".join(TrainingSettings.model_fields)
         key = ".".join(map(str, first["loc"])) or "settings"
-        raise ConfigError(f"--set {key}: {first['msg']}; settings are {allowed}") from error
+        hint = setting_hint(key) if first["type"] == "extra_forbidden" else ""
+        raise ConfigError(f"--set {key}: {first['msg']}; settings are {allowed}{hint}") from error
 
 
 def loss_arguments(settings: TrainingSettings) -> dict[str, Any]:
