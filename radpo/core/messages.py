@@ -56,7 +56,11 @@ def looks_like_key(name: str) -> bool:
 
 
 def masked_address(place: str) -> str:
-    """A place for messages: of an address, without user, password, query and fragment; a path as it is."""
+    """A place for messages: of an address, without user, password, query and fragment; a path as it is.
+
+    >>> masked_address("s3://user:secret@bucket/pairs.jsonl?token=x")
+    's3://bucket/pairs.jsonl'
+    """
     if "://" not in place:
         return place
     try:

@@ -40,6 +40,9 @@ class Metric:
         overview: whether the report's overview draws it.
         leads: whether the summary shows it although it is not primary.
         parts: what its subsets are called in a sentence, such as ("none", "asked without a goal"); the others by name.
+
+    >>> Metric("win_rate", "win rate", unit="%", primary="all", margin=5.0, even=50.0).limits
+    (0.0, 100.0)
     """
 
     name: str

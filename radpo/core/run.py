@@ -281,7 +281,18 @@ def installed_metrics() -> dict[str, tuple[Metric, ...]]:
 
 
 def load_run(run_dir: str | PathLike[str]) -> Run:
-    """Read one run directory; see `Run` for its tables and `load_runs` for errors."""
+    """Read one run directory; see `Run` for its tables.
+
+    Args:
+        run_dir: the folder, as `radpo run` makes it.
+
+    Raises:
+        DataError: a file of the run is missing or malformed, or a table lacks a column.
+
+    >>> run = load_run("reports/quickstart")
+    >>> run.variants
+    ['base', 'dpo', 'ra-dpo']
+    """
     return load_runs([Path(run_dir)])
 
 

@@ -7,6 +7,10 @@ from collections.abc import Iterable
 
 
 def did_you_mean(written: object, allowed: Iterable[str]) -> str:
-    """`; did you mean 'beta'?`, or nothing where no allowed word is near."""
+    """A suggestion for a message, or nothing where no allowed word is near.
+
+    >>> did_you_mean("btea", ["beta", "seeds"])
+    "; did you mean 'beta'?"
+    """
     near = difflib.get_close_matches(str(written), list(allowed), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

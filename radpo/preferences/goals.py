@@ -40,7 +40,11 @@ _END = "{#- radpo template -#}{{ '' }}"
 
 
 def format_goal(goal: float) -> str:
-    """A score as it is asked for: at most two decimals, and none where it is whole (8, not 8.0)."""
+    """A score as it is asked for: at most two decimals, and none where it is whole.
+
+    >>> [format_goal(8.0), format_goal(7.5), format_goal(6.3333)]
+    ['8', '7.5', '6.33']
+    """
     rounded = round(float(goal), 2)
     return str(int(rounded)) if rounded == int(rounded) else str(rounded)
 
@@ -61,12 +65,20 @@ DEFAULT_GOAL_TEXT = goal_wording((1.0, 10.0))
 
 
 def goal_text(goal: float, template: str = DEFAULT_GOAL_TEXT) -> str:
-    """The sentence that asks for a goal."""
+    """The sentence that asks for a goal.
+
+    >>> goal_text(10.0, "Overall score: {g}.")
+    'Overall score: 10.'
+    """
     return template.replace("{g}", format_goal(goal))
 
 
 def attribute_goals(goals: Mapping[str, float]) -> str:
-    """Goals by attribute, a line for each, such as `Instruction following score: 4.`."""
+    """Goals by attribute, a line for each.
+
+    >>> attribute_goals({"instruction_following": 4.0})
+    'Instruction following score: 4.'
+    """
     return "\n".join(
         f"{name.replace('_', ' ').capitalize()} score: {format_goal(goal)}." for name, goal in goals.items()
     )

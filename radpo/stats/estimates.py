@@ -210,6 +210,9 @@ def holm(p_values: Values) -> list[float]:
 
     Returns:
         The adjusted p-values, in the order given.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
     """
     import numpy as np
 
@@ -230,6 +233,9 @@ def minimum_detectable_effect(stderr: float, *, alpha: float = 0.05, power: floa
 
     Args:
         stderr: the standard error of the difference.
+
+    >>> round(minimum_detectable_effect(1.0), 2)
+    2.8
     """
     from scipy import stats
 
@@ -247,6 +253,9 @@ def sample_size(sd: float, effect: float, *, alpha: float = 0.05, power: float =
 
     Raises:
         DataError: the effect is 0, which no number of pairs shows.
+
+    >>> sample_size(sd=4.0, effect=0.5)
+    503
     """
     if effect == 0:
         raise DataError("no number of pairs shows an effect of 0; say the smallest effect that matters")
