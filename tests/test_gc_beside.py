@@ -51,6 +51,14 @@ def test_what_a_living_user_names_stays_and_what_a_dead_one_left_goes(tmp_path: 
     assert list((tmp_path / "users").iterdir()) == []
 
 
+def test_what_was_begun_of_a_needed_stage_stays_with_the_answers_that_were_paid_for(tmp_path: Path) -> None:
+    store, needed, other = Store(tmp_path), stage("needed", 1), stage("other", 2)
+    for one in (needed, other):
+        store.partial(one).mkdir(parents=True)
+    collect(store, [needed], dry_run=False)
+    assert [path.name for path in (tmp_path / "partial").iterdir()] == [needed.key]
+
+
 def test_a_damaged_stage_that_was_computed_again_meanwhile_is_not_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

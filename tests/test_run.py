@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from radpo.cli.main import app
 from radpo.core.errors import ServiceError
+from radpo.core.run_files import whole_manifest
 from radpo.engine.graph import Function, Task
 from radpo.engine.schedule import StageError, run_stages
 from radpo.engine.store import Store
@@ -91,18 +92,23 @@ def test_two_models_at_once_then_nothing_then_only_what_was_hurt(place: Path) ->
             pd.testing.assert_frame_equal(pd.read_parquet(report.parent / name), whole[report][name])
 
     # The run directory is whole or written anew: an empty report, a changed one, an edited manifest, an edited table.
-    shown = [report.read_bytes() for report in reports]
     manifest = reports[1].parent / "manifest.json"
-    for hurt in (
-        lambda: (reports[0].write_bytes(b""), manifest.write_text(manifest.read_text().replace("first", "third"))),
-        lambda: (reports[1].write_bytes(shown[1][:-1]), (reports[0].parent / "comparisons.parquet").unlink()),
-    ):
-        hurt()
-        again = call(place)
-        assert again.exit_code == 0, again.stderr
-        assert "nothing to do" not in again.stderr
-        assert [report.stat().st_size > 10_000 for report in reports] == [True, True]
-        assert "third" not in manifest.read_text()
+    for path in (reports[1], manifest, reports[1].parent / "comparisons.parquet", reports[1].parent / "matrix.yaml"):
+        content = path.read_bytes()
+        for hurt in (b"", content[:-1] + b"?", content + b" "):
+            path.write_bytes(hurt)
+            assert whole_manifest(reports[1].parent) is None or json.loads(hurt) == json.loads(content), path
+        path.write_bytes(content)
+        assert whole_manifest(reports[1].parent) is not None
+    (reports[0].parent / "mine.parquet").write_bytes(b"a person's own file")
+    reports[0].write_bytes(b"")
+    manifest.write_text(manifest.read_text().replace('"seeds"', '"sown"'))
+    again = call(place)
+    assert again.exit_code == 0, again.stderr
+    assert "nothing to do" not in again.stderr
+    assert [report.stat().st_size > 10_000 for report in reports] == [True, True]
+    assert '"sown"' not in manifest.read_text()
+    assert (reports[0].parent / "mine.parquet").exists()
     assert CliRunner().invoke(app, ["report", str(reports[0].parent)], catch_exceptions=False).exit_code == 0
     assert "nothing to do" in call(place).stderr, "a report that was built anew belongs there"
 

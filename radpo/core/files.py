@@ -97,6 +97,9 @@ def _sync(paths: Iterable[Path]) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not every one can do folders
+                raise
         finally:
             os.close(descriptor)
 

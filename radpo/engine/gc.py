@@ -80,7 +80,7 @@ def collect(store: Store, needed: Iterable[Stage] | None, *, dry_run: bool) -> l
     What a run, an import or an export uses stays (`Store.using`); none comes in meanwhile.
 
     Args:
-        needed: the stages to keep; all that are whole, for None.
+        needed: the stages to keep, be they finished or begun; all that are whole, for None.
     """
     keep = None if needed is None else {stage.key for stage in needed}
     store.check_layout()
@@ -94,7 +94,7 @@ def collect(store: Store, needed: Iterable[Stage] | None, *, dry_run: bool) -> l
                 delete(item.path)
         free = [key for key in store.finished() if key not in users.keys]
         for path in sorted((store.root / "partial").glob("*")):
-            if path.name not in users.keys:
+            if path.name not in users.keys and (keep is None or path.name not in keep):
                 garbage += _take(store, path, "of an interrupted try", dry_run)
         for key in free:
             if (keep is not None and key not in keep) or key in suspects:

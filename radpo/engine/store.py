@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
 import time
@@ -351,9 +352,10 @@ def size_of(path: Path) -> int:
     if path.is_symlink():
         return 0
     size = 0
-    for file in files_in(path).values() if path.is_dir() else [path]:
+    inside = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]  # never fails
+    for file in inside if path.is_dir() else [path]:
         with suppress(FileNotFoundError):
-            size += file.stat().st_size
+            size += file.lstat().st_size
     return size
 
 

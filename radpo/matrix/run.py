@@ -24,7 +24,7 @@ from radpo.matrix.expand import Plan
 from radpo.matrix.manifest import PUBLISHED, manifest, resolved
 from radpo.matrix.settings import Matrix
 from radpo.matrix.spending import spending
-from radpo.matrix.tables import gather
+from radpo.matrix.tables import gather, known_tables
 
 OCCASION = "occasion.txt"
 """Tells what this run directory's endpoints answered from what the same names answer on another occasion."""
@@ -137,8 +137,8 @@ def _write_run(
     for name in (MANIFEST, REPORT):  # until both are back, the directory does not count as whole
         (out / name).unlink(missing_ok=True)
     tables = gather(plan.cells_of(model), store)
-    for stale in {path.name for path in out.glob("*.parquet")} - tables.keys():
-        (out / stale).unlink()
+    for stale in {*known_tables(), COMPARISONS} - tables.keys():
+        (out / stale).unlink(missing_ok=True)
     for name, frame in tables.items():
         replace_file(out / name, lambda path, frame=frame: frame.to_parquet(path, index=False))  # type: ignore[misc]
     text = yaml.safe_dump(resolved(plan), sort_keys=False, allow_unicode=True)
@@ -159,6 +159,8 @@ def leave_files(files: Mapping[str, Path], out: Path) -> None:
             if not target.is_file() or sha256(target) != sha256(found):
                 replace_file(target, lambda path, found=found: shutil.copyfile(found, path))  # type: ignore[misc]
         elif found.is_dir():
+            if target.is_symlink():  # to what is not this directory's
+                target.unlink()
             for stale in [path for path in target.rglob("*") if not (found / path.relative_to(target)).exists()]:
                 if stale.is_file():
                     stale.unlink()

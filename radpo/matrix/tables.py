@@ -51,6 +51,12 @@ def gather(cells: Sequence[Cell], store: Store) -> dict[str, pd.DataFrame]:
     }
 
 
+def known_tables() -> set[str]:
+    """The names of all tables that a run directory may have."""
+    of_benchmarks = {f"{table}.parquet" for benchmark in benchmarks().values() for table in benchmark.tables}
+    return {"results.parquet", "examples.parquet", "training.parquet", "trajectory.parquet", *of_benchmarks}
+
+
 def _placed(frame: pd.DataFrame, place: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**{str(key): value for key, value in row.items()}, **place} for row in frame.to_dict("records")]
 
