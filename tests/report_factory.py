@@ -335,4 +335,5 @@ def _manifest(variants: Sequence[str], seeds: Sequence[int], hostile: Sequence[s
             for place, stage in enumerate(("relabel", "train", "generate", "judge"))
         ],
         "wall_seconds": 412.7,
+        "spending": {**JUDGED, "sent": 1234, "max_cost": 9.5, "max_requests": None, "on_the_way": 0, "stages": []},
     }  # fmt: skip

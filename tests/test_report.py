@@ -199,6 +199,10 @@ def test_cost_and_settings_are_the_manifests(run_dir: Path, page: Page) -> None:
     wanted = [stage["seconds"] for stage in manifest["stages"]]
     assert [read(text) for text in seconds] == pytest.approx([*wanted, sum(wanted)])
     judged = [stage["judge"] for stage in manifest["stages"] if "judge" in stage]
+    assert (
+        "All tries of the run together sent 1,234 requests to endpoints, for $1.25 by their count of tokens, and at "
+        "most $0.50 more that may be billed; the limit is $9.50." in page.html
+    )
     shown = [read(cell.text) for cell in page.cells if cell.table == "judges"]
     asked = [[judge[key] for key in JUDGE] for judge in judged]
     assert shown == pytest.approx([*chain.from_iterable(asked), *map(sum, zip(*asked, strict=True))])

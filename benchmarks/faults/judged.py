@@ -201,7 +201,8 @@ def meet(way: Way, folder: Path, questions: int = 20) -> dict[str, Any]:
             wrong.append(f"{again} requests in the second run")
         if not record["cost"] <= server.billed * (1 + 1e-9) or not server.billed <= at_most * (1 + 1e-9):
             wrong.append(f"billed ${server.billed:.5f}, known ${record['cost']:.5f}, at most ${at_most:.5f}")
-        if record["sent"] != server.requests:
+        unseen = record["sent"] - server.requests  # one that took too long may never have come
+        if unseen < 0 or (unseen and "timeout" not in way.judge):
             wrong.append(f"{server.requests} requests, and the account has {record['sent']}")
     if leaks := [path.name for path in folder.rglob("*") if path.is_file() and b"sk-proj" in path.read_bytes()]:
         wrong.append(f"the key is in {leaks}")
