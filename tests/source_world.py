@@ -101,8 +101,8 @@ metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}
 """
 UTILS = "def ask(doc):\n    return doc['question']\n"
 ARENA = {
-    "prompt_template": ["{question_1}{answer_1}{answer_2}"], "system_prompt": "Judge.", "regex_pattern": "A|B",
-    "temperature": 0, "max_tokens": 10, "number_of_judgment_attempts": 1,
+    "prompt_template": ["{question_1}{answer_1}{answer_2}"], "system_prompt": "Judge.", "temperature": 0,
+    "regex_pattern": r"\[\[([AB<>=]+)\]\]", "max_tokens": 10, "number_of_judgment_attempts": 1,
 }  # fmt: skip
 
 

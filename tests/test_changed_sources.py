@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from source_world import COMMITS, KINDS, Kind, World, changed, move_branch, source_world, stage_of
+from source_world import COMMITS, KINDS, Kind, World, changed, edit_json, move_branch, source_world, stage_of
 
 from radpo.core.errors import ModelError
 from radpo.core.progress import no_progress
@@ -16,6 +16,8 @@ from radpo.engine.execute import execute
 from radpo.engine.graph import Stage, Task
 from radpo.engine.sources import sources_in
 from radpo.engine.store import Store
+from radpo.judges.base import CompareRequest
+from radpo.judges.reward_model import RewardModelJudge, RewardModelSettings
 from radpo.models.loading import model_fingerprint, pinned_model, resolve_model
 
 
@@ -91,3 +93,12 @@ def test_a_model_that_transformers_would_read_from_elsewhere_is_refused(world: W
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "elsewhere"}')
     with pytest.raises(ModelError, match=r"holds an adapter \(adapter_config.json\), with which transformers reads"):
         model_fingerprint(str(folder))
+
+
+def test_code_of_a_model_that_is_in_another_repository_is_refused(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "reward"
+    shutil.copytree(world.folder / "reward", folder)
+    edit_json(folder / "config.json", auto_map={"AutoModel": "someone/else--modeling.Model"})
+    judge = RewardModelJudge(RewardModelSettings(model=str(folder), trust_remote_code=True))
+    with pytest.raises(ModelError, match=r"config.json, auto_map: its code is in another repository \(someone/else\)"):
+        judge.compare([CompareRequest([{"role": "user", "content": "Why?"}], "a", "b")])

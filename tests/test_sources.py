@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -480,3 +481,14 @@ def test_every_pair_of_the_real_multi_response_set_is_in_order(real_data: Path) 
         expected += sum(a[1] > b[1] and a[0] != b[0] for a in scored for b in scored)
     loaded = load_preferences(path, Reading(on_error="skip", pairing="all"))
     assert loaded.table.num_rows == expected
+
+
+def test_rows_of_a_local_set_are_those_of_its_files_and_not_of_an_older_cache(tmp_path: Path) -> None:
+    path = tmp_path / "set" / "train.jsonl"
+    path.parent.mkdir()
+    read = []
+    for score in (7, 8):
+        write_preferences(scored_pairs([(9, 4), (score, 3)]), path)
+        os.utime(path, (1_700_000_000, 1_700_000_000))  # as a tool leaves it that restores times
+        read.append(load_preferences(f"hub:{tmp_path / 'set'}:train").table.to_pylist()[1]["score_chosen"])
+    assert read == [7, 8]

@@ -109,9 +109,11 @@ class RewardModelJudge:
         from transformers import AutoModelForSequenceClassification
 
         from radpo.models.loading import load_tokenizer, resolve_model, torch_dtype
-        from radpo.models.weights import load_weights
+        from radpo.models.weights import check_own_code, load_weights
 
         folder = resolve_model(self.settings.model)
+        if self.settings.trust_remote_code:
+            check_own_code(folder)
         tokenizer = load_tokenizer(folder)
         model = load_weights(
             AutoModelForSequenceClassification,

@@ -105,6 +105,30 @@ def check_files(folder: Path) -> None:
             check_pointer(path)
 
 
+def check_own_code(folder: Path) -> None:
+    """See that a model whose code is to be run brings it in its own folder, as a part of what it is known by.
+
+    Raises:
+        ModelError: its code is in another repository, which may change.
+    """
+    for path in (folder / "config.json", folder / "tokenizer_config.json"):
+        document = read_json(path) if path.is_file() else {}
+        named = document.get("auto_map") if isinstance(document, dict) else None
+        for place in _texts(named):
+            if "--" in place:
+                raise ModelError(
+                    f"{path}, auto_map: its code is in another repository ({place.partition('--')[0]}), which may "
+                    f"change; put its files into {folder} and name them without the repository"
+                )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(inner)
+
+
 def check_pointer(path: Path) -> None:
     """See that a file is not a Git LFS pointer.
 

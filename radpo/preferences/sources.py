@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from radpo.core.errors import DataError, ServiceError
@@ -243,13 +244,25 @@ def _dataset_batches(
 def _hub_batches(
     hub: re.Match[str], columns: Callable[[Sequence[str]], Sequence[str]], progress: Progress
 ) -> Iterator[pa.RecordBatch]:
-    from datasets import DatasetDict, IterableDatasetDict, load_dataset
+    from datasets import load_dataset
 
     name, streaming = hub["name"], hub["how"] == "stream"
-    try:
-        dataset = load_dataset(name, hub["config"], split=hub["split"], streaming=streaming)
-    except Exception as error:
-        raise _not_loaded(hub[0], error) from error
+    with ExitStack() as stack:
+        # Of local files `datasets` keeps rows by the time of their change, which may be restored.
+        cache = stack.enter_context(TemporaryDirectory(prefix="radpo-")) if Path(name).exists() else None
+        try:
+            dataset = load_dataset(name, hub["config"], split=hub["split"], streaming=streaming, cache_dir=cache)
+        except Exception as error:
+            raise _not_loaded(hub[0], error) from error
+        yield from _loaded_batches(dataset, hub, columns, progress)
+
+
+def _loaded_batches(
+    dataset: Any, hub: re.Match[str], columns: Callable[[Sequence[str]], Sequence[str]], progress: Progress
+) -> Iterator[pa.RecordBatch]:
+    from datasets import DatasetDict, IterableDatasetDict
+
+    name, streaming = hub["name"], hub["how"] == "stream"
     if isinstance(dataset, DatasetDict | IterableDatasetDict):
         splits = ", ".join(f"{hub['how']}:{name}:{split}" for split in dataset)
         raise DataError(f"{hub[0]}: holds several splits; name one of {splits}")
