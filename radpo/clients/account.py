@@ -179,6 +179,8 @@ def begin_account(folder: Path) -> str:
     Raises:
         DataError: the folder cannot be written, or what is there is no account.
     """
+    if known := read_account(folder).identity:
+        return known
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
