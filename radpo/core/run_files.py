@@ -8,12 +8,49 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from radpo.core.errors import DataError
 from radpo.core.files import replace_json, sha256
 
 MANIFEST = "manifest.json"
 REPORT = "report.html"
 CHECKSUMS = ("files", "checksum")
 """The keys of a manifest that say what the directory's files, and all of its other keys, were when it was whole."""
+
+
+CHECKPOINTS = "checkpoints.json"
+"""Where the checkpoints are that the run trained: here and now, so it is no part of what the directory shows."""
+
+
+def write_checkpoints(run_dir: Path, store: str, trained: Iterable[tuple[str, int, str]], stages: Path) -> None:
+    """Name the trained checkpoints of a run directory.
+
+    Args:
+        run_dir: the run directory.
+        store: the store that has them, a folder or a URL.
+        trained: variant, seed and the key of the stage that trained it.
+        stages: the folder in which this machine has, or will have, the stages' folders.
+    """
+    named = [
+        {"variant": variant, "seed": seed, "stage": key, "folder": str(stages.absolute() / key / "policy")}
+        for variant, seed, key in trained
+    ]
+    replace_json(run_dir / CHECKPOINTS, {"store": store, "checkpoints": named})
+
+
+def read_checkpoints(run_dir: Path) -> tuple[str, list[dict[str, Any]]]:
+    """The store, and the trained checkpoints that it has.
+
+    Raises:
+        DataError: the run directory does not name them.
+    """
+    path = run_dir / CHECKPOINTS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return str(found["store"]), [{**one, "seed": int(one["seed"])} for one in found["checkpoints"]]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({type(error).__name__}); run the matrix again, which writes it"
+        ) from error
 
 
 def write_manifest(run_dir: Path, document: Mapping[str, Any], names: Iterable[str]) -> None:

@@ -80,6 +80,11 @@ class SharedStore(Store):
     url: str
 
     @property
+    def place(self) -> str:
+        """The URL."""
+        return self.url
+
+    @property
     def here(self) -> Store:
         """The copies on this machine alone."""
         return Store(self.root)

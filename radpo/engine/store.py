@@ -74,6 +74,11 @@ class Store:
 
     root: Path
 
+    @property
+    def place(self) -> str:
+        """What opens it again, from any working folder."""
+        return str(self.root.absolute())
+
     def folder(self, stage: Stage) -> Path:
         """Where the finished stage is, or will be."""
         return self.root / "stages" / stage.key

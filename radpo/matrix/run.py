@@ -8,6 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 
 from radpo.core.files import replace_file, replace_json, sha256
-from radpo.core.run_files import MANIFEST, REPORT, whole_manifest, write_manifest
+from radpo.core.run_files import MANIFEST, REPORT, whole_manifest, write_checkpoints, write_manifest
 from radpo.engine.schedule import Observer, Pool, run_stages
 from radpo.engine.sources import Source
 from radpo.engine.store import Store
@@ -74,6 +75,8 @@ def run_matrix(
     keys = {model: _run_key(plan, model) for model in plan.models}
     reports = tuple(folder / REPORT for folder in folders.values())
     if is_finished(plan, out, store):
+        with suppress(OSError):  # a run directory that cannot be written is finished all the same
+            _name_checkpoints(plan, folders, store)
         return Finished(reports, unchanged=True)
     done = run_stages(
         plan.stages, store, make_pool(), observer,
@@ -86,7 +89,15 @@ def run_matrix(
                 if (spent := spending(plan.matrix, out)) is not None:
                     document["spending"] = spent
                 _write_run(plan, model, folder, store, document, write_report)
+        _name_checkpoints(plan, folders, store)
     return Finished(reports, unchanged=False)
+
+
+def _name_checkpoints(plan: Plan, folders: Mapping[Source, Path], store: Store) -> None:
+    """Have every run directory say where its checkpoints are."""
+    for model, folder in folders.items():
+        trained = [(cell.variant, cell.seed, cell.train.key) for cell in plan.cells_of(model) if cell.train]
+        write_checkpoints(folder, store.place, trained, store.root / "stages")
 
 
 def is_finished(plan: Plan, out: Path, store: Store) -> bool:

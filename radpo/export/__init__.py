@@ -1,0 +1,1 @@
+"""What of a run goes elsewhere: a checkpoint with its model card, and tables for other tools."""
