@@ -75,6 +75,12 @@ def test_no_public_name_is_a_replaced_word() -> None:
     assert not found, "\n".join(found)
 
 
+def test_no_page_has_a_replaced_word() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    found = {page.name: word[0] for page in pages if (word := WORDS.search(page.read_text(encoding="utf-8")))}
+    assert not found
+
+
 def test_help_and_report_have_no_replaced_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "site"))
     import reference

@@ -28,7 +28,7 @@ NAMED = 6
 
 
 def learned_unlearned(run: Run, styles: Styles) -> ReportSection:
-    """A gain, and the accuracy told a goal, against the change of high-scored rejected responses: a point a variant.
+    """A gain, and the accuracy under a goal, against the change of high-scored rejected responses: a point per variant.
 
     Only variants with both figures are drawn, and no panel that would show the reference alone.
     """

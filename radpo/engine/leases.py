@@ -120,7 +120,7 @@ class Leases:
 
 @contextmanager
 def beating(remote: Remote, name: str, content: bytes) -> Iterator[None]:
-    """Write a file anew as long as work goes on, then delete it; a failed write is tried again, and ends nothing."""
+    """Write a file anew as long as work continues, then delete it; a failed write is tried again, and ends nothing."""
     ended = threading.Event()
 
     def beat() -> None:

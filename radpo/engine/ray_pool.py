@@ -29,7 +29,7 @@ NODE_DEATHS = 3
 """How often a stage is begun again because its node or its process died under it."""
 UNLIMITED = 10_000
 STOP_SECONDS = 5.0
-"""How long a stage that is told to stop may take before it is killed, unless it waits for what is paid for."""
+"""How long a stage that is asked to stop may take before it is killed, unless it waits for what is paid for."""
 _POLL_SECONDS = 0.25
 _PAYING = -1
 """In place of how much is done: whether the stage waits for what is paid for."""

@@ -88,6 +88,6 @@ def gate(root: Path) -> Iterator[None]:
 
 
 def file_lock(path: Path) -> FileLock:
-    """A lock that the system lets go of when its process dies; asks once, unless told to wait."""
+    """A lock that the system lets go of when its process dies; asks once, unless it is to wait."""
     # Soft locks, the fall-back, would stay behind a killed process for ever.
     return FileLock(path, blocking=False, fallback_to_soft=False, is_singleton=False)

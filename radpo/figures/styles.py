@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 GREY = "#8b939c"
-# Okabe and Ito's palette, told apart with any colour vision, without its black and its pale yellow; the blue is lighter
+# Okabe and Ito's palette, for any colour vision, without its black and its pale yellow; the blue is lighter
 # than theirs, to stand out on dark paper too.
 PALETTE = ("#d55e00", "#1b7fc1", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 SYMBOLS = ("diamond", "square", "triangle-up", "pentagon", "star", "hexagon", "triangle-down")

@@ -189,7 +189,7 @@ def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
         progress: Progress,
     ) -> list[str]:
         options: dict[str, Any] = {"max_tokens": sampling.max_new_tokens}
-        if not sampling.use_model_config:  # a server fills what it is not told from its model's generation config
+        if not sampling.use_model_config:  # a server fills what it is not given from its model's generation config
             options["temperature"] = sampling.temperature
         if sampling.use_model_config or sampling.temperature > 0:
             options["seed"] = sampling.seed

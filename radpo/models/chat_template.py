@@ -197,7 +197,7 @@ class TurnEnd:
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd | None:
-    """How the answer ends in a conversation that goes on; None where the template writes nothing but space after it."""
+    """How the answer ends in a conversation that continues; None where the template writes only space after it."""
     template = template_of(tokenizer)
     known = _ENDS.get(tokenizer)
     if known is None or known[0] != template:

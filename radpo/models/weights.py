@@ -232,7 +232,7 @@ def read_json(path: Path) -> Any:
 def load_weights(auto_class: Any, folder: Path, **options: Any) -> Any:
     """`auto_class.from_pretrained(folder)`, or one message.
 
-    transformers gives weights that it does not find random values and goes on.
+    transformers gives weights that it does not find random values and continues.
 
     Raises:
         ModelError: a file is missing or damaged, weights are missing, or the architecture is unknown.

@@ -83,7 +83,7 @@ def completions_pairs(
     """The pairs that a rule makes of one row's completions.
 
     Args:
-        leave_out: called with what is wrong with a completion, before the row goes on without it.
+        leave_out: called with what is wrong with a completion, before the row is used without it.
 
     Raises:
         BadRowError: the row is bad, or nothing can be paired.
