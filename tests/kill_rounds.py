@@ -109,20 +109,22 @@ def kill_until(folder: Path, kills: int, chance: random.Random, share: float = 0
         words = [sys.executable, __file__, place, server.url]
         stages = graph(server.url)
         store = SharedStore(folder / "reader", place) if share else Store(Path(place))
-        longest, began = 3.0, {}
-        while found.kills < kills or found.ends == 0:
+        longest, began, killed = 0.0, {}, False
+        while found.kills < kills or killed:
             start = time.monotonic()
             run = subprocess.Popen(
                 words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                 start_new_session=True,
             )  # fmt: skip
             try:
-                said, _ = run.communicate(timeout=chance.uniform(0, longest) if found.kills < kills else None)
+                said, _ = run.communicate(
+                    timeout=chance.uniform(0, longest) if longest and found.kills < kills else None
+                )
             except subprocess.TimeoutExpired:
                 os.killpg(run.pid, signal.SIGKILL)
                 killed_at.append(time.monotonic())
                 run.communicate()
-                found.kills += 1
+                found.kills, killed = found.kills + 1, True
                 now = started(store, stages)
                 found.done_again += [name for name, when in began.items() if now.get(name) != when]
                 began = now
@@ -135,8 +137,8 @@ def kill_until(folder: Path, kills: int, chance: random.Random, share: float = 0
             found.done_again += [name for name, when in began.items() if now.get(name) != when]
             ends = texts(store, stages)
             found.unequal += [one.name for one in stages if ends[one.name] != expected(one)]
-            found.ends += 1
-            longest, began = max(0.5, 1.2 * (time.monotonic() - start)), {}
+            found.ends, killed = found.ends + 1, False
+            longest, began = longest or 1.2 * (time.monotonic() - start), {}  # the first is left alone, to time it
             pay(found, ledger, killed_at)
             for name in ("torn", "cache", "url", "reader"):
                 shutil.rmtree(folder / name, ignore_errors=True)

@@ -343,7 +343,7 @@ def test_a_url_that_cannot_be_written_is_one_message_before_any_work(
     reader = machine("reader")
     with reader.using([one.key]):
         assert run_inline(reader, one).kept == ["one"]
-        with pytest.raises(ConfigError, match=r"Access Denied; it lacks 1 of the stages, such as two: .*--store"):
+        with pytest.raises(ConfigError, match=r"Access Denied, and lacks 1 of the stages, such as two; .*--store"):
             run_inline(reader, stage("two", "b", hints={"trace": str(trace)}, base=one))
     assert not trace.exists()
 

@@ -368,12 +368,17 @@ def test_a_read_only_store_serves_what_it_has_and_is_one_message_for_what_it_lac
 ) -> None:
     store, one, trace = Store(small_disk / "store"), stage("one", 1), tmp_path / "trace"
     run_inline(store, one)
+    export_stages(store, [one.key], tmp_path / "x.tar")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     try:
         with store.using([one.key]):
             assert run_inline(store, one).kept == ["one"]
         with pytest.raises(ConfigError, match=r"cannot be written .*lacks 1 of the stages, such as two; .*--store"):
             run_inline(store, stage("two", 2, hints={"trace": str(trace)}, base=one))
+        for writes in (lambda: collect(store, [], dry_run=False), lambda: import_stages(store, tmp_path / "x.tar")):
+            with pytest.raises(ConfigError, match=r"store: cannot be written .*; give a store"):
+                writes()
+        assert export_stages(store, [one.key], tmp_path / "y.tar") == 1
     finally:
         subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     assert not trace.exists()

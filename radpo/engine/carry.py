@@ -73,6 +73,7 @@ def import_stages(store: Store, file: Path, max_bytes: int | None = None) -> tup
         BusyError: other runs are computing some of the stages; the message names those, and the others were taken.
     """
     store.check_layout()
+    store.check_writable(())
     taken = there = 0
     busy: list[str] = []
     with store.using(()) as scratch:

@@ -84,6 +84,7 @@ def collect(store: Store, needed: Iterable[Stage] | None, *, dry_run: bool) -> l
     """
     keep = None if needed is None else {stage.key for stage in needed}
     store.check_layout()
+    store.check_writable(())
     suspects = {key for key in store.finished() if store.damage(key)}  # takes long, so runs need not wait for it
     with store.collecting() as users:
         left = [path for pattern in LEFT_BEHIND for path in sorted(store.root.glob(pattern))]

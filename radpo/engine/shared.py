@@ -34,7 +34,7 @@ from radpo.engine.graph import Stage, key_of
 from radpo.engine.leases import LEASE_SECONDS, Leases, beating
 from radpo.engine.record import record_fault
 from radpo.engine.remote import ReadOnlyError, Remote
-from radpo.engine.store import BusyError, Leftover, Store, is_key
+from radpo.engine.store import BusyError, Leftover, Store, is_key, lacking
 from radpo.engine.users import Users
 
 LIST_SECONDS = 1.0
@@ -171,10 +171,7 @@ class SharedStore(Store):
         try:
             self.remote.check_writable()
         except ReadOnlyError as error:
-            raise ConfigError(
-                f"{error}; it lacks {len(missing)} of the stages, such as {missing[0].name}: give a store that can be "
-                "written with --store"
-            ) from error
+            raise ConfigError(f"{error}{lacking(missing)}; give a store that can be written with --store") from error
 
     @contextmanager
     def lock(self, key: str, *, wait: bool = False) -> Iterator[None]:

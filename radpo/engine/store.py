@@ -279,6 +279,9 @@ class Store:
     def check_writable(self, missing: Sequence[Stage]) -> None:
         """Find out before any work whether its results could be put in their place.
 
+        Args:
+            missing: the stages that are to be computed, as far as there are any.
+
         Raises:
             ConfigError: the store cannot be written, or is not on one file system.
         """
@@ -300,8 +303,8 @@ class Store:
                 ) from error
             if error.errno in UNWRITABLE:
                 raise ConfigError(
-                    f"{self.root}: cannot be written ({error.strerror}), and lacks {len(missing)} of the stages, such "
-                    f"as {missing[0].name}; give a store that can be written with --store"
+                    f"{self.root}: cannot be written ({error.strerror}){lacking(missing)}; give a store that can be "
+                    "written with --store"
                 ) from error
             raise
 
@@ -335,6 +338,11 @@ class Store:
         with suppress(OSError):  # only saves time; a store that cannot be written is read all the same
             folder.mkdir(exist_ok=True)
             replace_json(folder / f"{key}.json", state)
+
+
+def lacking(missing: Sequence[Stage]) -> str:
+    """What a store lacks, as the end of a message."""
+    return f", and lacks {len(missing)} of the stages, such as {missing[0].name}" if missing else ""
 
 
 def is_key(name: str) -> bool:
