@@ -373,6 +373,7 @@ def train(
     folder, given = Path(out), dict(data or {})
     if is_address(pairs) or str(pairs).startswith(("hub:", "stream:")):
         pairs, given = _fetched(str(pairs), given, folder), {"scale": given.get("scale")}
+    _check_method(Path(pairs), method)
     variant = {"method": method, "training": dict(training or {})}
     read = {**{name: value for name, value in given.items() if value is not None}, "train": {"path": str(pairs)}}
     matrix = one_cell({}, variant, seed=seed, model=model, data=read, save_every=save_every)
@@ -477,6 +478,23 @@ def plan(
         limit = most(loaded, folder, [stage for stage in plan_.stages if not kept.has(stage)])
     expected = estimate(plan_.stages, kept, found, jobs or found.gpus, loaded.size_hints)
     return Planned(loaded.name, expected, kept, tuple(plan_.absent), limit)
+
+
+def _check_method(pairs: Path, method: str) -> None:
+    """See that training pairs, which are taken as they are, are what the method is called after."""
+    from radpo.core.errors import ConfigError
+    from radpo.preferences.training_pairs import are_training_pairs, have_goals
+    from radpo.training.variants import find_variant
+
+    if not pairs.exists() or not are_training_pairs(pairs):
+        return
+    with_goals = have_goals(pairs)
+    if with_goals != find_variant(method).conditioned:
+        what, other = ("with goals", "ra-dpo") if with_goals else ("without goals", "dpo")
+        raise ConfigError(
+            f"{pairs}: holds training pairs {what}, and what is trained on them would be called {method!r}; "
+            f"give --method {other}, or scored pairs"
+        )
 
 
 def places(name: str, out: str | Path | None, store: str | None) -> tuple[Path, Store]:

@@ -171,6 +171,9 @@ def test_trajectory_and_controllability_read_tables(tmp_path: Path, place: Path)
     pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "trajectory.parquet")
     found = table("analyze", "trajectory", str(tmp_path), str(place / "pairs.jsonl"))
     assert found[found.step == 4].value.tolist() == [-4.0] * found[found.step == 4].shape[0]
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text((place / "pairs.jsonl").read_text() + '{"prompt": 3}\n')
+    assert table("analyze", "trajectory", str(tmp_path), str(bad), "--on-error", "skip").equals(found)
     scored = pd.DataFrame({"prompt_id": list("aabbcc"), "goal_x": [1, 5, 1, 5, 2, 4], "score_x": [1, 5, 2, 5, 2, 4.0]})
     scored.to_csv(tmp_path / "scored.csv", index=False)
     slopes = table("analyze", "controllability", str(tmp_path / "scored.csv"))

@@ -389,3 +389,15 @@ def test_the_commands_run_a_whole_benchmark_and_say_what_is_wrong(real_data, tmp
     ):
         with pytest.raises(RadpoError, match=message):
             app([*words, *wrong], standalone_mode=False)
+
+
+def test_judged_pairs_may_have_lists_of_messages_as_prompts(tmp_path):
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    rows = [{"prompt": prompt, "chosen": "x", "rejected": "y"} for prompt in ("plain", turns)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain, several = load_verdicts(tmp_path / "pairs.jsonl")
+    assert plain.request.prompt == [{"role": "user", "content": "plain"}]
+    assert several.request.prompt == turns
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({**rows[0], "prompt": [{"role": "user"}]}))
+    with pytest.raises(DataError, match=r"line 1: a judged pair needs .*a prompt may be a list of messages"):
+        load_verdicts(tmp_path / "pairs.jsonl")

@@ -225,3 +225,13 @@ def test_an_executor_object_is_what_its_entry_point_leads_to(site: Path) -> None
     found = find_executor("cluster")
     assert isinstance(found, Executor)
     assert found.name == "cluster"
+
+
+def test_a_broken_benchmark_that_a_matrix_names_is_said_to_be_broken_and_why(site: Path, tmp_path: Path) -> None:
+    write_plugin(site, "sick-package", {"radpo.benchmarks": "sick = sick:BENCHMARK"}, sick="1 / 0")
+    path = matrix(tmp_path, benchmarks={"sick": {}})
+    told = (
+        r"yaml:\d+: benchmarks.sick: radpo.benchmarks 'sick' of sick-package 1.0 .* cannot be loaded: ZeroDivisionError"
+    )
+    with pytest.raises(ConfigError, match=told):
+        load_matrix(path)

@@ -332,3 +332,10 @@ def test_a_share_of_nothing_or_all_has_wilsons_interval(unit, top):
         {"low", "high"},
         document["all/acc"],
     )
+
+
+def test_a_benchmarks_own_document_has_an_interval_where_all_examples_came_out_alike() -> None:
+    metric = Metric("win_rate", "win rate", "%")
+    found = with_extreme_intervals([metric], {"win_rate": 100.0, "standard_error": 0.0, "n_total": 20, "notes": []})
+    assert (found["win_rate_ci_low"], found["win_rate_ci_high"]) == (pytest.approx(83.887, abs=1e-3), 100.0)
+    assert "win_rate_ci_low" not in with_extreme_intervals([metric], {"win_rate": 99.0, "n_total": 20})

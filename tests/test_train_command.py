@@ -111,3 +111,34 @@ def test_a_killed_training_resumes_from_its_last_checkpoint(place: Path, tmp_pat
     assert done.stdout.strip() == str(tmp_path / "out" / "policy")
     stages = json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]
     assert [stage["resumed"] for stage in stages if stage["name"].startswith("train/")] == [True]
+
+
+def test_training_pairs_are_not_trained_under_another_methods_name(place: Path, tmp_path: Path) -> None:
+    for name, method, other in (("ra.jsonl", "dpo", "ra-dpo"), ("plain.parquet", "ra-dpo", "dpo")):
+        told = rf"{name}: holds training pairs with.*called '{method}'; give --method {other}"
+        with pytest.raises(ConfigError, match=told):
+            api.train(place / name, tmp_path / "out", method=method, model=str(place / "model"), training=TRAINING)
+
+
+def test_prompts_that_leave_no_room_are_refused_before_the_reference_pass(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from radpo.matrix.expand import expand
+    from radpo.preferences.relabel import relabel
+    from radpo.training import reference
+
+    monkeypatch.setattr(reference, "load_model", lambda *_: pytest.fail("no model is needed to see that"))
+    made = relabel(scored_pairs(ROWS), "ra").table
+    measure = {"max_length": 40, "precision": "float32"}
+    told = r"8 of 8 training pairs have a prompt of max_length \(40\) tokens or more.*drop"
+    with pytest.raises(DataError, match=told):
+        reference.reference_log_likelihoods(place / "model", made, stop_at_overlong="training", **measure)
+
+    def hints(**training: str) -> dict[str, Any]:
+        variants = {"dpo": {"training": training}}
+        document = {"train": {"path": str(place / "pairs.jsonl")}}
+        found = expand(one_cell({}, {"method": "dpo", **variants["dpo"]}, model=str(place / "model"), data=document))
+        return next(dict(one.hints) for one in found.stages if one.function_name == "reference")
+
+    assert hints() == {"stop_at_overlong": "training"}
+    assert hints(overlong_prompts="drop") == {}, "where any variant drops them, the pass they share is made"

@@ -218,3 +218,13 @@ def test_responses_cut_to_length_are_counted():
     assert not [n for n in summarise(frame).notes if "cut" in n]
     frame.loc[(frame.pair_id == "p1") & (frame.response == "chosen"), "cut"] = 3
     assert "unlearning: 1 of 6 responses were cut to the greatest length." in summarise(frame).notes
+
+
+def test_where_no_prompt_leaves_room_for_a_response_max_length_is_named() -> None:
+    rows = [
+        {"pair_id": "a", "response": response, "goal": goal, "score": 5.0, "tokens": 0, "cut": 9, "logp_policy": 0.0,
+         "logp_reference": 0.0}
+        for response in ("chosen", "rejected") for goal in ("none", "best", "chosen", "rejected")
+    ]  # fmt: skip
+    with pytest.raises(DataError, match=r"1 of 1 held-out pairs were left out: .*None is left: raise max_length"):
+        summarise(pd.DataFrame(rows))

@@ -102,9 +102,11 @@ def summarise(frame: pd.DataFrame, *, high_score: float = 5.0, per_pair: bool = 
         note for every group that no pair falls into.
 
     Raises:
-        DataError: a column or a row is missing, or a number is not finite.
+        DataError: a column or a row is missing, a number is not finite, or no prompt leaves room for a response.
     """
     frame, left_out = whole_pairs(frame)
+    if left_out and frame.empty:
+        raise DataError(f"{left_out[0]} None is left: raise max_length")
     wide, prompts = by_pair(frame), _prompts(frame)
     results: list[Result] = []
     examples: list[Example] = []

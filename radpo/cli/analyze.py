@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from radpo.cli.benchmark import AnalyzeGroup
-from radpo.cli.options import Json, PairsFile, Scale, Seed, load_pairs, show, show_table
+from radpo.cli.options import (
+    Columns,
+    FalseTens,
+    Json,
+    OnErrorOption,
+    Pairing,
+    PairsFile,
+    Scale,
+    Seed,
+    Swap,
+    reading,
+    show,
+    show_table,
+)
 from radpo.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,13 +66,20 @@ def analyze_trajectory(
     pairs: PairsFile,
     high_score: HighScore = 5.0,
     scale: Scale = (1.0, 10.0),
+    on_error: OnErrorOption = "raise",
+    swap: Swap = False,
+    columns: Columns = [],  # noqa: B006 - Typer wants a list, and nothing changes it
+    pairing: Pairing = "best-other",
+    false_tens: FalseTens = "keep",
     out: Table = None,
     as_json: Json = False,
 ) -> None:
     """Unlearning over training: the mean change of log p of tracked pairs by step, side, score and goal."""
     from radpo.benchmarks.trajectory import read_trajectory, trajectory
+    from radpo.preferences.preferences import load_preferences
 
-    table = load_pairs(pairs, scale, "raise", False).table.select(["id", "score_chosen", "score_rejected"])
+    read = load_preferences(pairs, reading(scale, on_error, swap, columns, pairing, 0, false_tens))
+    table = read.table.select(["id", "score_chosen", "score_rejected"])
     show_table(trajectory(read_trajectory(training), table.to_pandas(), high_score=high_score), as_json, out)
 
 

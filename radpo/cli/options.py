@@ -20,7 +20,7 @@ from radpo.core.yaml_text import value_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from radpo.preferences.preferences import Preferences, Reading
+    from radpo.preferences.preferences import Reading
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else there.")
@@ -104,14 +104,6 @@ def reading(
         seed=seed,
         false_tens=false_tens,  # type: ignore[arg-type]
     )
-
-
-def load_pairs(path: Path, scale: tuple[float, float], on_error: str, swap: bool) -> Preferences:
-    """The scored pairs of a file, read as the options say."""
-    from radpo.preferences.preferences import Reading, load_preferences
-
-    one_of("--on-error", on_error, ("raise", "skip"))
-    return load_preferences(path, Reading(scale, on_error, swap))  # type: ignore[arg-type]
 
 
 def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

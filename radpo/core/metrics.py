@@ -112,8 +112,17 @@ def extreme_interval(metric: Metric, value: float, n: int) -> tuple[float, float
 
 
 def with_extreme_intervals(metrics: Iterable[Metric], document: Mapping[str, Any]) -> dict[str, Any]:
-    """A document of figures by SUBSET/METRIC, with `low` and `high` where `extreme_interval` has them."""
+    """A document of figures with the ends of their intervals where `extreme_interval` has them.
+
+    Figures by SUBSET/METRIC get `low` and `high`; one of a benchmark's own document, beside `n_total`, NAME_ci_low and
+    NAME_ci_high.
+    """
     described, found = tuple(metrics), dict(document)
+    if isinstance(n := document.get("n_total"), int):
+        for metric in described:
+            value = document.get(metric.name)
+            if isinstance(value, float) and (ends := extreme_interval(metric, value, n)) is not None:
+                found |= {f"{metric.name}_ci_low": ends[0], f"{metric.name}_ci_high": ends[1]}
     for name, figure in document.items():
         if isinstance(figure, dict) and {"value", "stderr", "n"} <= figure.keys() and figure["stderr"] is None:
             metric = find_metric(described, name.rpartition("/")[2])

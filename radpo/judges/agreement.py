@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -43,23 +44,42 @@ def load_verdicts(path: Path) -> list[JudgedPair]:
                 raise DataError(f"{place}: preference {str(preference)[:40]!r} is no number")
             if preference != 0 and not 1 <= preference <= 2:
                 raise DataError(f"{place}: preference {preference} is neither 0 nor from 1 to 2")
-            key = (row["instruction"], row["output_1"], row["output_2"], str(row.get("dataset") or ""))
+            key = (_prompt(row["instruction"]) or "", row["output_1"], row["output_2"], str(row.get("dataset") or ""))
             verdicts.setdefault(key, []).append(1.5 if preference == 0 else float(preference))
-        elif all(isinstance(row.get(name), str) for name in ("prompt", "chosen", "rejected")):
+        elif (prompt := _prompt(row.get("prompt"))) is not None and all(
+            isinstance(row.get(name), str) for name in ("chosen", "rejected")
+        ):
             first, second = (row["chosen"], row["rejected"]) if number % 2 == 0 else (row["rejected"], row["chosen"])
-            key = (row["prompt"], first, second, str(row.get("subset") or ""))
+            key = (prompt, first, second, str(row.get("subset") or ""))
             verdicts.setdefault(key, []).append(1.0 if number % 2 == 0 else 2.0)
         else:
             raise DataError(
                 f"{place}: a judged pair needs instruction, output_1, output_2 and preference, "
-                "or prompt, chosen and rejected, all texts"
+                "or prompt, chosen and rejected, all texts (a prompt may be a list of messages)"
             )
     if not verdicts:
         raise DataError(f"{path}: no pairs in it")
     return [
-        JudgedPair(CompareRequest([{"role": "user", "content": prompt}], first, second), _majority(given), subset)
+        JudgedPair(CompareRequest(_messages(prompt), first, second), _majority(given), subset)
         for (prompt, first, second, subset), given in verdicts.items()
     ]
+
+
+def _prompt(given: Any) -> str | None:
+    """A prompt, a text or a list of messages, as JSON that pairs are told apart by; None for anything else."""
+    if isinstance(given, str):
+        given = [{"role": "user", "content": given}]
+    if not isinstance(given, list) or not given:
+        return None
+    for message in given:
+        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+            return None
+    return json.dumps([{key: message[key] for key in ("role", "content")} for message in given])
+
+
+def _messages(prompt: str) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads(prompt)
+    return found
 
 
 def measure(pairs: Sequence[JudgedPair], judge: Judge, progress: Progress = no_progress) -> dict[str, Any]:

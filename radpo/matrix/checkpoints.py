@@ -61,9 +61,9 @@ def _train(context: Context, matrix: Matrix, name: str, method: str, training: T
     if relabeled is not None and (rewarded is not None or callable(variant.data)):
         raise ConfigError(f"data.train: holds training pairs, and {method!r} makes its own of scored pairs; give those")
     pairs = relabeled or _relabel(context, data, "train", method, rewarded)
-    inputs = {"pairs": pairs, "reference": _reference(context, _kind(method), pairs, training)}
+    inputs = {"pairs": pairs, "reference": _reference(context, matrix, _kind(method), pairs, training)}
     if data.heldout is not None:
-        inputs |= _heldout(context, data, variant, method, training)
+        inputs |= _heldout(context, matrix, variant, method, training)
     settings: dict[str, Any] = {
         "model": context.model,
         "training": training.model_dump(mode="json"),
@@ -95,24 +95,25 @@ def _asks_for_goals(file: DataFile | None) -> bool:
 
 
 def _heldout(
-    context: Context, data: Data, variant: Variant, method: str, training: TrainingSettings
+    context: Context, matrix: Matrix, variant: Variant, method: str, training: TrainingSettings
 ) -> dict[str, Stage]:
     """The held-out pairs that training is watched on, and what the reference makes of them."""
     # Implicit rewards are known of the training pairs alone: held out, the policy is asked with the scores given.
     judged_by = "ra-dpo" if variant.rewards_from is not None or variant.data == "half-ra" else method
-    pairs = _relabel(context, data, "heldout", judged_by, None)
+    pairs = _relabel(context, matrix.data, "heldout", judged_by, None)
     if find_variant(judged_by).data in ("plain", "ra"):
         return {"heldout_pairs": pairs, "heldout_likelihoods": heldout_likelihoods(context, None, training)}
     return {
         "heldout_pairs": pairs,
-        "heldout_reference": _reference(context, f"heldout/{_kind(judged_by)}", pairs, training),
+        "heldout_reference": _reference(context, matrix, f"heldout/{_kind(judged_by)}", pairs, training),
     }
 
 
-def _reference(context: Context, who: str, pairs: Stage, training: TrainingSettings) -> Stage:
+def _reference(context: Context, matrix: Matrix, who: str, pairs: Stage, training: TrainingSettings) -> Stage:
     """log p under the model that training starts from: the same for all seeds, betas, losses and learning rates."""
+    hints = {} if matrix.drops_overlong else {"stop_at_overlong": "held-out" if "/" in who else "training"}
     settings = {"model": context.model, "max_length": training.max_length, "precision": training.precision}
-    return context.stage("reference", who, settings, {"pairs": pairs})
+    return context.stage("reference", who, settings, {"pairs": pairs}, hints)
 
 
 def _implicit(context: Context, scored: DataFile | None, policy: Stage, training: TrainingSettings) -> Stage:

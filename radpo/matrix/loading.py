@@ -13,8 +13,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from radpo.benchmarks.protocol import Benchmark
+from radpo.benchmarks.registry import GROUP as BENCHMARKS
 from radpo.core.errors import ConfigError
 from radpo.core.files import is_there
+from radpo.core.plugins import load_plugin, plugin_entries
 from radpo.core.suggestions import did_you_mean
 from radpo.core.texts import LONGEST_PATH, excerpt
 from radpo.core.yaml_text import compose, construct, read_text, unusable_values
@@ -218,6 +221,8 @@ def _key(location: Location) -> str:
 def _plain(error: Any, location: Location) -> str:
     """One pydantic error as: key, what is wrong with which value, what is allowed, the nearest allowed word."""
     key = _key(location)
+    if error["type"] == "extra_forbidden" and (broken := _broken_benchmark(location)) is not None:
+        return f"{key}: {broken}"
     if error["type"] == "extra_forbidden":
         section = error["loc"][:-1] if error["loc"][:-1] or len(location) == 1 else location[:-1]
         allowed = _allowed(section)
@@ -239,6 +244,18 @@ def _plain(error: Any, location: Location) -> str:
     if isinstance(error["input"], str | int | float | bool | None.__class__) and not SECRET.search(key):
         return f"{key}: {excerpt(repr(error['input']))}: {message}"
     return f"{key}: {message}"
+
+
+def _broken_benchmark(location: Location) -> str | None:
+    """Why a benchmark that a matrix names is not there although its package is installed."""
+    entry = plugin_entries(BENCHMARKS).get(str(location[1])) if len(location) == 2 else None
+    if entry is None or location[0] != "benchmarks":
+        return None
+    try:
+        load_plugin(BENCHMARKS, entry, Benchmark)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def _allowed(location: Location) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
@@ -323,6 +323,12 @@ class Matrix(Section):
         method = method_training(self.method_of(name))
         own = self.variants[name].training
         return TrainingSettings.model_validate({**self.training.model_dump(), **method, **own})
+
+    @cached_property
+    def drops_overlong(self) -> bool:
+        """Whether any variant leaves out pairs whose prompt fills max_length, for which others stop."""
+        settings = (variant.training.get("overlong_prompts") for variant in self.variants.values())
+        return self.training.overlong_prompts == "drop" or "drop" in settings
 
     def method_of(self, name: str) -> str:
         """The method that makes a variant; that of the model as it is, where nothing is trained."""

@@ -101,6 +101,7 @@ def _reference(task: Task) -> None:
         pq.read_table(task.inputs["pairs"] / PAIRS),
         max_length=settings["max_length"],
         precision=settings["precision"],
+        stop_at_overlong=task.stage.hints.get("stop_at_overlong"),
         progress=task.progress,
     )
     pq.write_table(table, task.out / "reference.parquet")

@@ -6,11 +6,11 @@ They depend on neither seed, beta, loss nor learning rate, so they are computed 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from radpo.core.errors import ModelError
+from radpo.core.errors import DataError, ModelError
 from radpo.core.progress import Progress, no_progress
-from radpo.models.context import context_of
+from radpo.models.context import context_of, saved_context
 from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer, torch_dtype
 from radpo.models.precision import Precision
@@ -26,6 +26,7 @@ def reference_log_likelihoods(
     *,
     max_length: int,
     precision: Precision,
+    stop_at_overlong: str | None = None,
     progress: Progress = no_progress,
 ) -> pa.Table:
     """log p(chosen | prompt) and log p(rejected | prompt) under the reference model, in nats.
@@ -34,17 +35,26 @@ def reference_log_likelihoods(
         pairs: id, prompt (messages, with goals if any), chosen and rejected, as in a relabeled table
             (`radpo.preferences.relabel`).
         precision: as training's, so that policy and reference agree before the first step.
+        stop_at_overlong: what to call the pairs, where training stops at prompts that leave no room for a response:
+            then this stops, too, before the model is loaded.
+
+    Raises:
+        DataError: there are such prompts.
 
     Returns:
         A table row for row as `pairs`, with columns id; prompt_ids, chosen_ids, rejected_ids (tokens, not truncated);
         ref_chosen_logps, ref_rejected_logps, and chosen_tokens, rejected_tokens (what of the responses max_length,
         or the model's context where it is shorter, leaves, which is what was scored).
     """
+    import numpy as np
     import pyarrow as pa
     import torch
 
     tokenizer = load_tokenizer(model_folder, with_goal=False)
     tokenized = tokenize_pairs(tokenizer, pairs)  # before the model is loaded: what is refused is known at once
+    if stop_at_overlong is not None:
+        lengths = np.array([len(pair.prompt_ids) for pair in tokenized], dtype=np.int64)
+        check_room(stop_at_overlong, lengths, saved_context(model_folder, tokenizer).limit(max_length), max_length)
     model = load_model(model_folder)
     autocast = torch_dtype(precision) is torch.bfloat16
     items = list(responses(tokenized, context_of(model, tokenizer).limit(max_length)))
@@ -60,6 +70,29 @@ def reference_log_likelihoods(
         }
     )
     return _with_token_ids(logps, tokenized)
+
+
+def prompts_without_room(what: str, lengths: Any, limit: int, max_length: int) -> str:
+    """What to say of pairs, shape (n,) of prompt lengths, whose prompt fills the limit of tokens."""
+    length = f"{limit} tokens (the model's context)" if limit < max_length else f"max_length ({limit}) tokens"
+    return (
+        f"{(lengths >= limit).sum()} of {len(lengths)} {what} pairs have a prompt of {length} or more, goal included, "
+        "which leaves no response to learn from"
+    )
+
+
+def check_room(what: str, lengths: Any, limit: int, max_length: int) -> None:
+    """See that every prompt leaves room for a response.
+
+    Raises:
+        DataError: some do not.
+    """
+    if (lengths >= limit).any():
+        instead = "" if limit < max_length else "raise max_length, or "
+        raise DataError(
+            f"{prompts_without_room(what, lengths, limit, max_length)}; {instead}leave them out with "
+            "overlong_prompts: drop"
+        )
 
 
 def known_log_likelihoods(model_folder: Path, pairs: pa.Table, logps: pa.Table) -> pa.Table:

@@ -39,6 +39,7 @@ from radpo.training.checkpoint import (
     save_policy,
 )
 from radpo.training.dataset import pair_notes, training_dataset
+from radpo.training.reference import check_room, prompts_without_room
 from radpo.training.settings import TrainingSettings, loss_arguments
 
 if TYPE_CHECKING:
@@ -276,16 +277,9 @@ def _with_room(what: str, data: Dataset, settings: TrainingSettings, context: Co
     room = lengths < limit
     if room.all():
         return data
-    shorter = limit < settings.max_length
-    length = f"{limit} tokens (the model's context)" if shorter else f"max_length ({limit}) tokens"
-    filled = (
-        f"{np.sum(~room)} of {len(data)} {what} pairs have a prompt of {length} or more, goal included, which leaves "
-        "no response to learn from"
-    )
     if settings.overlong_prompts == "stop" or not room.any():
-        instead = "" if shorter else "raise max_length, or "
-        raise DataError(f"{filled}; {instead}leave them out with overlong_prompts: drop")
-    notes.append(f"{filled}; they were dropped.")
+        check_room(what, lengths, limit, settings.max_length)
+    notes.append(f"{prompts_without_room(what, lengths, limit, settings.max_length)}; they were dropped.")
     log.warning(notes[-1])
     return data.select(np.flatnonzero(room))
 
