@@ -63,6 +63,7 @@ def run_dir(place: Path) -> Path:
             "displacement": {},
             "reward-kl": {**questions, "max_new_tokens": 6},
             "calibration": {**questions, "max_new_tokens": 6, "goals": [1, 10]},
+            "goal-inference": {"goals": [1, 5, 10], "limit": 6},
             "style": {},
         },
     }
@@ -77,10 +78,10 @@ def test_every_analysis_has_results_and_its_section(run_dir: Path) -> None:
     measured = results.groupby("benchmark")["variant"].unique().map(set).to_dict()
     for benchmark in ("implicit-reward", "displacement", "style"):
         assert measured[benchmark] == {"ra-dpo"}, benchmark
-    for benchmark in ("reward-kl", "calibration", "unlearning"):
+    for benchmark in ("reward-kl", "calibration", "goal-inference", "unlearning"):
         assert measured[benchmark] == {"base", "ra-dpo"}, benchmark
     report = (run_dir / "report.html").read_text()
-    for anchor in ("contrasts", "trajectory", "implicit-reward", "reward-kl", "calibration", "style"):
+    for anchor in ("contrasts", "trajectory", "implicit-reward", "reward-kl", "calibration", "goal-inference", "style"):
         assert f'<section id="{anchor}"' in report, anchor
     kl = results[(results.benchmark == "reward-kl") & (results.metric == "kl")].set_index("variant").value
     assert kl["base"] == 0.0

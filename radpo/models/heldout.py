@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +32,8 @@ GOALS = ("none", "best", "chosen", "rejected")
 """Asked for no goal, for the best score, for the chosen response's score, for the rejected response's score."""
 KEY = ("pair_id", "prompt_id", "response", "goal", "score", "tokens", "cut")
 _Chunk = tuple[list[dict[str, Any]], int]
-RESPONSES = 2 * len(GOALS)
-"""Measured responses of a pair, which progress counts."""
 CHUNK = 64
-"""Pairs that are tokenised, scored and written at once: 512 sequences, of which like lengths share a batch."""
+"""Pairs that are tokenised, scored and written at once: 512 sequences and more, of which like lengths share a batch."""
 
 
 def heldout_log_likelihoods(
@@ -63,10 +61,10 @@ def heldout_log_likelihoods(
     """
     import pandas as pd
 
-    scorer = _Scorer(model_folder, scale, wording, max_length, precision)
+    scorer = _Scorer(model_folder, scale, wording, max_length, precision, None)
     frames = []
     for rows, done in in_chunks(pairs.to_batches()):
-        frames.append(pd.DataFrame(scorer.score(rows, _within(progress, done - len(rows), pairs.num_rows))))
+        frames.append(pd.DataFrame(scorer.score(rows, _within(progress, done - len(rows), pairs.num_rows, GOALS))))
     if not frames:
         raise DataError("there are no held-out pairs to measure")
     return pd.concat(frames, ignore_index=True)
@@ -82,6 +80,7 @@ def write_heldout(
     wording: str | None = None,
     max_length: int,
     precision: Precision,
+    goals: Sequence[float] | None = None,
     key: str = "",
     progress: Progress = no_progress,
 ) -> Path:
@@ -92,18 +91,20 @@ def write_heldout(
     Args:
         pairs: scored preferences as a stream of batches; `total` of them.
         out: the file; until it is whole, finished chunks are kept in a folder beside it.
+        goals: the scores to ask for, named by their numbers, in place of `GOALS`.
         key: the stage's, which names model, pairs and settings; chunks of another are not taken up.
-        progress: called with the number of responses, `RESPONSES` per pair.
+        progress: called with the number of responses, both of every pair with every goal.
     """
+    asked = GOALS if goals is None else goals
     scorer: list[_Scorer] = []  # loaded when the first chunk needs it
 
     def rows(number: int, chunk: _Chunk) -> list[dict[str, Any]]:
         if not scorer:
-            scorer.append(_Scorer(model_folder, scale, wording, max_length, precision))
-        return scorer[0].score(chunk[0], _within(progress, chunk[1] - len(chunk[0]), total))
+            scorer.append(_Scorer(model_folder, scale, wording, max_length, precision, goals))
+        return scorer[0].score(chunk[0], _within(progress, chunk[1] - len(chunk[0]), total, asked))
 
     def finished(chunk: _Chunk) -> None:
-        progress(chunk[1] * RESPONSES, total * RESPONSES)
+        _within(progress, chunk[1], total, asked)(0, 0)
 
     if write_chunks(out, _schema(), key, in_chunks(pairs), rows, finished) == 0:
         raise DataError("there are no held-out pairs to measure")
@@ -116,17 +117,22 @@ def asked_with_goals(
     placement: Placement,
     scale: Scale,
     wording: str | None = None,
+    goals: Sequence[float] | None = None,
 ) -> tuple[list[dict[str, Any]], list[TokenizedPair]]:
-    """Every scored pair asked with every goal of `GOALS`: who each response is, and the pairs in tokens.
+    """Every scored pair asked with every goal: who each response is, and the pairs in tokens.
+
+    Args:
+        goals: scores, named by their numbers; unless given, those that `GOALS` names.
 
     Returns:
         A row a response (pair_id, prompt_id, response, goal, score), two for each of the tokenised pairs.
     """
     rows, tokenized, wording = [], [], wording or goal_wording(scale)
     for pair in pairs:
-        scores = {"none": None, "best": scale[1], "chosen": pair["score_chosen"], "rejected": pair["score_rejected"]}
-        for goal in GOALS:
-            prompt = condition(pair["prompt"], scores[goal], placement, wording)
+        of_pair = (None, scale[1], pair["score_chosen"], pair["score_rejected"])
+        named = zip(GOALS, of_pair, strict=True) if goals is None else ((f"{goal:g}", goal) for goal in goals)
+        for goal, score in named:
+            prompt = condition(pair["prompt"], score, placement, wording)
             tokenized.append(
                 tokenize_pair(tokenizer, prompt, pair["chosen"], pair["rejected"], name=f"pair {pair['id']!r}")
             )
@@ -143,18 +149,28 @@ def asked_with_goals(
 class _Scorer:
     """A loaded checkpoint that scores chunks of pairs."""
 
-    def __init__(self, folder: Path, scale: Scale, wording: str | None, max_length: int, precision: Precision) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scale: Scale,
+        wording: str | None,
+        max_length: int,
+        precision: Precision,
+        goals: Sequence[float] | None,
+    ) -> None:
         import torch
 
         self._model, self._tokenizer = load_model(folder), load_tokenizer(folder, with_goal=False)
         self._placement = placement_of(self._tokenizer)
-        self._scale, self._wording = scale, wording
+        self._scale, self._wording, self._goals = scale, wording, goals
         self._max_length = context_of(self._model, self._tokenizer).limit(max_length)
         self._autocast = torch_dtype(precision) is torch.bfloat16
 
     def score(self, pairs: list[dict[str, Any]], progress: Progress) -> list[dict[str, Any]]:
         """Rows as `heldout_log_likelihoods` describes."""
-        rows, tokenized = asked_with_goals(pairs, self._tokenizer, self._placement, self._scale, self._wording)
+        rows, tokenized = asked_with_goals(
+            pairs, self._tokenizer, self._placement, self._scale, self._wording, self._goals
+        )
         lengths = [len(ids) for pair in tokenized for ids in (pair.chosen_ids, pair.rejected_ids)]
         items = list(responses(tokenized, self._max_length))
         scored = log_likelihoods(self._model, items, autocast=self._autocast, progress=progress)
@@ -218,9 +234,10 @@ def in_chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[_Chunk]:
         yield held, done + len(held)
 
 
-def _within(progress: Progress, before: int, total: int) -> Progress:
-    """Tells of the responses of a chunk as part of those of all pairs, `before` of which are done."""
-    return lambda done, _: progress(before * RESPONSES + done, total * RESPONSES)
+def _within(progress: Progress, before: int, total: int, goals: Sequence[Any]) -> Progress:
+    """Tells of the responses of some pairs, asked with goals, as part of those of all, `before` of which are done."""
+    each = 2 * len(goals)
+    return lambda done, _: progress(before * each + done, total * each)
 
 
 def prompt_id(prompt: list[dict[str, str]]) -> str:
