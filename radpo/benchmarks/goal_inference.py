@@ -195,12 +195,12 @@ def sections(run: Run, styles: Styles) -> list[ReportSection]:
     accuracy = by_group(ranked, styles, axis="accuracy", within=(0, 1), reference=0.5)
     panels = [panel("What responses of a score are taken for", inferred), panel("Pairs in the right order", accuracy)]
     caption = (
-        "The goal that fits a held-out response best under the policy, by the response's own score: a policy that reads "
-        f"its goal rises with it. n = {span_of(curve['n'])} responses per score; whiskers: 95% intervals."
+        "The goal that fits a held-out response best under the policy, by the response's own score: with a policy that "
+        f"reads its goal it rises. n = {span_of(curve['n'])} responses per score; whiskers: 95% intervals."
     )
     method = (
-        "Every response is read once for each goal; the inferred goal is the mean of p(goal | response), all goals being "
-        "as likely before. Accuracy is over pairs of different scores. Intervals are t intervals, clustered by prompt."
+        "Every response is read once for each goal; the inferred goal is the mean of p(goal | response), all goals "
+        "being as likely before. Accuracy is over pairs of different scores; t intervals, clustered by prompt."
     )
     numbers = table_rows("inferred goal", curve) + table_rows("accuracy", ranked)
     return [ReportSection(NAME, title, caption, panels, 2, shown_in(styles, curve), numbers, method)]
