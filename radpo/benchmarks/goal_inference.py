@@ -179,6 +179,8 @@ def _cost(sizes: Sizes, stage: Stage) -> Work:
 
 def sections(run: Run, styles: Styles) -> list[ReportSection]:
     """What responses of each score are taken for, and how often pairs are put in order, beside the implicit reward."""
+    import pandas as pd
+
     title = "Goal inference"
     scores = sorted(
         {row for row in run.results[run.results["benchmark"] == NAME]["subset"] if row.startswith("score ")},
