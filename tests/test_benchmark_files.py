@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
@@ -340,3 +341,13 @@ def test_of_two_files_rows_or_prompts_of_one_name_none_wins_silently(tmp_path, r
     weights.write_text(f"{official.rstrip()}\n{row}\n")
     with pytest.raises(DataError, match="several weights of 'alpaca-7b'"):
         from_weights(weights, "alpaca-7b", "gpt4_1106_preview", real_data / "alpaca_eval2" / "reconstructed")
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "json", "json.gz"])
+def test_questions_keep_their_constraints_whatever_kind_of_file_holds_them(tmp_path: Path, ending: str) -> None:
+    row = {"question_id": "a", "turns": ["Say five."], "constraints": [[{"kind": "max_words", "n": 1}]]}
+    text = json.dumps([row]) if ending.startswith("json.") or ending == "json" else f"{json.dumps(row)}\n"
+    path = tmp_path / f"questions.{ending}"
+    path.write_bytes(gzip.compress(text.encode()) if ending.endswith(".gz") else text.encode())
+    (question,) = load_benchmark_questions(path)
+    assert question.constraints == (({"kind": "max_words", "n": 1},),)

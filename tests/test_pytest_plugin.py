@@ -135,21 +135,19 @@ def test_a_cell_is_one_variant_and_one_seed_and_a_slip_of_the_pen_is_told(tmp_pa
         narrowed(matrix, "base", 7)
 
 
-def test_the_workflow_in_the_docs_is_yaml_and_calls_commands_that_there_are() -> None:
-    folder = Path(__file__).parents[1] / "reports" / "baselines"
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
-    workflow = yaml.safe_load(block)
-    assert workflow.keys() == {"name", True, "permissions", "jobs"}, "YAML reads the key `on` as true, as GitHub knows"
-    steps = workflow["jobs"]["gate"]["steps"]
+def test_the_workflows_call_commands_that_there_are_and_the_pages_python_compiles() -> None:
+    root = Path(__file__).parents[1]
+    github = yaml.safe_load((root / "examples" / "ci" / "github.yml").read_text(encoding="utf-8"))
+    (gitlab,) = yaml.safe_load((root / "examples" / "ci" / "gitlab.yml").read_text(encoding="utf-8")).values()
+    steps = github["jobs"]["gate"]["steps"]
     assert all(("uses" in step) != ("run" in step) for step in steps)
-    called = [
-        shlex.split(line) for step in steps for line in step.get("run", "").splitlines() if line.startswith("radpo ")
-    ]
-    assert [words[1] for words in called] == ["run", "regress"]
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    for _, name, *words in called:
-        commands[name].make_context(name, list(words))  # fails for an option or argument that there is not
+    for lines in ([line for step in steps for line in step.get("run", "").splitlines()], gitlab["script"]):
+        called = [shlex.split(line) for line in lines if line.startswith("radpo ")]
+        assert [words[1] for words in called] == ["run", "regress"]
+        for _, name, *words in called:
+            commands[name].make_context(name, list(words))  # fails for an option or argument that there is not
+    text = (root / "reports" / "baselines" / "README.md").read_text(encoding="utf-8")
     (python,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     compile(python, "README.md", "exec")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from radpo.core.errors import DataError
 from radpo.core.json_rows import read_rows
-from radpo.preferences.questions import Question, load_questions
+from radpo.preferences.questions import Question, checked_question, load_questions
 
 
 def load_benchmark_questions(path: Path) -> list[Question]:
@@ -22,7 +22,7 @@ def load_benchmark_questions(path: Path) -> list[Question]:
     rows = list(read_rows(path))
     if not rows:
         raise DataError(f"{path}: holds no questions")
-    if "turns" in rows[0][1] and path.suffix == ".jsonl":
+    if "turns" in rows[0][1] and path.name.removesuffix(".gz").endswith(".jsonl"):
         return load_questions(path)
     questions: dict[str, Question] = {}
     for number, (place, row) in enumerate(rows):
@@ -39,7 +39,6 @@ def _question(place: str, number: int, row: dict[str, Any]) -> Question:
         return Question(name, str(row.get("dataset", "")), (found,), ((),))
     if isinstance(row.get("prompt"), str) and "uid" in row:
         return Question(str(row["uid"]), str(row.get("category", "")), (row["prompt"],), ((),))
-    turns = row.get("turns")
-    if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns) and "question_id" in row:
-        return Question(str(row["question_id"]), str(row.get("category", "")), tuple(turns), ((),) * len(turns))
+    if "turns" in row and "question_id" in row:
+        return checked_question(row, place)
     raise DataError(f"{place}: a question needs instruction, or uid and prompt, or question_id and turns")

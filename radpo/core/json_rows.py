@@ -23,7 +23,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         DataError: the file cannot be read, or a line or element is no JSON object.
     """
     try:
-        with _opened(path) as stream:
+        with opened(path) as stream:
             if path.name.removesuffix(".gz").endswith(".json"):
                 document = json.loads(whole(stream, str(path)))
                 rows = enumerate(document if isinstance(document, list) else [document])
@@ -38,7 +38,8 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def _opened(path: Path) -> IO[str]:
+def opened(path: Path) -> IO[str]:
+    """A text file, unpacked where it is gzipped."""
     return gzip.open(path, "rt", encoding=ENCODING) if path.suffix == ".gz" else path.open(encoding=ENCODING)
 
 

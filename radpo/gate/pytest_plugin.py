@@ -2,7 +2,7 @@
 
     @pytest.mark.radpo_baseline("main")
     def test_ra_dpo_has_not_regressed(radpo_gate):
-        radpo_gate("benchmarks/quickstart.yaml", variant="ra-dpo")
+        radpo_gate("benchmarks/gate.yaml", variant="ra-dpo")
 
 The marker takes `alpha` and `margins` (as `radpo regress --margin`: {"score": 2, "BENCHMARK": None}; None leaves a
 metric out). Baselines are looked for under `radpo_baselines` of the pytest configuration, reports/baselines unless set,

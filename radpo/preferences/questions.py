@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from radpo.core.errors import DataError
-from radpo.core.json_rows import ENCODING
+from radpo.core.json_rows import opened
+from radpo.core.lines import whole
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,17 @@ class Question:
 
 
 def load_questions(path: Path) -> list[Question]:
-    """Read questions: question_id, category, turns (texts), and maybe constraints (a list for every turn).
+    """Read questions (`.jsonl`, gzipped or not).
+
+    A row has question_id, category, turns (texts), and maybe constraints (a list for every turn).
 
     Raises:
         DataError: the file cannot be read or a row is malformed; the message names file, line, field and fix.
     """
     try:
-        lines = path.read_text(encoding=ENCODING).split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        with opened(path) as stream:
+            lines = whole(stream, str(path)).split("\n")
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     questions: list[Question] = []
     seen: set[str] = set()
@@ -58,6 +63,15 @@ def _question(line: str, place: str) -> Question:
         raise DataError(f"{place}: not JSON ({error})") from error
     if not isinstance(row, dict):
         raise DataError(f"{place}: every line must be a JSON object")
+    return checked_question(row, place)
+
+
+def checked_question(row: Mapping[str, Any], place: str) -> Question:
+    """A row as a question, with the constraints that it may have.
+
+    Raises:
+        DataError: a field is missing or malformed; the message names it with the place.
+    """
     turns, question_id = row.get("turns"), row.get("question_id")
     if not isinstance(question_id, str | int):
         raise DataError(f"{place}, question_id: missing; give every question its own")
