@@ -118,14 +118,18 @@ def joined(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return found
 
 
-def plant(name: str, out: Path) -> Path:
-    """A run directory with that bug."""
+def plant(name: str, out: Path, smaller: Mapping[str, Any] | None = None) -> Path:
+    """A run directory with that bug.
+
+    Args:
+        smaller: changes of the matrix that the clean run has, too.
+    """
     bug = BUGS[name]
     if "data" in bug.matrix:
         with (out / bug.matrix["data"]["train"]["path"]).open("wb") as stream:
             for part in ("heldout", "train"):
                 stream.write(gzip.decompress((HERE / f"{part}.jsonl.gz").read_bytes()))
-    changes = {**bug.matrix, "variants": {bug.variant: dict(bug.settings)}}
+    changes = joined(smaller or {}, {**bug.matrix, "variants": {bug.variant: dict(bug.settings)}})
     with planted(bug):
         matrix = matrix_of(out / f"{name}.yaml", ["base", bug.variant], changes)
         return radpo.run(matrix, out / name, store=str(out / "store"), executor="here").run_dirs[0]
