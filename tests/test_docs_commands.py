@@ -90,6 +90,8 @@ def is_cheap(words: list[str], folder: Path) -> bool:
     """Whether a command is run: it is of a cheap kind, and what it reads is there."""
     if not any(words[: len(kind.split())] == kind.split() for kind in CHEAP):
         return False
+    if "=" in dict(zip(words, words[1:], strict=False)).get("--against", ""):
+        return False  # it names a variant of the reader's own
     read = [word for before, word in zip(["", *words], words, strict=False) if before not in WRITTEN]
     named = [word for word in read if not word.startswith("-") and ("/" in word or "." in word or word.isupper())]
     return all((folder / word).exists() or re.fullmatch(r"[\d.]+", word) for word in named) and "..." not in words
