@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def is_cheap(words: list[str], folder: Path) -> bool:
     """Whether a command is run: it is of a cheap kind, and what it reads is there."""
     if not any(words[: len(kind.split())] == kind.split() for kind in CHEAP):
         return False
-    if "=" in dict(zip(words, words[1:], strict=False)).get("--against", ""):
+    if "=" in dict(pairwise(words)).get("--against", ""):
         return False  # it names a variant of the reader's own
     read = [word for before, word in zip(["", *words], words, strict=False) if before not in WRITTEN]
     named = [word for word in read if not word.startswith("-") and ("/" in word or "." in word or word.isupper())]
