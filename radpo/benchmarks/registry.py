@@ -1,4 +1,4 @@
-"""The benchmarks that there are: radpo's own, and those of installed packages."""
+"""The registry of benchmarks: radpo's own, and those of installed packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command for every benchmark that there is, built from its settings: `radpo eval NAME` and `radpo analyze NAME`.
+"""A command for every benchmark, built from its settings: `radpo eval NAME` and `radpo analyze NAME`.
 
 A benchmark of an installed package gets one as radpo's own do. What is asked for becomes a matrix of one cell; files of
 judgments that there are already are scored without a model.

@@ -1,4 +1,4 @@
-"""What a machine has for radpo."""
+"""`radpo doctor`: what this machine has for radpo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`radpo store`: what is in a store, whether it is whole, what no matrix needs, and stages as one file to carry."""
+"""`radpo store`: list, verify and clean a store, and export and import its stages."""
 
 from __future__ import annotations
 

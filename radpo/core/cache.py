@@ -1,4 +1,4 @@
-"""Where radpo keeps what takes long or costs money to have again."""
+"""The cache folder, for what takes long or costs money to make again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The callback that long work tells its progress to. Library functions print nothing themselves."""
+"""The callback through which long work reports progress. Library functions print nothing themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published figures to show beside a matrix's own, read from a checked CSV file."""
+"""Published figures from a CSV file, to show beside a matrix's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other packages' own messages kept back where they would run across ours."""
+"""Keep other packages' messages from mixing with radpo's own."""
 
 from __future__ import annotations
 

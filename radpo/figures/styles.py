@@ -1,4 +1,4 @@
-"""How figures look: a style for every variant, and the fonts, margins and texts that all figures share.
+"""The style of figures: one for every variant, and the fonts, margins and texts that all figures share.
 
 Every trace carries its variant in `meta`, so that the page's one legend can show and hide it. Colours of text and grid
 are the page's, which knows light from dark; the figures are transparent.

@@ -1,4 +1,4 @@
-"""What the gate looks at of two runs: primary metrics and paired examples."""
+"""The gate's view of two runs: primary metrics and paired examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A judge's scores of a model's samples, be they of on-policy preferences or of an analysis."""
+"""A judge's scores of a model's samples, for on-policy preferences and for analyses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan's stages in processes that were started together, as `accelerate launch -m radpo train` does."""
+"""A plan's stages in several processes that were started together, as `accelerate launch -m radpo train` does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A matrix file that begins with another one: one document, and where each key was written."""
+"""Matrix files that extend another one: one document, and where each key was written."""
 
 from __future__ import annotations
 

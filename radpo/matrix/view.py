@@ -1,4 +1,4 @@
-"""How a matrix at work is shown on standard error: live bars on a terminal, plain lines elsewhere."""
+"""A running matrix on standard error: live bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What benchmarks have to say of a run: the sections of the installed ones, in the order in which they are listed."""
+"""The report's sections of the installed benchmarks, in the order in which they are listed."""
 
 from __future__ import annotations
 

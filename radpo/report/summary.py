@@ -1,4 +1,4 @@
-"""The report's words and its summary: sentences and cells no bolder than the tests behind them.
+"""The report's summary: sentences and cells no bolder than the tests behind them.
 
 Everything that depends on the baseline is worked out for each variant as the baseline; the page shows one at a time.
 """
