@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,6 +253,35 @@ def _prepared(
     assert chosen is not None
     assert expected is not None
     return _Prepared(missing, expected, chosen)
+
+
+def import_results(
+    out: str | Path,
+    files: Mapping[str, Sequence[str | Path]],
+    *,
+    baseline: str | None = None,
+    only: str | None = None,
+) -> Path:
+    """Write a run directory of results that other tools computed.
+
+    Args:
+        out: the run directory.
+        files: the result files of each variant.
+        baseline: the variant that the others are compared with. Default: the first.
+        only: the model whose rows count, where a file has several models'.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigError: the folder holds something else, or a file is of no known kind.
+        DataError: a file is malformed.
+    """
+    from radpo.matrix import imported
+    from radpo.report.build import build_report
+
+    named = {variant: [Path(path) for path in paths] for variant, paths in files.items()}
+    return imported.import_results(Path(out), named, build_report, baseline=baseline, only=only)
 
 
 def evaluate(

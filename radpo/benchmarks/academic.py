@@ -27,6 +27,7 @@ from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.task_files import YAML, files_outside, local_dataset, split_shots
 from radpo.benchmarks.work import Work, of_model
 from radpo.core.errors import ConfigError, DataError, ModelError
+from radpo.core.json_rows import first_row, read_rows
 from radpo.core.metrics import Metric
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores, write_scores
@@ -247,6 +248,39 @@ def scores(run: AcademicRun) -> Scores:
                 notes.append(f"academic, {name}: {primary} is no figure of single documents, so there are no examples.")
     notes.append(_shots_note(document))
     return Scores(tuple(results), tuple(examples), tuple(notes))
+
+
+def imports(path: Path, only: str | None) -> Scores | None:
+    """The scores of lm-eval's results document, with the examples of the samples beside it.
+
+    Raises:
+        DataError: the document is malformed.
+    """
+    document = first_row(path)
+    if not isinstance(document.get("results"), dict):
+        return None
+    sizes = document.get("n-samples", {})
+    stamp = path.name.removeprefix("results_").removesuffix(".json")
+    try:
+        for name, figures in document["results"].items():
+            figures.setdefault("sample_len", sizes.get(name, {}).get("effective", 0))
+        files = {task: path.with_name(f"samples_{task}_{stamp}.jsonl") for task in document["results"]}
+        samples = {task: list(map(_as_logged, _rows(file))) for task, file in files.items() if file.is_file()}
+        return scores(AcademicRun({"configs": {}, "higher_is_better": {}, **document}, samples))
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(f"{path}: no results of lm-eval as it writes them ({type(error).__name__}: {error})") from error
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    return (row for _, row in read_rows(path))
+
+
+def _as_logged(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample as lm-eval gives it; in files its requests' arguments have names."""
+    asked = sample["arguments"]
+    return (
+        {**sample, "arguments": [list(one.values()) for one in asked.values()]} if isinstance(asked, dict) else sample
+    )
 
 
 def write_run(run: AcademicRun, out: Path) -> None:
@@ -642,6 +676,7 @@ BENCHMARK = Benchmark(
     Settings=Settings,
     metrics=METRICS,
     stages=stages,
+    imports=imports,
     functions={NAME: Function(_score, version=4, packages=(*pieces.NUMERICS, "lm-eval"))},
     cost={NAME: _cost},
     sections=sections,

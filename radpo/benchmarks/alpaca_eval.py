@@ -34,7 +34,7 @@ from radpo.benchmarks.settings import DataFile, ExistingModel, JudgeSettings, Ma
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import JUDGE_TOKENS, Work, judged
 from radpo.core.errors import ConfigError, DataError
-from radpo.core.json_rows import read_rows
+from radpo.core.json_rows import first_row, read_rows
 from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.quiet import quiet_package
@@ -148,6 +148,11 @@ def score_existing(existing: Existing) -> dict[str, Any]:
     assert existing.weights is not None
     found = from_weights(existing.weights, existing.generator, existing.baseline, existing.reference)
     return {"length_controlled_winrate": found.winrate, "notes": [found.note] if found.note else []}
+
+
+def imports(path: Path, only: str | None) -> Scores | None:
+    """The scores of a file of alpaca-eval's annotations."""
+    return scores(load_annotations(path)) if {"preference", "generator_2"} <= first_row(path).keys() else None
 
 
 def standalone(settings: dict[str, Any]) -> dict[str, Any]:
@@ -574,6 +579,7 @@ BENCHMARK = Benchmark(
     place=0,
     files={"answers.jsonl": "answers/answers.jsonl", "annotations.json": "annotations.json"},
     standalone=standalone,
+    imports=imports,
     Existing=Existing,
     score_existing=score_existing,
 )

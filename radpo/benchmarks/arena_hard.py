@@ -31,7 +31,7 @@ from radpo.benchmarks.settings import (
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import Work, judged
 from radpo.core.errors import ConfigError, DataError
-from radpo.core.json_rows import read_rows
+from radpo.core.json_rows import first_row, read_rows
 from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Scores
@@ -152,6 +152,23 @@ def score_existing(existing: Existing) -> dict[str, Any]:
     if existing.style_answers is not None:
         style = style_features(games.frame, games.baseline, load_answer_folder(existing.style_answers))
     return leaderboard(games, only=existing.only, rounds=existing.rounds, style=style)
+
+
+def imports(path: Path, only: str | None) -> Scores | None:
+    """The scores of a file of Arena-Hard's judgments of one model.
+
+    Raises:
+        DataError: it is malformed, or holds several models' and none of them is named.
+    """
+    if not {"model", "games"} <= first_row(path).keys():
+        return None
+    battles = load_judgments([path])
+    models = sorted(battles.frame["model"].unique())
+    if only is None and len(models) > 1:
+        raise DataError(f"{path}: has judgments of {len(models)} models; name one with --only: {', '.join(models)}")
+    if only is not None and only not in models:
+        raise DataError(f"{path}: has no judgments of {only}; there are {', '.join(models)}")
+    return scores(battles, score(battles), only or models[0])
 
 
 @dataclass(frozen=True)
@@ -641,6 +658,7 @@ BENCHMARK = Benchmark(
     sections=sections,
     place=10,
     files={"answers.jsonl": "answers/answers.jsonl", "judgments.jsonl": "judgments.jsonl"},
+    imports=imports,
     Existing=Existing,
     score_existing=score_existing,
 )

@@ -22,7 +22,7 @@ from radpo.benchmarks.settings import DataFile, ExistingModel, JudgeSettings, Ma
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import Work, judged
 from radpo.core.errors import DataError
-from radpo.core.json_rows import read_rows
+from radpo.core.json_rows import first_row, read_rows
 from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores
@@ -382,6 +382,13 @@ def score_existing(existing: Existing) -> dict[str, Any]:
     return asdict(score(load_judgments(existing.judgments, existing.questions, existing.only)))
 
 
+def imports(path: Path, only: str | None) -> Scores | None:
+    """The scores of a file of FastChat's single-answer judgments."""
+    if not {"question_id", "turn", "score", "judgment"} <= first_row(path).keys():
+        return None
+    return scores(load_judgments(path, only=only))
+
+
 def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage:
     """Answers to both turns, then the judge's grades."""
     judge, hints = pieces.judge_settings(context, settings.judge)
@@ -454,6 +461,7 @@ BENCHMARK = Benchmark(
     place=20,
     files={"answers.jsonl": "answers/answers.jsonl", "judgments.jsonl": "judgments.jsonl"},
     elsewhere={"baseline_outputs": "mt-bench-pairwise"},
+    imports=imports,
     Existing=Existing,
     score_existing=score_existing,
 )

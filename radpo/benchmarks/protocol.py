@@ -18,6 +18,7 @@ from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
 from radpo.core.errors import ConfigError
 from radpo.core.metrics import Metric
 from radpo.core.paid_work import ACCOUNT
+from radpo.core.results import Scores
 from radpo.engine.graph import Function, Stage
 from radpo.engine.sources import Source
 from radpo.models.generation import Goal
@@ -292,6 +293,8 @@ class Benchmark:
             stage's own folder or INPUT/NAME in that of one of its inputs.
         standalone: completes the settings, as written, of a run of it by itself, where a matrix has its own baseline.
         elsewhere: options of its command that another benchmark takes, by that one's name: it then runs in its place.
+        imports: the scores in a file of finished results, of the one model that is named where the file has several;
+            None where the file is of another kind.
         Existing: judgments that there are, which `score_existing` scores without a model.
         score_existing: a document of figures under the benchmark's own names, or a tidy frame.
     """
@@ -315,6 +318,7 @@ class Benchmark:
     files: Mapping[str, str] = field(default_factory=dict)
     standalone: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     elsewhere: Mapping[str, str] = field(default_factory=dict)
+    imports: Callable[[Path, str | None], Scores | None] | None = None
     Existing: type[ExistingModel] | None = None
     score_existing: Callable[[Any], Mapping[str, Any] | pd.DataFrame] | None = None
 

@@ -18,6 +18,7 @@ from radpo.cli.analyze import analyze_app
 from radpo.cli.data import data_app
 from radpo.cli.eval import eval_app
 from radpo.cli.export import export
+from radpo.cli.imported import import_
 from radpo.cli.init import init
 from radpo.cli.options import (
     Columns,
@@ -78,6 +79,7 @@ app.command()(matrix_commands.schema)
 app.command()(regress_command.regress)
 app.add_typer(store_app, name="store")
 app.command()(export)
+app.command("import")(import_)
 
 REGRESSION = 1
 """The exit status of `radpo regress` where it found one, and of nothing else."""

@@ -54,3 +54,8 @@ def _object(row: Any, path: Path, number: int) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
     return row
+
+
+def first_row(path: Path) -> dict[str, Any]:
+    """The first object of a file as `read_rows` reads it, which tells of what kind the file is; empty where none is."""
+    return next((row for _, row in read_rows(path)), {})
