@@ -69,10 +69,10 @@ def import_results(
             found = read_results(path, only)
             notes.update(dict.fromkeys(found.notes))
             for row in found.results:
-                name = (row.benchmark, row.subset, row.metric)
-                if name in seen:
-                    raise DataError(f"{path}: {'/'.join(name)} of {variant} is in {seen[name]}, too")
-                seen[name] = path
+                figure = (row.benchmark, row.subset, row.metric)
+                if figure in seen:
+                    raise DataError(f"{path}: {'/'.join(figure)} of {variant} is in {seen[figure]}, too")
+                seen[figure] = path
                 results.append({**asdict(row), **place})
             examples += [{**asdict(row), **place} for row in found.examples]
     named = {row["benchmark"] for row in results}
