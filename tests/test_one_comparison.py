@@ -230,3 +230,41 @@ def test_a_figure_that_is_no_mean_of_its_examples_is_compared_by_its_own_value(t
     assert moved.low is not None
     assert as_it_was.kind == moved.kind == "against 50%"
     assert as_it_was.value == pytest.approx(table.loc[chosen & (table["variant"] == "ra-dpo"), "value"].item() - 50)
+
+
+def test_where_examples_weigh_differently_report_and_gate_compare_the_same_weighted_mean(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", only=("arena-hard",), prompts=60)
+    examples = pd.read_parquet(folder / "examples.parquet")
+    rng = np.random.default_rng(3)
+    weights = rng.choice([1, 2, 4, 6], len(examples))
+    examples["detail"] = [
+        json.dumps({"games": [{"game": 1, "score": 1, "weight": int(weight)}, {"game": 2, "score": 0, "weight": 1}]})
+        for weight in weights
+    ]
+    examples.to_parquet(folder / "examples.parquet", index=False)
+    results = pd.read_parquet(folder / "results.parquet")
+    scores = {
+        str(variant): np.average(part["value"], weights=1 + weights[part.index])
+        for variant, part in examples.groupby("variant")
+    }
+    results["value"] = results["variant"].map(scores)
+    results.to_parquet(folder / "results.parquet", index=False)
+    name = Name("arena-hard", "all", "score")
+    run = load_run(folder)
+    change = compared(run)["dpo"]["ra-dpo", name]
+    assert change.kind == "paired", "and not worked out from two standard errors"
+    assert change.value == pytest.approx(scores["ra-dpo"] - scores["dpo"], abs=1e-9)
+    (told,) = (row for row in against(run, "dpo").to_dict("records") if row["variant"] == "ra-dpo")
+    pair = [alone(folder, tmp_path / variant, variant) for variant in ("dpo", "ra-dpo")]
+    (row,) = json.loads(call("regress", *pair, "--margin", "0").stdout)["rows"]
+    assert (row["baseline"], row["candidate"]) == (pytest.approx(scores["dpo"]), pytest.approx(scores["ra-dpo"]))
+    assert change.p == row["p"] == pytest.approx(told["p"], abs=1e-9)
+    assert (change.value, change.low, change.high) == pytest.approx((row["difference"], row["low"], row["high"]))
+    # The linearised values' errors are those of the weighted means, found here by drawing the questions again.
+    values = {name: part.reset_index() for name, part in examples.assign(w=1 + weights).groupby("variant")}
+
+    def mean(who: str, take: Any) -> float:
+        return float(np.average(values[who]["value"][take], weights=values[who]["w"][take]))
+
+    drawn = [mean("ra-dpo", take) - mean("dpo", take) for take in (rng.integers(0, 60, 60) for _ in range(400))]
+    assert (change.high - change.low) / 2 / 1.96 == pytest.approx(np.std(drawn), rel=0.2)

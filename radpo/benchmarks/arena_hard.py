@@ -66,7 +66,16 @@ if TYPE_CHECKING:
 
 NAME = "arena-hard"
 METRICS = (
-    Metric("score", "score", bounds=(0, 100), primary="all", margin=7.0, even=50.0, overview=True),
+    Metric(
+        "score",
+        "score",
+        bounds=(0, 100),
+        primary="all",
+        margin=7.0,
+        even=50.0,
+        overview=True,
+        example_weight="games.weight",
+    ),
     *BIAS_METRICS,
 )
 """The score is the chance in percent of beating the baseline. By released judgments of 500 questions the standard error

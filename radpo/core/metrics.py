@@ -37,6 +37,8 @@ class Metric:
         examples: the metric of the examples whose mean it is (its own name where this is empty); None where it is no
             mean of examples.
         example_scale: value = scale * mean of the examples' values + offset.
+        example_weight: where examples do not count alike, the place in their detail of what each counts for, such as
+            `games.weight`, the sum over the list `games`; the mean is then weighted.
         overview: whether the report's overview draws it.
         leads: whether the summary shows it although it is not primary.
         parts: what its subsets are called in a sentence, such as ("none", "asked without a goal"); the others by name.
@@ -56,6 +58,7 @@ class Metric:
     zero_is_reference: bool = False
     examples: str | None = ""
     example_scale: tuple[float, float] = (1.0, 0.0)
+    example_weight: str = ""
     overview: bool = False
     leads: bool = False
     parts: tuple[tuple[str, str], ...] = ()

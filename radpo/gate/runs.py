@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.run import Run, load_run
 from radpo.core.suggestions import did_you_mean
+from radpo.stats.weights import mean_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +119,8 @@ def paired(name: MetricName, baseline: Run, candidate: Run) -> pd.DataFrame:
         rows &= frame["metric"].eq(described.example_metric or "")
         if subset != "all":
             rows &= frame["subset"].eq(subset)
-        return frame.loc[rows, [*_PAIR, *_TOLD]]
+        found = frame.loc[rows, [*_PAIR, *_TOLD]]
+        return found.assign(value=mean_values(found, described))
 
     ours, theirs = chosen(baseline.examples), chosen(candidate.examples)
     merged = ours.merge(theirs, on=_PAIR, how="outer", suffixes=("_baseline", "_candidate"))

@@ -37,6 +37,7 @@ from radpo.stats.quantities import (
     quantile_of_t,
     upward,
 )
+from radpo.stats.weights import mean_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -218,6 +219,7 @@ def _scored(run: Run) -> Scored:
         "baseline_output",
         "metric",
         "value",
+        "detail",
     ]
     rows = run.examples[columns]
     rows = rows[np.isfinite(rows["value"].to_numpy(dtype=float, na_value=np.nan))]
@@ -237,14 +239,14 @@ def _rows(run: Run, name: Name, scored: Scored) -> pd.DataFrame | None:
         return None
     rows = rows if name.subset == "all" else of(rows, subset=name.subset)
     scale, offset = metric.example_scale
-    return None if rows.empty else rows.assign(value=scale * rows["value"].astype(float) + offset)
+    return None if rows.empty else rows.assign(value=scale * mean_values(rows, metric) + offset)
 
 
 def _units(run: Run, name: Name, figures: Mapping[str, Quantity], scored: Scored) -> Units | None:
     """A figure's examples side by side.
 
-    Of a metric against an opponent, in which a strong verdict may count for several, and of one that nobody describes,
-    only those of variants whose figure is exactly the mean of their examples.
+    Of a metric against an opponent, and of one that nobody describes, only those of variants whose figure is exactly
+    the mean of their examples.
     """
     import numpy as np
 
