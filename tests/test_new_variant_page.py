@@ -33,7 +33,7 @@ exec PYTHON -m radpo "$@"
 
 def test_the_page_leads_from_an_empty_folder_to_a_verdict(tmp_path: Path) -> None:
     blocks = re.findall(r"(?:<!-- (\S+) -->\n)?```(bash|yaml)\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert [kind for _, kind, _ in blocks] == ["bash", "yaml", "bash", "bash", "bash"]
+    assert [kind for _, kind, _ in blocks] == ["bash", "yaml", *["bash"] * 4]
     for name, text in (("python", PYTHON), ("radpo", RADPO)):
         shim = tmp_path / "bin" / name
         shim.parent.mkdir(exist_ok=True)
@@ -52,7 +52,8 @@ def test_the_page_leads_from_an_empty_folder_to_a_verdict(tmp_path: Path) -> Non
                 "PYTHONPATH": os.pathsep.join(filter(None, [str(work / "site"), os.environ.get("PYTHONPATH")])),
             },
         )  # fmt: skip
-        assert done.returncode == 0, f"{text}\n{done.stderr[-3000:]}"
+        verdicts = (0, 1, 4) if "--against far-apart=dpo" in text else (0,)  # so few questions may decide nothing
+        assert done.returncode in verdicts, f"{text}\n{done.stderr[-3000:]}"
         if (work / "gate.yaml").is_file() and not (work / "mine.yaml").is_file():
             cut_down(work / "gate.yaml")
     markdown = (work / "far-apart.md").read_text(encoding="utf-8")

@@ -579,3 +579,15 @@ def test_a_new_variant_is_compared_with_the_one_that_it_is_to_beat(tmp_path, mon
     assert "mine is compared with the baseline's dpo." in done.stdout
     with pytest.raises(ConfigError, match=r"--against: .* has no variant 'dop'; there are dpo; did you mean 'dpo'"):
         compare(baseline, worse, against={"mine": "dop"})
+
+
+def test_other_training_pairs_under_another_name_are_refused_and_named(tmp_path):
+    def run(name: str, sha256: str) -> Path:
+        matrix = {**MATRIX, "data": {**MATRIX["data"], "train": {"path": f"{name}.jsonl"}}}
+        data = {"data": {"heldout.jsonl": {"sha256": "sha256:aa"}, f"{name}.jsonl": {"sha256": f"sha256:{sha256}"}}}
+        return write_run(tmp_path / name, matrix=matrix, manifest=data)
+
+    train = run("train", "bb")
+    more = compare(train, run("more", "cc"))
+    assert more.differences == ("data.train is train.jsonl in one (sha256:bb) and more.jsonl in the other (sha256:cc)",)
+    assert compare(train, run("renamed", "bb")).status == "pass"

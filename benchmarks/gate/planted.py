@@ -167,17 +167,6 @@ def _positions_exchanged(right: Callable[[Task], None], task: Task) -> None:
         right(task)
 
 
-def _greedy(right: Callable[[Task], None], task: Task) -> None:
-    from radpo.models import generation
-
-    def greedily(own: Any, tokenizer: Any, sampling: Any, most: int) -> Any:
-        return config(own, tokenizer, replace(sampling, temperature=0.0), most)
-
-    config = generation.generation_config
-    with patch.object(generation, "generation_config", greedily):
-        right(task)
-
-
 # --- the bugs
 
 
@@ -217,7 +206,10 @@ BUGS: dict[str, Bug] = {
     "positions": Bug(
         "a judge with its positions exchanged", "dpo", "stage", stage="alpaca-eval", around=_positions_exchanged
     ),
-    "greedy": Bug("greedy instead of sampled answers", "dpo", "stage", stage="generate", around=_greedy),
+    "greedy": Bug(
+        "greedy instead of sampled answers", "dpo", "matrix file",
+        matrix={"benchmarks": {name: {"sampling": {"temperature": 0}} for name in ("mt-bench", "alpaca-eval")}},
+    ),
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ def differing_settings(baseline: Run, candidate: Run, benchmarks: Iterable[str])
         for name, file in ours.get("data", {}).items()
         if name in theirs.get("data", {}) and _hash(file) != _hash(theirs["data"][name])
     ]
+    found += _other_pairs(baseline, candidate)
     if ours.get("baseline") != theirs.get("baseline"):
         found.append(
             f"win rates are against variant {ours.get('baseline')!r} in one and {theirs.get('baseline')!r} in the other"
@@ -41,6 +42,19 @@ def differing_settings(baseline: Run, candidate: Run, benchmarks: Iterable[str])
         if values[0] != values[1] and not told & {name for run in (ours, theirs) for name in _files(run, values)}:
             found.append(f"{key} is {_said(values[0])} in one and {_said(values[1])} in the other")
     return found
+
+
+def _other_pairs(baseline: Run, candidate: Run) -> Iterator[str]:
+    """Scored pairs that have another name and another content in the two runs."""
+    for part in ("train", "heldout"):
+        files = []
+        for run in (baseline, candidate):
+            data = ((run.sources[0].settings or {}).get("data") or {}).get(part) or {}
+            name = str(data.get("path"))
+            files.append((name, run.manifest.get("data", {}).get(name)))
+        (one, ours), (other, theirs) = files
+        if one != other and ours is not None and theirs is not None and _hash(ours) != _hash(theirs):
+            yield f"data.{part} is {one} in one ({_short(ours)}) and {other} in the other ({_short(theirs)})"
 
 
 def differing_examples(name: MetricName, pairs: pd.DataFrame, same_model: bool) -> Iterator[tuple[str, bool]]:
