@@ -32,7 +32,8 @@ def main() -> None:
             for scheme in ("light", "dark"):
                 page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
                 page.goto(address)
-                page.wait_for_timeout(3_000)  # figures near the top are drawn
+                page.locator(".plot .main-svg").first.wait_for()  # on a busy machine, that takes its time
+                page.wait_for_timeout(2_000)  # the other figures near the top are drawn
                 page.screenshot(path=run_dir / f"report-{width}-{scheme}.jpg", quality=72)
                 page.close()
         page = browser.new_page(viewport={"width": 1280, "height": 960}, color_scheme="light")
