@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import write_model
 
 NOTEBOOKS = Path(__file__).parents[1] / "examples" / "notebooks"
 
@@ -23,3 +24,16 @@ def test_the_notebook_that_reads_a_run_finds_its_figures() -> None:
     shown = run("read_a_run.ipynb")
     for part in ("3 variants", "difference (nats)", "ra-dpo", "baseline_output"):
         assert part in shown, part
+
+
+def test_the_notebook_that_writes_a_variant_trains_and_gates_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "model")
+    monkeypatch.setenv("RADPO_NOTEBOOK_MODEL", str(tmp_path / "model"))
+    monkeypatch.setenv("RADPO_CACHE", str(tmp_path / "cache"))
+    shown = run("write_a_variant.ipynb")
+    assert "report.html" in shown, "the run"
+    assert shown.count("my-wide-gap") > 10, "the comparison and the gate name it"
+    assert "run against run: " in shown, "the gate's verdict"
+    assert "Traceback" not in shown
