@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -194,3 +197,34 @@ def test_the_gate_is_told_that_two_runs_differ_in_it(tmp_path):
 def test_models_are_loaded_in_it(place, monkeypatch):
     monkeypatch.setenv(VARIABLE, "bfloat16")
     assert load_model(place / "model", "auto").dtype is torch.bfloat16
+
+
+def test_a_matrix_that_asks_for_gpus_has_their_arithmetic_wherever_it_is_planned(place, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "float32")
+    plan = expand(load_matrix(write_matrix(place, resources={"train": {"gpus": 1}})))
+    assert said(plan.stages) == {"bfloat16"}
+    assert resolved(plan)["training"]["precision"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("more", "executor", "warned"), [({}, "ray", True), ({}, "local", False), ({"train": {"gpus": 1}}, "ray", False)]
+)
+def test_a_run_on_another_executor_is_warned_that_auto_is_of_this_machine(
+    place, tmp_path, monkeypatch, more, executor, warned
+):
+    def stop(*arguments: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    expected = SimpleNamespace(seconds_by_key=dict, notes_by_key=dict)
+    asked = SimpleNamespace(expected=expected, executor=SimpleNamespace(executor=SimpleNamespace(name=executor)))
+    monkeypatch.setattr("radpo.core.warn._WARNED", set())
+    monkeypatch.setattr(api, "_prepared", lambda *arguments: asked)
+    monkeypatch.setattr("radpo.matrix.run.run_matrix", stop)  # all that matters here is done
+    told = r"precision auto: float32 \(RADPO_PRECISION says so\), which is of this machine; where the executor ray"
+    monkeypatch.setenv(VARIABLE, "float32")
+    matrix = write_matrix(place, resources=more)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        with pytest.raises(KeyboardInterrupt):
+            api.run(matrix, tmp_path / "run", executor=executor)
+    assert any(re.match(told, str(one.message)) for one in found) == warned

@@ -20,7 +20,6 @@ from radpo.core.cache import cache_folder
 from radpo.core.errors import ModelError
 from radpo.core.files import checksums, replace_file, replace_json, sha256, verify_checksums
 from radpo.core.optional import need_package
-from radpo.core.texts import excerpt
 from radpo.models.chat_template import DEFAULT, default_template, prints_date, template_date, with_date
 from radpo.models.precision import Precision, settle
 from radpo.models.weights import OTHER_FORMATS, check_files, check_pointer, check_weights, load_weights, model_files
@@ -64,17 +63,9 @@ def resolve_model(name: str) -> Path:
     Raises:
         ModelError: nothing goes by that name; the message says what to install or to check.
     """
-    if name in BUNDLED:
-        return _converted(_bundled_file(name), name)
-    try:
-        path = Path(name).expanduser()
-        path.is_dir()
-    except (OSError, RuntimeError, ValueError) as error:  # too long, or of a user that there is not
-        raise ModelError(f"model {excerpt(name)}: no such file or folder ({error})") from error
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelError(f"model {name}: no such file")
-        return _converted(path, path.stem.lower())
+    if (gguf := _gguf_file(name)) is not None:
+        return _converted(gguf, name)
+    path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"model {name}: the folder has no config.json, so it is not a Hugging Face model folder")
@@ -96,7 +87,7 @@ def model_fingerprint(name: str) -> str:
         ModelError: as `resolve_model`.
     """
     if (gguf := _gguf_file(name)) is not None:
-        _verify_converted(resolve_model(name), gguf)
+        _verify_converted(gguf, _folder_of(gguf, name))
         return f"gguf-{CONVERSION}:{_file_hash(gguf)}"
     folder = resolve_model(name)
     check_weights(folder)
@@ -112,9 +103,10 @@ def model_places(name: str) -> list[Path]:
     Raises:
         ModelError: as `resolve_model`.
     """
-    folder, gguf = resolve_model(name), _gguf_file(name)
-    files = model_files(folder)
-    return [*files, *dict.fromkeys(file.parent for file in files), *([] if gguf is None else [gguf])]
+    if (gguf := _gguf_file(name)) is not None:
+        return [gguf]  # what it is converted to may be yet to come
+    files = model_files(resolve_model(name))
+    return [*files, *dict.fromkeys(file.parent for file in files)]
 
 
 def pinned_model(name: str) -> str:
@@ -129,11 +121,25 @@ def pinned_model(name: str) -> str:
 
 
 def _gguf_file(name: str) -> Path | None:
-    """The file that a model is converted from; None where it is not."""
+    """The file that a model is converted from; None where it is not.
+
+    Raises:
+        ModelError: it is not there.
+    """
     if name in BUNDLED:
         return _bundled_file(name)
     path = Path(name).expanduser()
-    return path if path.suffix == ".gguf" else None
+    if path.suffix != ".gguf":
+        return None
+    if not path.is_file():
+        raise ModelError(f"model {name}: no such file")
+    return path
+
+
+def _folder_of(gguf: Path, name: str) -> Path:
+    """Where a model's converted folder is, or will be."""
+    stem = name if name in BUNDLED else gguf.stem.lower()
+    return cache_folder() / "models" / f"{stem}-{CONVERSION}-{_file_hash(gguf)[:12]}"
 
 
 def load_tokenizer(folder: Path, *, with_goal: bool = True) -> PreTrainedTokenizerBase:
@@ -246,7 +252,7 @@ def _converted(gguf: Path, name: str) -> Path:
     from filelock import FileLock
 
     check_pointer(gguf)
-    folder = cache_folder() / "models" / f"{name}-{CONVERSION}-{_file_hash(gguf)[:12]}"
+    folder = _folder_of(gguf, name)
     record = _record_of(folder)
     if folder.is_dir() and record.is_file():
         return folder
@@ -273,8 +279,11 @@ def _record_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.json")
 
 
-def _verify_converted(folder: Path, gguf: Path) -> None:
+def _verify_converted(gguf: Path, folder: Path) -> None:
     """See that a converted model is what the conversion wrote, as its key is that of the file it was converted from."""
+    check_pointer(gguf)
+    if not folder.is_dir() or not _record_of(folder).is_file():
+        return
     try:
         damage = verify_checksums(folder, json.loads(_record_of(folder).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
