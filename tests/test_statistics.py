@@ -339,3 +339,21 @@ def test_a_benchmarks_own_document_has_an_interval_where_all_examples_came_out_a
     found = with_extreme_intervals([metric], {"win_rate": 100.0, "standard_error": 0.0, "n_total": 20, "notes": []})
     assert (found["win_rate_ci_low"], found["win_rate_ci_high"]) == (pytest.approx(83.887, abs=1e-3), 100.0)
     assert "win_rate_ci_low" not in with_extreme_intervals([metric], {"win_rate": 99.0, "n_total": 20})
+
+
+def test_flips_of_many_clusters_drawn_by_bytes_tell_what_flips_drawn_one_by_one_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from radpo.stats import permutation
+
+    rng = np.random.default_rng(5)
+    sums, sizes = rng.normal(0.3, 1, (61, 2)), rng.integers(1, 4, 61).astype(float)
+    drawn = {}
+    for many in (10**9, 10):
+        monkeypatch.setattr(permutation, "MANY", many)
+        drawn[many] = permutation.sign_flips(sums, sizes, resamples=40_000, rng=np.random.default_rng(0))
+    for one, other in zip(*drawn.values(), strict=True):
+        assert one.interval() == pytest.approx(other.interval(), abs=0.01)
+        assert one.less(0.1) == pytest.approx(other.less(0.1), abs=0.012)
+        assert float(np.mean(one.means)) == pytest.approx(float(np.mean(other.means)), abs=0.003)
+        assert float(np.std(one.means)) == pytest.approx(float(np.std(other.means)), rel=0.02)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Alternative = Literal["two-sided", "less", "greater"]
 
 
+MANY = 2_000
+"""With more clusters than this, flips are drawn a byte at a time."""
+
+
 @dataclass(frozen=True)
 class SignFlips:
     """The sign-flip test of one mean, at any value that the mean might have, and the interval that belongs to it.
@@ -90,16 +94,20 @@ def sign_flips(sums: Floats, sizes: Floats, *, resamples: int, rng: np.random.Ge
     exact = _enumerable(groups, resamples)
     weights = np.column_stack([sums, sizes]).astype(np.float64)
 
-    def means(flipped: Any) -> Floats:
-        totals = flipped.astype(np.float64) @ weights
+    def means(totals: Floats) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
             found: Floats = totals[:, :-1] / totals[:, -1:]
         return found
 
     if exact:
-        drawn = means(_all_flips(groups))
+        drawn = means(_all_flips(groups).astype(np.float64) @ weights)
+    elif groups > MANY:
+        drawn = means(_by_bytes(weights, resamples, rng))
     else:
-        drawn = in_blocks(lambda count: means(rng.integers(0, 2, size=(count, groups))), resamples, groups)
+        drawn = in_blocks(
+            lambda count: means(rng.integers(0, 2, size=(count, groups)).astype(np.float64) @ weights),
+            resamples, groups,
+        )  # fmt: skip
     idle = int(np.isnan(drawn[:, 0]).sum())
     drawn = np.sort(drawn[~np.isnan(drawn[:, 0])], axis=0)
     slack = 1e-10 * np.abs(sums).sum(axis=0) / max(float(sizes.sum()), 1.0)
@@ -113,6 +121,26 @@ def sign_flips(sums: Floats, sizes: Floats, *, resamples: int, rng: np.random.Ge
         )
         for column in range(sums.shape[1])
     ]
+
+
+def _by_bytes(weights: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+    """Sums over random halves of many rows, shape (resamples, K), a byte for eight rows' flips at a time.
+
+    The sums of all 256 halves of eight rows are made once and looked up, which takes an eighth of the time and less.
+
+    Args:
+        weights: shape (G, K).
+    """
+    import numpy as np
+
+    groups, columns = weights.shape
+    padded = np.zeros((-(-groups // 8) * 8, columns))
+    padded[:groups] = weights
+    halves = _all_flips(8).astype(np.float64)
+    totals = np.zeros((resamples, columns))
+    for eight in padded.reshape(-1, 8, columns):
+        totals += (halves @ eight)[rng.integers(0, 256, size=resamples, dtype=np.uint8)]
+    return totals
 
 
 def _enumerable(groups: int, resamples: int) -> bool:
