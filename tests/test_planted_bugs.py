@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 import radpo
 from radpo.gate.compare import compare
 
-GATE = Path(__file__).parents[1] / "benchmarks" / "gate"
+ROOT = Path(__file__).parents[1]
+GATE = ROOT / "benchmarks" / "gate"
 SMALLER: dict[str, Any] = {
     "seeds": [0],
     "exclude": [],
@@ -50,6 +52,16 @@ def test_exchanged_sides_and_exchanged_positions_fail_and_other_seeds_of_samplin
     rerun = compare(clean, run("again", benchmarks=again), margins=margins)
     assert rerun.status == "pass", rerun.refusals
     assert sum(row.changed for row in rerun.rows) > 100, "other answers were drawn"
+
+
+def test_every_bug_says_what_it_is_and_the_committed_table_is_of_these(bugs: Any) -> None:
+    assert len(bugs.BUGS) == 16
+    assert len(bugs.RERUNS) == 20
+    with (ROOT / "reports" / "gate" / "bugs.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["bug"] for row in rows] == [bug.says for bug in bugs.BUGS.values()]
+    assert sum(row["caught"] == "True" for row in rows) >= 14
+    assert all(row["first"] for row in rows if row["caught"] == "True"), "what shows it is named"
 
 
 @pytest.mark.slow
