@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -96,19 +96,29 @@ def _failure(report: Path, status: int, processes: int) -> RadpoError:
 
 
 def _described(task: Task) -> dict[str, Any]:
-    stage, run = task.stage, task.stage.function.run
+    stage, function = task.stage, task.stage.function
     return {
         "name": stage.name,
         "function": stage.function_name,
-        "run": [run.__module__, run.__qualname__],
-        "version": stage.function.version,
-        "packages": list(stage.function.packages),
-        "resumable": stage.function.resumable,
+        "run": _reference(function.run),
+        "ready": None if function.ready is None else _reference(function.ready),
+        "version": function.version,
+        "packages": list(function.packages),
+        "resumable": function.resumable,
+        "lasting": list(function.lasting),
         "settings": _to_json(stage.settings),
         "hints": _to_json(stage.hints),
         "inputs": {name: str(folder) for name, folder in task.inputs.items()},
         "out": str(task.out),
     }
+
+
+def _reference(function: Callable[..., Any]) -> list[str]:
+    return [function.__module__, function.__qualname__]
+
+
+def _referred(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
 
 
 def _to_json(value: Any) -> Any:
@@ -132,9 +142,14 @@ def _task(document: Mapping[str, Any], first: bool) -> Task:
         if first:
             print(_PROGRESS, done, total, flush=True)
 
-    module, name = document["run"]
-    run = getattr(importlib.import_module(module), name)
-    function = Function(run, document["version"], tuple(document["packages"]), document["resumable"])
+    function = Function(
+        _referred(*document["run"]),
+        document["version"],
+        tuple(document["packages"]),
+        document["resumable"],
+        tuple(document["lasting"]),
+        None if document["ready"] is None else _referred(*document["ready"]),
+    )
     settings, hints = _from_json(document["settings"]), _from_json(document["hints"])
     stage = Stage(document["name"], document["function"], function, settings, hints=hints)
     inputs = {key: Path(folder) for key, folder in document["inputs"].items()}
