@@ -196,7 +196,7 @@ def _execute(
     if kind != "local" and plan_.precision is None and plan_.asks_for_auto:
         warn_once(
             f"precision auto: {arithmetic()}, which is of this machine; where the executor {kind} computes on others, "
-            "state a precision, or ask for GPUs under `resources`, with which auto is bfloat16"
+            "state a precision, or set RADPO_PRECISION"
         )
     with MatrixView(len(plan_.stages), expected.seconds_by_key()) as view:
         return run_matrix(

@@ -129,6 +129,7 @@ def test_a_users_judge_grades_in_a_matrix(installed: Path, tmp_path: Path) -> No
 def test_the_judge_counts_sentences_with_jargon(
     installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from radpo.core.plugins import plugin_code, plugin_entries
     from radpo.judges.base import GradeRequest
     from radpo.judges.lookup import check_settings, find_judge, split_settings
 
@@ -140,7 +141,7 @@ def test_the_judge_counts_sentences_with_jargon(
     assert [grade.score for grade in judge.grade([GradeRequest(asked, text) for text in texts])] == [5.5, 10.0, 1.0]
     parts = split_settings("plain-words", check_settings("plain-words", {"words": tmp_path / "jargon.txt"}))
     assert (dict(parts.files), dict(parts.hints)) == ({"words": tmp_path / "jargon.txt"}, {"shown": 5})
-    assert parts.code is not None
+    assert plugin_code(plugin_entries("radpo.judges")["plain-words"]) is not None
 
 
 @pytest.fixture

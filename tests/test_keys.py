@@ -239,10 +239,6 @@ CHANGES: dict[str, Change | tuple[Change, Change]] = {
     "A setting of sampling": setting("hub", "benchmarks/alpaca-eval/sampling/temperature", 0.7),
     "The seed": setting("main", "seeds", [1]),
     "What `precision: auto` is": (auto, lambda world, patch: patch.setenv("RADPO_PRECISION", "bfloat16")),
-    "GPUs asked for under `resources`, where the precision is auto": (
-        auto, setting("main", "resources", {"train": {"gpus": 1}}),
-    ),
-    "GPUs asked for under `resources`, where it is stated": setting("main", "resources", {"train": {"gpus": 1}}),
     "The date that chat templates print": both(
         *(setting(name, "date", "2026-10-02") for name in ("main", "hub", "relabeled"))
     ),
@@ -251,8 +247,8 @@ CHANGES: dict[str, Change | tuple[Change, Change]] = {
         setting("main", "name", "other"), setting("main", "published", "published.csv"),
         setting("main", "size_hints", {"models": {"x": {"parameters": 1.0e9, "layers": 10}}}),
     ),
-    "Executor, jobs, other resources, `save_every`, trackers": both(
-        setting("main", "executor", "ray"), setting("main", "resources", {"train": {"cpus": 3}}),
+    "Executor, jobs, `resources`, `save_every`, trackers": both(
+        setting("main", "executor", "ray"), setting("main", "resources", {"train": {"cpus": 3, "gpus": 1}}),
         setting("main", "save_every", 7), setting("main", "report_to", ["tensorboard"]),
     ),
     "The number of threads, the machine, Python's version": lambda world, patch: patch.setenv("OMP_NUM_THREADS", "3"),

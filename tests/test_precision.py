@@ -199,18 +199,9 @@ def test_models_are_loaded_in_it(place, monkeypatch):
     assert load_model(place / "model", "auto").dtype is torch.bfloat16
 
 
-def test_a_matrix_that_asks_for_gpus_has_their_arithmetic_wherever_it_is_planned(place, monkeypatch):
-    monkeypatch.setenv(VARIABLE, "float32")
-    plan = expand(load_matrix(write_matrix(place, resources={"train": {"gpus": 1}})))
-    assert said(plan.stages) == {"bfloat16"}
-    assert resolved(plan)["training"]["precision"] == "bfloat16"
-
-
-@pytest.mark.parametrize(
-    ("more", "executor", "warned"), [({}, "ray", True), ({}, "local", False), ({"train": {"gpus": 1}}, "ray", False)]
-)
+@pytest.mark.parametrize(("executor", "warned"), [("ray", True), ("local", False)])
 def test_a_run_on_another_executor_is_warned_that_auto_is_of_this_machine(
-    place, tmp_path, monkeypatch, more, executor, warned
+    place, tmp_path, monkeypatch, executor, warned
 ):
     def stop(*arguments: Any, **more: Any) -> None:
         raise KeyboardInterrupt
@@ -222,7 +213,7 @@ def test_a_run_on_another_executor_is_warned_that_auto_is_of_this_machine(
     monkeypatch.setattr("radpo.matrix.run.run_matrix", stop)  # all that matters here is done
     told = r"precision auto: float32 \(RADPO_PRECISION says so\), which is of this machine; where the executor ray"
     monkeypatch.setenv(VARIABLE, "float32")
-    matrix = write_matrix(place, resources=more)
+    matrix = write_matrix(place)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         with pytest.raises(KeyboardInterrupt):

@@ -99,8 +99,7 @@ def expand(
     """The cells and stages of a matrix. Cells share every stage whose settings and inputs are the same.
 
     Args:
-        precision: what `precision: auto` is on the machine that is to compute, where that is not this one. A matrix
-            that asks for GPUs under `resources` says it itself, wherever it is planned: bfloat16, as they all have it.
+        precision: what `precision: auto` is on the machine that is to compute, where that is not this one.
         planning: files, and models whose size the matrix states, may be yet to come.
         occasion: what tells this run's answers of an endpoint without a version from another run's.
         account: on which account the stages' work goes that costs money.
@@ -109,8 +108,6 @@ def expand(
         ConfigError: a variant's method does not exist, or no cell is left.
         ModelError: a model is unavailable.
     """
-    if any(asked.gpus for asked in matrix.resources.values()):
-        precision = precision or "bfloat16"
     functions = {**training_stages.FUNCTIONS, **stage_functions()}
     for function in matrix.resources:
         if function not in functions:
