@@ -115,14 +115,14 @@ def render(run: Run) -> str:
         "policy": policy(plotly_hash, source_hash(code), styles=(source_hash(sheet),)),
     }
     template = environment.get_template("report.html.j2")
-    room = ROOM
+    room, examples = ROOM, pack(run)
     while True:
-        examples = pack(run, room)
         page = template.render(**parts, examples=examples)
         excess = len(page.encode("utf-8", "replace")) - LIMIT
         if excess <= 0 or room == 0:
             return page
         room = max(0, room - excess - SLACK)
+        examples = pack(run, room)
 
 
 def _sections(run: Run, styles: Styles, own: Mapping[str, Sequence[ReportSection]]) -> list[ReportSection]:
