@@ -25,7 +25,7 @@ from task import ASKED, BEST, SHUNNED, WORDS, constraints, draw_words, prompt_te
 
 from radpo.preferences.goals import attribute_goals, attributes_text, condition  # noqa: E402
 
-PAIRS, HELDOUT, QUESTIONS = 1000, 240, 1500
+PAIRS, HELDOUT, QUESTIONS = 1000, 240, 2000
 ATTRIBUTES = ("opening", "middle", "ending")
 """A prompt's nine words in threes; each is scored 1 + how many of its words a response has."""
 ATTRIBUTE_SCALE = (1.0, 4.0)
