@@ -166,6 +166,14 @@ def _analyses(rng: np.random.Generator, place: int) -> list[dict[str, Any]]:
             "stderr": 0.05, "n": 60, "higher_is_better": None, "primary": False,
         }
         for benchmark, subset, metric in parts
+    ] + [
+        {
+            "benchmark": "goal-inference", "subset": subset, "metric": metric, "value": value + 0.1 * place,
+            "stderr": 0.05, "n": 60, "higher_is_better": None, "primary": False,
+        }
+        for subset, metric, value in (
+            ("all", "accuracy", 0.6), ("score 3", "inferred_goal", 4.0), ("score 9", "inferred_goal", 7.0)
+        )
     ]  # fmt: skip
 
 

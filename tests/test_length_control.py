@@ -106,7 +106,7 @@ def test_comparisons_that_cannot_tell_give_no_rate_and_say_why(real_data):
         (frame.assign(len_2=frame["len_1"]), "differ by the same length"),
         (frame.assign(preference=2.0), "all comparisons came out alike"),
         (frame.assign(len_2=frame["len_1"] + 10 + frame["index"]), "every answer of the model is the longer one"),
-        (frame.assign(preference=1.0 + longer), "length alone tells every win from every loss"),
+        (frame.assign(preference=1.0 + longer), "length alone separates every win from every loss"),
     ):
         found = at_equal_length(changed)
         assert (found.winrate, found.standard_error, found.low) == (None, None, None)

@@ -20,6 +20,7 @@ from radpo.core.cache import cache_folder
 from radpo.core.errors import ModelError
 from radpo.core.files import checksums, replace_file, replace_json, sha256, verify_checksums
 from radpo.core.optional import need_package
+from radpo.core.texts import excerpt
 from radpo.models.chat_template import DEFAULT, default_template, prints_date, template_date, with_date
 from radpo.models.precision import Precision, settle
 from radpo.models.weights import OTHER_FORMATS, check_files, check_pointer, check_weights, load_weights, model_files
@@ -65,7 +66,7 @@ def resolve_model(name: str) -> Path:
     """
     if (gguf := _gguf_file(name)) is not None:
         return _converted(gguf, name)
-    path = Path(name).expanduser()
+    path = _path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"model {name}: the folder has no config.json, so it is not a Hugging Face model folder")
@@ -115,9 +116,20 @@ def pinned_model(name: str) -> str:
     Raises:
         ModelError: as `resolve_model`.
     """
-    if name in BUNDLED or Path(name).expanduser().exists() or not _HUB_ID.fullmatch(name):
+    if name in BUNDLED or not _HUB_ID.fullmatch(name) or _path(name).exists():
         return ""
     return f"{name.partition('@')[0]}@{resolve_model(name).name}"
+
+
+def _path(name: str) -> Path:
+    """The path that a name may be."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()  # asks the system, which takes no name of any length
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"model {excerpt(name)}: it cannot be looked for: {reason}") from error
+    return path
 
 
 def _gguf_file(name: str) -> Path | None:
@@ -128,7 +140,7 @@ def _gguf_file(name: str) -> Path | None:
     """
     if name in BUNDLED:
         return _bundled_file(name)
-    path = Path(name).expanduser()
+    path = _path(name)
     if path.suffix != ".gguf":
         return None
     if not path.is_file():
