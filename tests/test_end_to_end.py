@@ -61,7 +61,7 @@ def test_the_quickstart_reduced_ends_in_a_report_and_survives_a_kill(tmp_path: P
     assert again.stdout.strip().splitlines()[-1] == str(report)
     assert {path.name for path in torn.iterdir()} == {
         "report.html", "manifest.json", "matrix.yaml", "results.parquet", "examples.parquet", "likelihoods.parquet",
-        "training.parquet", "comparisons.parquet",
+        "training.parquet", "comparisons.parquet", "checkpoints.json",
     }  # fmt: skip
 
     # Only what training gives is computed a second time: the rest of the store holds no trace of the kill.

@@ -837,7 +837,7 @@ def test_what_has_no_room_is_spread_evenly_and_said(tmp_path: Path, monkeypatch:
     assert 0 < packed.whole < packed.examples == 400
     kept = [place for place, size in enumerate(sizes) if size]
     assert max(np.diff([-1, *kept, len(sizes)])) <= 2 * len(sizes) / len(kept) + 1
-    monkeypatch.setattr("radpo.report.build.pack", lambda run, room: packed)
+    monkeypatch.setattr("radpo.report.build.pack", lambda run, *room: packed)
     text = Page(build_report(folder).read_text(encoding="utf-8")).text
     assert f"the answers to {packed.whole} of 400 examples, spread evenly" in text
 
