@@ -17,14 +17,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from pydantic import Field
 
 from radpo.benchmarks import pieces
 from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
 from radpo.benchmarks.settings import MatrixPath, Option, Section
 from radpo.benchmarks.sizes import Sizes
-from radpo.benchmarks.task_files import YAML, files_outside, local_dataset, split_shots
+from radpo.benchmarks.task_files import YAML, files_outside, local_dataset, read_task, split_shots
 from radpo.benchmarks.work import Work, of_model
 from radpo.core.errors import ConfigError, DataError, ModelError
 from radpo.core.json_rows import first_row, read_rows
@@ -603,12 +602,12 @@ def _tasks_work(sizes: Sizes, stage: Stage, prefill: float, generated: float, st
     return replace(counted, precision="float32", disk_bytes=2e5)
 
 
-def _local_tasks(folder: Path) -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
+def _local_tasks(folder: Path) -> dict[str, tuple[Mapping[str, Any], list[dict[str, Any]]]]:
     """lm-eval's tasks in a folder whose documents are in JSON Lines files beside them."""
     tasks = {}
     for file in folder.rglob("*.yaml"):
-        task = yaml.safe_load(file.read_text(encoding="utf-8"))
-        place = task.get("dataset_kwargs", {}).get("data_files") if isinstance(task, dict) else None
+        task = read_task(file)
+        place = task.get("dataset_kwargs", {}).get("data_files")
         if isinstance(place, str) and (data := file.parent / place).is_file():
             lines = data.read_text(encoding="utf-8").splitlines()
             tasks[task["task"]] = (task, [json.loads(line) for line in lines if line.strip()])

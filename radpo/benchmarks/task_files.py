@@ -65,7 +65,7 @@ class _Index:
 
     def read_folder(self, folder: Path) -> None:
         for file in sorted(folder.rglob("*.y*ml")) if folder.is_dir() else ():
-            config = _config(file)
+            config = read_task(file)
             tags = config.get("tag") or []
             named = [config.get("task"), config.get("group"), *(tags if isinstance(tags, list) else [tags])]
             for name in named:
@@ -80,7 +80,7 @@ class _Index:
         if file in self.followed:
             return
         self.followed.add(file)
-        config = _config(file)
+        config = read_task(file)
         if isinstance(config.get("group"), str):
             self.read_folder(file.parent)
         self.found.append(file)
@@ -98,7 +98,7 @@ class _Index:
             if (file, task_folder) not in self.followed:
                 self.followed.add((file, task_folder))
                 self.found.append(file)
-                self._add(_config(file), file.parent, task_folder)
+                self._add(read_task(file), file.parent, task_folder)
         self.found += _data(config, task_folder)
         members = config.get("task")
         for member in members if isinstance(members, list) else ():
@@ -110,7 +110,7 @@ class _Index:
                 self._add(member, folder, task_folder)
 
 
-def _config(file: Path) -> Mapping[str, Any]:
+def read_task(file: Path) -> Mapping[str, Any]:
     """A task's file; nothing where it cannot be read, which lm-eval then says."""
     try:
         found = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)

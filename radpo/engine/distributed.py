@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -96,16 +97,11 @@ def _failure(report: Path, status: int, processes: int) -> RadpoError:
 
 
 def _described(task: Task) -> dict[str, Any]:
-    stage, function = task.stage, task.stage.function
+    stage = task.stage
     return {
         "name": stage.name,
-        "function": stage.function_name,
-        "run": _reference(function.run),
-        "ready": None if function.ready is None else _reference(function.ready),
-        "version": function.version,
-        "packages": list(function.packages),
-        "resumable": function.resumable,
-        "lasting": list(function.lasting),
+        "function_name": stage.function_name,
+        "function": {part.name: _to_json(getattr(stage.function, part.name)) for part in fields(Function)},
         "settings": _to_json(stage.settings),
         "hints": _to_json(stage.hints),
         "inputs": {name: str(folder) for name, folder in task.inputs.items()},
@@ -113,17 +109,11 @@ def _described(task: Task) -> dict[str, Any]:
     }
 
 
-def _reference(function: Callable[..., Any]) -> list[str]:
-    return [function.__module__, function.__qualname__]
-
-
-def _referred(module: str, name: str) -> Any:
-    return getattr(importlib.import_module(module), name)
-
-
 def _to_json(value: Any) -> Any:
     if isinstance(value, Source):
         return {"location": value.read_from, "identity": value.identity}
+    if callable(value):
+        return {"module": value.__module__, "qualname": value.__qualname__}
     if isinstance(value, Mapping):
         return {key: _to_json(inner) for key, inner in value.items()}
     return [_to_json(inner) for inner in value] if isinstance(value, list | tuple) else value
@@ -133,6 +123,8 @@ def _from_json(value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {"location", "identity"}:
             return Source(**value)
+        if value.keys() == {"module", "qualname"}:
+            return getattr(importlib.import_module(value["module"]), value["qualname"])
         return {key: _from_json(inner) for key, inner in value.items()}
     return [_from_json(inner) for inner in value] if isinstance(value, list) else value
 
@@ -142,16 +134,11 @@ def _task(document: Mapping[str, Any], first: bool) -> Task:
         if first:
             print(_PROGRESS, done, total, flush=True)
 
-    function = Function(
-        _referred(*document["run"]),
-        document["version"],
-        tuple(document["packages"]),
-        document["resumable"],
-        tuple(document["lasting"]),
-        None if document["ready"] is None else _referred(*document["ready"]),
-    )
+    parts: dict[str, Any] = _from_json(document["function"])
+    parts = {name: tuple(part) if isinstance(part, list) else part for name, part in parts.items()}
+    function = Function(**parts)
     settings, hints = _from_json(document["settings"]), _from_json(document["hints"])
-    stage = Stage(document["name"], document["function"], function, settings, hints=hints)
+    stage = Stage(document["name"], document["function_name"], function, settings, hints=hints)
     inputs = {key: Path(folder) for key, folder in document["inputs"].items()}
     return Task(stage, inputs, Path(document["out"]), progress)
 

@@ -62,9 +62,10 @@ def heldout_log_likelihoods(
     import pandas as pd
 
     scorer = _Scorer(model_folder, scale, wording, max_length, precision, None)
-    frames = []
+    frames, each = [], 2 * len(GOALS)
     for rows, done in in_chunks(pairs.to_batches()):
-        frames.append(pd.DataFrame(scorer.score(rows, _within(progress, done - len(rows), pairs.num_rows, GOALS))))
+        told = _within(progress, done - len(rows), pairs.num_rows, each)
+        frames.append(pd.DataFrame(scorer.score(rows, told)))
     if not frames:
         raise DataError("there are no held-out pairs to measure")
     return pd.concat(frames, ignore_index=True)
@@ -95,16 +96,16 @@ def write_heldout(
         key: the stage's, which names model, pairs and settings; chunks of another are not taken up.
         progress: called with the number of responses, both of every pair with every goal.
     """
-    asked = GOALS if goals is None else goals
+    each = 2 * len(GOALS if goals is None else goals)
     scorer: list[_Scorer] = []  # loaded when the first chunk needs it
 
     def rows(number: int, chunk: _Chunk) -> list[dict[str, Any]]:
         if not scorer:
             scorer.append(_Scorer(model_folder, scale, wording, max_length, precision, goals))
-        return scorer[0].score(chunk[0], _within(progress, chunk[1] - len(chunk[0]), total, asked))
+        return scorer[0].score(chunk[0], _within(progress, chunk[1] - len(chunk[0]), total, each))
 
     def finished(chunk: _Chunk) -> None:
-        _within(progress, chunk[1], total, asked)(0, 0)
+        progress(chunk[1] * each, total * each)
 
     if write_chunks(out, _schema(), key, in_chunks(pairs), rows, finished) == 0:
         raise DataError("there are no held-out pairs to measure")
@@ -234,9 +235,8 @@ def in_chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[_Chunk]:
         yield held, done + len(held)
 
 
-def _within(progress: Progress, before: int, total: int, goals: Sequence[Any]) -> Progress:
-    """Tells of the responses of some pairs, asked with goals, as part of those of all, `before` of which are done."""
-    each = 2 * len(goals)
+def _within(progress: Progress, before: int, total: int, each: int) -> Progress:
+    """Tells of the responses of some pairs, `each` of a pair, as part of those of all, `before` of which are done."""
     return lambda done, _: progress(before * each + done, total * each)
 
 

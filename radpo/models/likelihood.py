@@ -16,6 +16,7 @@ from radpo.models.chat_template import render_tokens
 from radpo.models.context import context_of
 from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import check_head, target_log_probs
+from radpo.models.loading import without_adapters
 from radpo.models.shared_prefix import IGNORED, grouped_rows, shared_prefix_unsupported_reason
 
 if TYPE_CHECKING:
@@ -133,8 +134,7 @@ def scored(
     """
     import torch
 
-    if hasattr(model, "get_base_model"):  # adapters stand in the base model's own modules
-        model = model.get_base_model()
+    model = without_adapters(model)
     # the last token is predicted and not read
     longest = max((len(item.prompt_ids) + len(item.response_ids) - 1 for item in items if item.response_ids), default=0)
     context_of(model).check(longest, "cut prompts and responses to it with max_length")

@@ -22,6 +22,7 @@ from radpo.core.errors import ModelError
 from radpo.models.chat_template import held_control_tokens, placement_of
 from radpo.models.decoding import own_settings_aside
 from radpo.models.likelihood import TokenizedResponse, reads_several_in_a_row, scored
+from radpo.models.loading import without_adapters
 from radpo.models.prompt_cuts import Asked, Cut
 from radpo.preferences.goals import join_goal_text
 
@@ -77,8 +78,8 @@ class SharedPrefixHFLM(HFLM):  # type: ignore[misc]
         if getattr(getattr(self.model, "active_peft_config", None), "is_prompt_learning", False):
             return "its adapter puts tokens of its own before every prompt"
         try:
-            bare = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-            return None if reads_several_in_a_row(bare) else "its attention takes no mask of several responses"
+            shared = reads_several_in_a_row(without_adapters(self.model))
+            return None if shared else "its attention takes no mask of several responses"
         except ModelError as error:
             return str(error)
 

@@ -110,6 +110,11 @@ def model_places(name: str) -> list[Path]:
     return [*files, *dict.fromkeys(file.parent for file in files)]
 
 
+def without_adapters(model: Any) -> Any:
+    """The model itself where adapters stand in its modules, and any other as it is."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def pinned_model(name: str) -> str:
     """The name by which a model of the Hub is the same tomorrow, `organisation/name@COMMIT`; empty for others.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from radpo.core.errors import ModelError
 from radpo.core.files import checksums, replace_json, verify_checksums
 from radpo.models.decoding import token_ids_only
+from radpo.models.loading import without_adapters
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -71,7 +72,7 @@ def check_saving(model: Any, beside: Companions, out: Path) -> None:
     Raises:
         ModelError: a file cannot be written, or the disk has no room for the weights.
     """
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    bare = without_adapters(model)
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out, prefix=".saving-") as scratch:
         try:

@@ -20,6 +20,7 @@ from radpo.core.errors import RadpoError
 from radpo.models.dropout import disable_dropout
 from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import cpu_head
+from radpo.models.loading import without_adapters
 from radpo.models.shared_prefix import IGNORED, SharedRows, shared_prefix_unsupported_reason
 from radpo.preferences.relabel import source_of
 from radpo.training.collator import SharedPrefixCollator, StepGroupedSampler, take_rows
@@ -65,7 +66,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         self._step, self._step_pairs = -1, list[str]()
         super().__init__(*args, **kwargs)
         if self.args.disable_dropout:  # TRL has switched off those that are modules
-            disable_dropout(_base_model(self.accelerator.unwrap_model(self.model)))
+            disable_dropout(without_adapters(self.accelerator.unwrap_model(self.model)))
         self._share_prefixes()
 
     def _share_prefixes(self) -> None:
@@ -187,11 +188,6 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         groups = [source_of(name) for name in dataset["id"]] if self.goals_together else None
         return StepGroupedSampler(lengths.tolist(), step, seed, groups)
-
-
-def _base_model(model: Any) -> Any:
-    """The model itself where adapters stand in it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _apart(outputs: FusedCausalLMOutput, rows: SharedRows, wanted: torch.Tensor) -> FusedCausalLMOutput:
