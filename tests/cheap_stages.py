@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from radpo.engine.execute import execute
 from radpo.engine.graph import Function, Stage, Task
+from radpo.engine.leases import Leases
 from radpo.engine.schedule import Done, Event, run_stages
-from radpo.engine.store import Store
+from radpo.engine.store import BusyError, Store
 
 
 class Watcher:
@@ -120,3 +123,24 @@ def stage(
     name: str, text: Any, *, function: Function = WRITE, hints: Mapping[str, Any] | None = None, **inputs: Stage
 ) -> Stage:
     return Stage(name, "write", function, {"text": text}, inputs, hints or {})
+
+
+def most_holders(leases: Callable[[int], Leases], name: str, seconds: float) -> int:
+    """How many of six who ask for a lease at the same moment, each to hold it for a while, hold it at once at most."""
+    start, holding, most = threading.Barrier(6), [0], [0]
+
+    def contend(mine: Leases) -> None:
+        start.wait()
+        with suppress(BusyError), mine.held(name):
+            holding[0] += 1
+            most.append(holding[0])
+            time.sleep(seconds)
+            most.append(holding[0])
+            holding[0] -= 1
+
+    threads = [threading.Thread(target=contend, args=(leases(number),)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return max(most)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cheap_stages import Watcher, run_inline, stage
+from cheap_stages import Watcher, most_holders, run_inline, stage
 from faulty_fs import KINDS, READS, WRITES, Fault, FaultyFileSystem, Plan, plan
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -251,25 +251,9 @@ def test_a_dead_lease_is_taken_over_by_one_of_many(faults: Plan, machine: Machin
         far = machine("x").remote
         far.write(f"leases/{one.key}.0000000{round_ % 3 + 1}", b'{"host": "dead"}')
         make_old(faults, tmp_path, f"leases/{one.key}")
-        start, holding, most = threading.Barrier(6), [0], [0]
-
-        def contend(number: int, start: Any = start, holding: list[int] = holding, most: list[int] = most) -> None:
-            mine = Leases(machine("x").remote, f"machine {number}")
-            start.wait()
-            with suppress(BusyError), mine.held(one.key):
-                holding[0] += 1
-                most.append(holding[0])
-                time.sleep(0.05)
-                most.append(holding[0])
-                holding[0] -= 1
-
-        threads = [threading.Thread(target=contend, args=(number,)) for number in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert max(most) <= 1
-        taken += max(most)
+        most = most_holders(lambda number: Leases(machine("x").remote, f"machine {number}"), one.key, 0.05)
+        assert most <= 1
+        taken += most
         with Leases(far, "later").held(one.key):
             assert len(there(faults, machine, "leases")) == 1
         assert there(faults, machine, "leases") == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cheap_stages import run_inline, stage
+from cheap_stages import most_holders, run_inline, stage
 
 from radpo.core.errors import ConfigError, ServiceError
 from radpo.engine import leases, remote, shared
@@ -102,22 +101,7 @@ def test_one_of_many_creates_a_file_and_takes_a_lease(machine: Any, s3: Any, mon
             with pytest.raises(BusyError, match="dead is at work on work"), Leases(far, "early").held("work"):
                 pass
             time.sleep(4.0)
-        start, held, most = threading.Barrier(6), [0], [0]
-
-        def contend(number: int, start: Any = start, held: list[int] = held, most: list[int] = most) -> None:
-            start.wait()
-            with suppress(BusyError), Leases(far, f"machine {number}").held("work"):
-                held[0] += 1
-                most.append(held[0])
-                time.sleep(0.5)
-                held[0] -= 1
-
-        threads = [threading.Thread(target=contend, args=(number,)) for number in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert max(most) <= 1
+        assert most_holders(lambda number: Leases(far, f"machine {number}"), "work", 0.5) <= 1
         assert far.names("leases") == []
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.run import Run
+from radpo.core.texts import listed
 from radpo.figures.charts import crosses
 from radpo.figures.sections import ReportSection, opponents, panel, points, shown_in, span_of, table_rows
 from radpo.figures.styles import Styles
@@ -133,10 +134,10 @@ def _reading(run: Run, gain: Name | None, won: pd.DataFrame, told: pd.DataFrame)
         for variant, verdict, numbers in [] if learned is None else _verdicts(run, frame, moved, learned):
             clauses.setdefault(variant, []).append((verdict, numbers))
     if len(clauses) <= NAMED:
-        said = [f"{variant} {_joined([f'{v} ({n})' for v, n in found])}" for variant, found in clauses.items()]
+        said = [f"{variant} {listed([f'{v} ({n})' for v, n in found])}" for variant, found in clauses.items()]
         return f"With 95% intervals: {'; '.join(said)}."
     counts = Counter(verdict for found in clauses.values() for verdict, _ in found)
-    counted = _joined([f"{count} {verdict}" for verdict, count in counts.items()])
+    counted = listed([f"{count} {verdict}" for verdict, count in counts.items()])
     return f"Of {len(clauses)} variants, by 95% intervals, {counted}."
 
 
@@ -175,7 +176,3 @@ def _with_ends(row: dict[Any, Any], prefix: str, unit: str) -> str:
     )  # fmt: skip
     percent = "%" if unit == "%" else ""
     return f"{shown}{percent}, {low} to {high}" if low else f"{shown}{percent}"
-
-
-def _joined(parts: list[str]) -> str:
-    return parts[0] if len(parts) < 2 else f"{', '.join(parts[:-1])} and {parts[-1]}"

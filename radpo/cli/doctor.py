@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import re
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from typing import Any
 
 from radpo.core.errors import ConfigError, ModelError
+from radpo.core.optional import installed_version
 
 GROUPS = ("radpo.variants", "radpo.benchmarks", "radpo.judges", "radpo.executors")
 OPTIONAL = ("vllm", "ray")
@@ -33,7 +34,9 @@ def examine() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "python": platform.python_version(),
-        **{package: _version(package) for package in ("radpo", *_requirements(), *OPTIONAL)},
+        **{
+            package: installed_version(package) or "not installed" for package in ("radpo", *_requirements(), *OPTIONAL)
+        },
         "cores": cores(),
         "gpu": gpu,
         "bfloat16": "yes" if bf16_supported() else "no",
@@ -65,10 +68,3 @@ def plugins() -> dict[str, str]:
             except ConfigError as error:
                 found[f"{group} {name}"] = f"broken: {error}"
     return found
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -55,31 +55,38 @@ def read_checkpoints(run_dir: Path) -> tuple[str, list[dict[str, Any]]]:
 
 def write_manifest(run_dir: Path, document: Mapping[str, Any], names: Iterable[str]) -> None:
     """Write the manifest of a run directory whose files, of these names, are all in place."""
-    whole = {**document, "files": {name: sha256(run_dir / name) for name in names}}
-    replace_json(run_dir / MANIFEST, {**whole, "checksum": _checksum(whole)})
+    _replace_manifest(run_dir, {**document, "files": {name: sha256(run_dir / name) for name in names}})
 
 
 def whole_manifest(run_dir: Path) -> dict[str, Any] | None:
     """A run directory's manifest where it and all the files that it names are as they were written; else None."""
+    found = _unaltered_manifest(run_dir)
     try:
-        found: dict[str, Any] = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8"))
-        whole = found["checksum"] == _checksum(found) and REPORT in found["files"]
-        whole = whole and all(sha256(run_dir / name) == checksum for name, checksum in found["files"].items())
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        whole = found is not None and all(sha256(run_dir / name) == known for name, known in found["files"].items())
+    except OSError:
         return None
     return found if whole else None
 
 
 def note_report(run_dir: Path) -> None:
     """Record the checksum of a report that was built anew, where the manifest is as it was written."""
+    found = _unaltered_manifest(run_dir)
+    if found is not None:
+        _replace_manifest(run_dir, {**found, "files": {**found["files"], REPORT: sha256(run_dir / REPORT)}})
+
+
+def _unaltered_manifest(run_dir: Path) -> dict[str, Any] | None:
+    """The manifest where it has its own checksum and names the report's; else None."""
     try:
         found: dict[str, Any] = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8"))
-        unaltered = REPORT in found["files"] and found["checksum"] == _checksum(found)
+        unaltered = found["checksum"] == _checksum(found) and isinstance(found["files"], dict)
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        return
-    if unaltered:
-        whole = {**found, "files": {**found["files"], REPORT: sha256(run_dir / REPORT)}}
-        replace_json(run_dir / MANIFEST, {**whole, "checksum": _checksum(whole)})
+        return None
+    return found if unaltered and REPORT in found["files"] else None
+
+
+def _replace_manifest(run_dir: Path, document: Mapping[str, Any]) -> None:
+    replace_json(run_dir / MANIFEST, {**document, "checksum": _checksum(document)})
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:

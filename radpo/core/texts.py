@@ -22,6 +22,13 @@ def with_reasons(items: Sequence[tuple[str, str]]) -> str:
     return ", ".join(shown) + (", ..." if len(items) > _SHOWN else "")
 
 
+def listed(items: Sequence[str], nobody: str = "") -> str:
+    """Names as a sentence has them: `a, b and c`; what `nobody` says where there are none."""
+    if len(items) < 2:
+        return items[0] if items else nobody
+    return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
 def excerpt(text: str, length: int = _EXCERPT) -> str:
     """The beginning of a text on one line, for messages."""
     shown = " ".join(text[: 4 * length].split())

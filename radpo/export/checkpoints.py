@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from radpo.core.errors import ConfigError, DataError, ServiceError
-from radpo.core.files import check_room, check_writable, files_in
+from radpo.core.files import check_room, check_writable, files_in, replace_file
 from radpo.core.run import Run, load_run
 from radpo.core.run_files import CHECKPOINTS, read_checkpoints
 from radpo.core.suggestions import did_you_mean
@@ -56,17 +55,15 @@ def export_checkpoint(
     folder = kept.root / "stages" / key / "policy"
     check_room(out, sum(path.stat().st_size for path in files_in(folder).values()), "another DIR")
     card = str(model_card(_of_seed(run, chosen[1]), *chosen, folder))
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
+
+    def write(partial: Path) -> None:
         shutil.copytree(folder, partial)
         (partial / CARD).write_text(card, encoding="utf-8")
-        if out.exists():
-            out.rmdir()  # empty, as was seen above
-        partial.rename(out)
+
+    try:
+        replace_file(out, write)
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}; give another DIR") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return list(files_in(out).values())
 
 

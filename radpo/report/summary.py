@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from radpo.core.run import differing_data
+from radpo.core.texts import listed
 from radpo.stats.comparison import Compared, leaders
 from radpo.stats.paired import ALPHA, THESE_SEEDS, Difference
 from radpo.stats.quantities import (
@@ -198,26 +199,26 @@ def headline(run: Run, baseline: str, compared: Compared) -> str:
     apart = {variant: found for variant, found in established.items() if any(found.values())}
     same = [variant for variant in tested if variant not in apart]
     if not apart:
-        who = _listed(same, "no variant") if len(same) <= FEW else f"any of {len(same)} variants"
+        who = listed(same, "no variant") if len(same) <= FEW else f"any of {len(same)} variants"
         return f"No difference from {baseline} is established for {who}."
     if len(tested) <= FEW:
         sentences = [_sentence(run, variant, found, baseline, compared) for variant, found in apart.items()]
-        rest = f" No difference is established for {_listed(same, '')}." if same else ""
+        rest = f" No difference is established for {listed(same)}." if same else ""
         return " ".join(sentences) + rest
     parts = []
     for words, keys in (("better", {"better"}), ("worse", {"worse"}), ("better at some, worse at others",
                         {"better", "worse"}), ("different", {"differs"})):  # fmt: skip
         members = {v: found for v, found in apart.items() if {key for key, at in found.items() if at} == keys}
         if len(keys) > 1:
-            parts += [f"{words}: {_listed(list(members), '')}"] if members else []
+            parts += [f"{words}: {listed(list(members))}"] if members else []
             continue
         where: dict[str, list[str]] = {}
         for variant, found in members.items():
             at = dict.fromkeys(name.benchmark for names in found.values() for name in names)
-            where.setdefault(_listed(list(at), ""), []).append(variant)
-        parts += [f"{words} at {at}: {_listed(variants, '')}" for at, variants in where.items()]
+            where.setdefault(listed(list(at)), []).append(variant)
+        parts += [f"{words} at {at}: {listed(variants)}" for at, variants in where.items()]
     mixed = [v for v, found in apart.items() if {k for k, at in found.items() if at} > {"differs"}]
-    parts += [f"different in several ways: {_listed(mixed, '')}"] if mixed else []
+    parts += [f"different in several ways: {listed(mixed)}"] if mixed else []
     parts += [f"no difference established: {len(same)} of {len(tested)}"] if same else []
     return f"Against {baseline}: {'; '.join(parts)}."
 
@@ -285,7 +286,7 @@ def _sentence(run: Run, variant: str, found: Mapping[str, list[Name]], baseline:
         if names:
             shown = [f"{called(run, name)} ({_brief(run, compared[variant, name], name)})" for name in names[:3]]
             more = [f"{len(names) - 3} more"] if len(names) > 3 else []
-            parts.append(f"{words[verdict]} {_listed([*shown, *more], '')}")
+            parts.append(f"{words[verdict]} {listed([*shown, *more])}")
     return f"{variant} is {'; '.join(parts)}."
 
 
@@ -294,12 +295,6 @@ def _brief(run: Run, change: Difference, name: Name) -> str:
     p = p_text(change.p_holm)
     scale = {"%": " points", "nats": " nats"}.get(unit_of(run, name), "")
     return f"{number(change.value, unit_of(run, name), signed=True)}{scale}, p {p if p.startswith('<') else f'= {p}'}"
-
-
-def _listed(items: Sequence[str], nobody: str) -> str:
-    if len(items) < 2:
-        return items[0] if items else nobody
-    return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def _note(compared: Compared, baseline: str) -> str:
