@@ -64,7 +64,8 @@ def test_every_bug_says_what_it_is_and_the_committed_table_is_of_these(bugs: Any
     assert all(row["first"] for row in rows if row["caught"] == "True"), "what shows it is named"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.timeout(4 * 3600)
 def test_fourteen_of_sixteen_bugs_fail_and_twenty_clean_reruns_pass(bugs: Any, tmp_path: Path) -> None:
     bugs.install(tmp_path / "packages")
     (clean,) = radpo.run(bugs.MATRIX, tmp_path / "gate", store=str(tmp_path / "store"), jobs=2).run_dirs
