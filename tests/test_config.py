@@ -45,6 +45,18 @@ def test_a_variant_states_only_its_difference(tmp_path: Path) -> None:
     assert (training.beta, training.batch_size) == (0.5, 4)
 
 
+def test_a_benchmark_that_is_only_named_has_the_defaults_and_says_what_it_needs(tmp_path: Path) -> None:
+    content = document(tmp_path)
+    content["benchmarks"] = {"unlearning": None, "displacement": None}
+    sections = load_matrix(write(tmp_path, content)).benchmarks.named()
+    content["benchmarks"] = {"unlearning": {}, "displacement": {}}
+    assert sections == load_matrix(write(tmp_path, content)).benchmarks.named()
+    assert len(sections) == 2
+    content["benchmarks"] = {"mt-bench": None}
+    with pytest.raises(ConfigError, match="benchmarks.mt-bench.questions: missing"):
+        load_matrix(write(tmp_path, content))
+
+
 def test_the_papers_settings_are_the_defaults(tmp_path: Path) -> None:
     content = document(tmp_path)
     del content["training"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -90,6 +91,14 @@ class Benchmarks(Section):
     """What every variant is scored on; a benchmark that is not named is not run."""
 
     names: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_default(cls, sections: Any) -> Any:
+        # A name with nothing behind it asks for the benchmark as it is by default, as a variant's does.
+        if not isinstance(sections, Mapping):
+            return sections
+        return {name: {} if section is None else section for name, section in sections.items()}
 
     @model_validator(mode="after")
     def _fit_together(self) -> Benchmarks:
