@@ -41,9 +41,9 @@ def run(
         out: the run directory. Default: runs/NAME.
         store: the store of finished stages, a folder or an fsspec URL. Default: RADPO_STORE, else `store` beside the
             run directory.
-        executor: `local`, `ray` or an installed one. Default: the matrix file's, else local.
+        executor: `local`, `ray`, `slurm` or an installed one. Default: the matrix file's, else local.
         executor_options: its own options, which override the matrix file's.
-        jobs: stages to compute at once. Default on the local executor: 1.
+        jobs: stages to compute at once. Default on the local executor: one for each GPU, and one where there is none.
         keep_going: after a failure, still compute every stage that does not depend on it.
         variant: run this variant of the matrix alone, with what it is compared with.
         seed: of that variant, this one of its seeds; all unless given.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -114,8 +115,21 @@ def fill(task: Task) -> None:
             stream.write(os.urandom(2**20))
 
 
+def see_gpus(task: Task) -> None:
+    """Writes which GPUs its process sees and when. Hints: `meet`, a folder: it waits until two stages were there."""
+    began = time.monotonic()
+    if meet := task.stage.hints.get("meet"):
+        (Path(meet) / task.stage.name).touch()
+        while len(list(Path(meet).iterdir())) < 2:
+            time.sleep(0.02)
+    seen = {"gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "process": os.getpid()}
+    (task.out / "seen.json").write_text(json.dumps({**seen, "began": began, "ended": time.monotonic()}))
+
+
 WRITE = Function(write_text, version=1)
 COUNT = Function(count_up, version=1, resumable=True)
+GPU = Function(see_gpus, version=1, packages=("torch",))
+CPU = Function(see_gpus, version=1)
 FILL = Function(fill, version=1)
 
 

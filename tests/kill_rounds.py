@@ -228,7 +228,7 @@ def main() -> None:
     stages = graph(sys.argv[2])
     try:
         with kept.using(one.key for one in stages):
-            run_stages(stages, kept, LocalPool(kept, 2), Watcher())
+            run_stages(stages, kept, LocalPool(kept, 2, ()), Watcher())
     except RadpoError as error:
         print(error)
         sys.exit(error.exit_status)

@@ -51,4 +51,4 @@ class Print:
 if __name__ == "__main__":
     store, trace, jobs, sleep = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     kept = Store(store)
-    run_stages(graph(trace, sleep), kept, LocalPool(kept, jobs), Print())
+    run_stages(graph(trace, sleep), kept, LocalPool(kept, jobs, ()), Print())

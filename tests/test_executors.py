@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from cheap_stages import COUNT, InlinePool, Watcher, run_inline, stage
+from cheap_stages import COUNT, CPU, GPU, InlinePool, Watcher, run_inline, stage
 from factories import write_plugin
 from run_cheap import graph
 
 from radpo.core.errors import ConfigError
+from radpo.engine.devices import gpus_of
 from radpo.engine.executors import find_executor
-from radpo.engine.graph import Stage, in_order
-from radpo.engine.local import LocalPool, gpu_of
+from radpo.engine.graph import Function, Stage, in_order
+from radpo.engine.local import LocalPool
 from radpo.engine.schedule import StageError, run_stages
 from radpo.engine.store import Store
 
@@ -31,7 +32,7 @@ SCRIPT = Path(__file__).with_name("run_cheap.py")
 
 def run_local(store: Store, *wanted: Stage, jobs: int = 2, **options: Any) -> Watcher:
     watcher = Watcher()
-    run_stages(wanted, store, LocalPool(store, jobs), watcher, **options)
+    run_stages(wanted, store, LocalPool(store, jobs, ()), watcher, **options)
     return watcher
 
 
@@ -92,10 +93,94 @@ def test_cores_are_divided_among_jobs(tmp_path: Path) -> None:
     assert store.record(one.key)["machine"]["threads"] == max(1, cores() // 2)
 
 
-def test_gpus_are_divided_among_workers() -> None:
-    assert [gpu_of(place, 2, None) for place in range(3)] == ["0", "1", "0"]
-    assert [gpu_of(place, 2, "3, GPU-abc") for place in range(2)] == ["3", "GPU-abc"]
-    assert gpu_of(0, 1, "3") is None
+def seen(store: Store, one: Stage) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((store.folder(one) / "seen.json").read_text())
+    return found
+
+
+def on_gpus(
+    name: str, gpus: float | None = None, *, function: Function = GPU, meet: Path | None = None, **inputs: Stage
+) -> Stage:
+    hints = {} if gpus is None else {"resources": {"gpus": gpus}}
+    return Stage(name, "see", function, {"name": name}, inputs, hints if meet is None else {**hints, "meet": meet})
+
+
+def test_each_stage_has_gpus_to_itself_and_gives_them_back(tmp_path: Path) -> None:
+    """A node of three GPUs, which are pretended: what counts is what each stage's process was told."""
+    store, names, meet = Store(tmp_path), ("2", "GPU-a", "7"), tmp_path / "meet"
+    meet.mkdir()
+    models = [on_gpus(f"model {n}", meet=meet) for n in range(4)]
+    training = on_gpus("training", 2, **{f"i{n}": one for n, one in enumerate(models[:2])})
+    halves = [on_gpus(f"half {n}", 0.5) for n in range(2)]
+    judge = on_gpus("judge", function=CPU)
+    pool = LocalPool(store, None, names)
+    assert pool.slots == 3
+    run_stages([*models, training, *halves, judge], store, pool, Watcher())
+    found = {one.name: seen(store, one) for one in [*models, training, *halves, judge]}
+    held = {name: tuple(filter(None, one["gpus"].split(","))) for name, one in found.items()}
+    assert {name: len(gpus) for name, gpus in held.items()} == {
+        **{one.name: 1 for one in (*models, *halves)}, "training": 2, "judge": 0,
+    }  # fmt: skip
+    assert {gpu for gpus in held.values() for gpu in gpus} <= set(names)
+    whole = [name for name in found if not name.startswith("half")]
+    overlaps = [
+        (a, b) for a in whole for b in found
+        if a != b and max(found[a]["began"], found[b]["began"]) < min(found[a]["ended"], found[b]["ended"])
+    ]  # fmt: skip
+    assert overlaps, "stages did run side by side"
+    assert all(set(held[a]).isdisjoint(held[b]) for a, b in overlaps)
+
+
+def test_one_after_the_other_stages_of_a_kind_share_a_process_and_a_gpu_that_is_needed_is_let_go(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    first = on_gpus("first")
+    second = on_gpus("second", a=first)
+    judge = on_gpus("judge", function=CPU, a=second)
+    both = on_gpus("both", 2, a=judge)
+    pool = LocalPool(store, 1, ("0", "1"))
+    run_stages([both], store, pool, Watcher())
+    assert [seen(store, one)["gpus"] for one in (first, second, judge, both)] == ["0", "0", "0", "0,1"]
+    assert len({seen(store, one)["process"] for one in (first, second, judge)}) == 1
+    assert seen(store, both)["process"] != seen(store, judge)["process"]
+    with pytest.raises(ConfigError, match=r"resources\.see\.gpus: 3 are asked for, and this machine has 2"):
+        run_stages([on_gpus("all", 3)], store, LocalPool(store, 1, ("0", "1")), Watcher())
+
+
+def test_a_stage_of_several_gpus_is_not_kept_waiting_by_later_ones_of_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    small = [on_gpus(f"small {n}") for n in range(4)]
+    large = on_gpus("large", 2)
+    weights = {large.key: 9.0, small[0].key: 10.0}
+    run_stages([*small, large], store, LocalPool(store, 2, ("0", "1")), Watcher(), weights=weights)
+    begins = sorted([small[0], *small[1:], large], key=lambda one: seen(store, one)["began"])
+    assert begins.index(large) <= 2, "it comes third at the latest, though single GPUs were free before two were"
+
+
+def test_what_computes_no_model_takes_no_gpu_and_what_may_takes_one() -> None:
+    def gpus(function: Function, settings: dict[str, Any], **hints: Any) -> float:
+        return gpus_of(Stage("s", "f", function, settings, {}, hints))
+
+    assert gpus(CPU, {}) == 0
+    assert gpus(GPU, {}) == 1
+    assert gpus(CPU, {"judge_packages": {"torch": "2"}}) == 1, "a reward model judges"
+    assert gpus(CPU, {"code": "of another package"}) == 1, "who knows"
+    assert gpus(GPU, {}, resources={"gpus": 0}) == 0
+
+
+def test_the_gpus_of_a_node_are_those_that_cuda_would_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    from radpo.core import machine
+
+    monkeypatch.setattr(machine, "_installed_gpus", lambda: ["H100"] * 4)
+    cases = {None: "0 1 2 3", "": "", "2, GPU-abc": "2 GPU-abc", "-1": "", "1,9,2": "1", "MIG-a,MIG-b": "MIG-a MIG-b"}
+    for said, visible in cases.items():
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if said is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+        assert " ".join(machine.visible_gpus()) == visible
+    monkeypatch.setattr(machine, "_installed_gpus", list)
+    assert machine.visible_gpus() == ()
 
 
 def test_what_a_stage_prints_is_in_its_log_and_nowhere_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,7 @@ def overhead(folder: Path) -> dict[str, Any]:
         stages = [*base, *(stage(f"top {n}", n, base=base[n % len(base)]) for n in range(STAGES - len(base)))]
         store = Store(folder / f"store-{number}")
         start = time.perf_counter()
-        run_stages(stages, store, LocalPool(store, 1), Watcher())
+        run_stages(stages, store, LocalPool(store, 1, ()), Watcher())
         taken["ours"].append(1000 * (time.perf_counter() - start) / STAGES)
         memory = joblib.Memory(folder / f"joblib-{number}", verbose=0)
         call = memory.cache(_write)

@@ -31,7 +31,13 @@ StorePlace = Annotated[
     ),
 ]
 Jobs = Annotated[
-    int | None, typer.Option("--jobs", "-j", min=1, help="Stages to compute at once. Default on the local executor: 1.")
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        help="Stages to compute at once. Default on the local executor: one a GPU, else 1.",
+    ),
 ]
 
 
@@ -71,7 +77,8 @@ def run(
     """Run a matrix to its report. Interrupted, the same command resumes; unchanged, it does nothing.
 
     Finished stages are kept in the store, shared by all matrices that need them; two runs on one store at the same time
-    compute each stage once. With --jobs N the cores are divided among N stages at once.
+    compute each stage once. With --jobs N the cores are divided among N stages at once. Where there are GPUs, each stage
+    that loads a model has one to itself.
     """
     from radpo import api
 

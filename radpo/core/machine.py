@@ -61,15 +61,35 @@ def cpu_quota(groups: Path = Path("/sys/fs/cgroup"), mine: Path = Path("/proc/se
 @cache
 def gpus() -> list[str]:
     """The names of the NVIDIA GPUs that this process may use, by their drivers' own account; torch is not loaded."""
+    names = _installed_gpus()
+    return names if os.environ.get("CUDA_VISIBLE_DEVICES") is None else names[: len(visible_gpus())]
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """CUDA's names for the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` takes them.
+
+    As CUDA reads that variable, what follows a number that there is no GPU for does not count.
+    """
+    there = len(_installed_gpus())
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None or not there:
+        return tuple(map(str, range(there)))
+    found: list[str] = []
+    for name in (part.strip() for part in allowed.split(",")):
+        number = re.fullmatch(r"-?\d+", name)
+        if not name or (number and not 0 <= int(name) < there):
+            break
+        found.append(name)
+    return tuple(found)
+
+
+@cache
+def _installed_gpus() -> list[str]:
     names = []
     for folder in sorted(Path("/proc/driver/nvidia/gpus").glob("*")):
         found = re.search(r"Model:\s+(.+)", (folder / "information").read_text(encoding="utf-8"))
         names.append(found[1].strip() if found else "NVIDIA GPU")
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is None:
-        return names
-    chosen = [part for part in allowed.split(",") if part.strip() and part.strip() != "-1"]
-    return names[: len(chosen)]
+    return names
 
 
 @cache

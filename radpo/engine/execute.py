@@ -207,11 +207,14 @@ def _redirect(descriptors: list[int]) -> None:
 
 
 def _give_memory_back() -> None:
-    """Free the stage's models before the next loads its own, and have the C library return what it holds on to.
+    """Free the stage's models before the next loads its own, and have CUDA and the C library return what they hold.
 
-    Without the second, glibc keeps gigabytes of a training stage's freed blocks until the process ends.
+    Without that, glibc keeps gigabytes of a training stage's freed blocks until the process ends, and so does torch on
+    the GPU.
     """
     gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        sys.modules["torch"].cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from radpo.core.errors import ConfigError, ServiceError
 from radpo.core.optional import need_package
 from radpo.core.paid_work import announcing
+from radpo.engine.devices import gpus_of
 from radpo.engine.execute import Outcome, divide_threads, execute
 from radpo.engine.executors import Executor
 from radpo.engine.graph import Stage
@@ -73,7 +74,7 @@ class RayPool:
         self._cluster = self._cluster or _connect(self._address)
         asked = stage.hints.get("resources", {})
         cpus = asked.get("cpus", 1)
-        gpus = asked.get("gpus", 1 if self._cluster.has("GPU") and "torch" in stage.function.packages else 0)
+        gpus = gpus_of(stage) if self._cluster.has("GPU") else asked.get("gpus", 0)
         memory = int(asked["memory_gib"] * 2**30) if "memory_gib" in asked else None
         if self._address is None:  # another cluster may grow
             self._cluster.demand(stage, {"CPU": cpus, "GPU": gpus, "memory": memory or 0})

@@ -45,7 +45,11 @@ class Event:
 
 
 class Pool(Protocol):
-    """Computes stages side by side: an executor."""
+    """Computes stages side by side: an executor.
+
+    It may have a method `fits(stage, waiting)` besides: whether it has room for a stage now, `waiting` being those more
+    urgent ones for which it had none a moment ago.
+    """
 
     slots: int
     """How many stages it takes at once."""
@@ -146,8 +150,8 @@ class _Schedule:
     asked: float = 0.0
 
     def run(self) -> list[Done]:
-        urgency = self._urgency()
-        missing = []
+        urgency, missing = self._urgency(), []
+        fits: Callable[[Stage, list[Stage]], bool] = getattr(self.pool, "fits", lambda stage, waiting: True)
         for stage in self.order:
             if self.store.has(stage):
                 self._end(stage, from_store=True)
@@ -159,11 +163,14 @@ class _Schedule:
             self.store.check_writable(missing)
         while len(self.done) < len(self.order):
             self._ask_after_the_busy()
+            waiting: list[Stage] = []
             for stage in sorted(self._ready(), key=lambda stage: -urgency[stage.key]):
-                if len(self.running) < self.pool.slots:
+                if len(self.running) < self.pool.slots and fits(stage, waiting):
                     self.running[stage.key] = stage
                     self.observer.begins(stage)
                     self.pool.start(stage, self.notes.get(stage.key, {}))
+                else:
+                    waiting.append(stage)
             if not self.running and not self.busy:
                 break  # only what depends on a failed stage is left
             for event in self.pool.events(BUSY_SECONDS):

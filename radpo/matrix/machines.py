@@ -161,7 +161,8 @@ def _measure(threads: int) -> Machine:
     finally:
         torch.set_num_threads(kept)
     cpu_threads = threads if device == "cpu" else None
-    return Machine(name, rates[0] * share, rates[1] * share, bandwidth, layer, cpu_threads, this=True)
+    several = max(1, torch.cuda.device_count()) if device == "cuda" else 1
+    return Machine(name, rates[0] * share, rates[1] * share, bandwidth, layer, cpu_threads, this=True, gpus=several)
 
 
 def _product(torch: Any, device: str, wide: int, kind: Any) -> float:

@@ -194,11 +194,11 @@ class Cells(Section):
 
 
 class Resources(Section):
-    """What one stage takes of a Ray cluster."""
+    """What one stage takes of a cluster, and of GPUs, of this machine."""
 
     cpus: Annotated[int, Field(ge=1)] = 1
     gpus: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="Default: one, if the cluster has GPUs and the stage loads a model."
+        None, description="A share lets stages share one. Default: one, if there are GPUs and the stage loads a model."
     )
     memory_gib: Annotated[float, Field(gt=0)] | None = None
 
