@@ -46,8 +46,9 @@ METRICS = {"alpaca-eval": "length_controlled_winrate", "mt-bench": "score", "are
 
 
 @pytest.fixture(autouse=True)
-def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("RADPO_DATA", str(tmp_path_factory.mktemp("data")))
     monkeypatch.setattr(
         machines, "_measure", lambda threads: machines.NOMINAL
     )  # two seconds, which tests/test_plan.py spends

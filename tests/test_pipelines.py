@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from radpo.api import evaluate
 from radpo.cli.main import app
-from radpo.core.errors import ConfigError, DataError, RadpoError
+from radpo.core.errors import ConfigError, DataError, RadpoError, ServiceError
 from radpo.judges.agreement import load_verdicts, measure
 from radpo.judges.lookup import find_judge
 from radpo.matrix.loading import load_matrix
@@ -329,15 +329,16 @@ def test_alpaca_eval_without_questions_is_the_hubs_own(real_data, tmp_path, serv
     from radpo.benchmarks import alpaca_eval as benchmark
     from radpo.matrix.expand import expand
 
+    monkeypatch.setenv("RADPO_DATA", str(tmp_path / "data"))
     matrix = _matrix(tmp_path, server)
     document = yaml.safe_load(matrix.read_text())
     document["benchmarks"] = {"alpaca-eval": {"judge": document["benchmarks"]["alpaca-eval"]["judge"]}}
     matrix.write_text(yaml.safe_dump(document))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(DataError, match=r"alpaca_eval_gpt4_baseline\.json .* is unavailable"):
+    with pytest.raises(ServiceError, match=r"alpaca-eval: cannot be fetched .*gpt4_1106_preview/model_outputs\.json"):
         expand(load_matrix(matrix))
     found = real_data / "alpaca_eval2" / "instructions_and_baseline.jsonl.gz"
-    monkeypatch.setattr(benchmark, "hub_baseline", lambda: found)
+    monkeypatch.setattr(benchmark, "find_named", lambda name, *, absent_ok: found)
     (stage,) = expand(load_matrix(matrix)).cells[0].wanted
     assert stage.settings["questions"].location == stage.settings["baseline_outputs"].location == str(found)
 

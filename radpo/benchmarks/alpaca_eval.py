@@ -23,7 +23,6 @@ from radpo.benchmarks.length_control import (
     at_equal_length,
     find_reference,
     from_weights,
-    hub_baseline,
     is_official,
     length_controlled,
     lengths,
@@ -36,6 +35,7 @@ from radpo.benchmarks.work import JUDGE_TOKENS, Work, judged
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.json_rows import first_row, read_rows
 from radpo.core.metrics import Metric, result
+from radpo.core.named_data import find_named
 from radpo.core.progress import Progress, no_progress
 from radpo.core.quiet import quiet_package
 from radpo.core.results import Example, Result, Scores
@@ -102,8 +102,8 @@ class Settings(Section):
     """One-turn questions, answered by variant and baseline, compared by the judge.
 
     The baseline is the matrix's own, unless `baseline_outputs` gives another model's answers. Without `questions` both
-    are AlpacaEval 2's from the Hub: its 805 instructions, and gpt4_1106_preview's answers. `reference` is the folder of
-    the length-controlled win rate's reference files, which are else looked for on the Hub too.
+    are AlpacaEval 2's (`alpaca-eval` of `radpo data list`): its 805 instructions, and gpt4_1106_preview's answers.
+    `reference` is the folder of the length-controlled win rate's reference files, which are else looked for on the Hub.
     """
 
     questions: DataFile | None = Field(None, description="The questions, in the benchmark's own format or in radpo's.")
@@ -158,10 +158,12 @@ def imports(path: Path, only: str | None) -> Scores | None:
 def standalone(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run by itself, which is compared with `baseline_outputs`.
 
-    By default these are gpt4_1106_preview's from the Hub, and the questions are that file's.
+    By default these are gpt4_1106_preview's, and the questions are that file's.
     """
-    baseline = settings.get("baseline_outputs") or hub_baseline()
-    return {**settings, "baseline_outputs": baseline, "questions": {"path": baseline, **settings.get("questions", {})}}
+    baseline, questions = settings.get("baseline_outputs") or find_named(NAME), settings.get("questions", {})
+    if isinstance(questions, Mapping):
+        questions = {"path": baseline, **questions}
+    return {**settings, "baseline_outputs": baseline, "questions": questions}
 
 
 @dataclass(frozen=True)
@@ -452,7 +454,9 @@ def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stag
     """Answers of checkpoint and baseline, then the judge's comparisons; None for the matrix's own baseline."""
     questions, baseline_outputs = settings.questions, settings.baseline_outputs
     if questions is None:
-        questions, baseline_outputs = DataFile(path=hub_baseline()), baseline_outputs or hub_baseline()
+        published = find_named(NAME, absent_ok=context.planning)
+        questions = DataFile.model_validate({"path": published}, context={"planning": context.planning})
+        baseline_outputs = baseline_outputs or published
     compared = pieces.compared_answers(context, checkpoint, questions, settings.sampling, baseline_outputs)
     if compared is None:
         return None

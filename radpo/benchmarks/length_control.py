@@ -39,7 +39,6 @@ GAMED = "df_gamed.csv"
 """What the official length-controlled win rate needs to know of the 805 instructions."""
 ESTIMATE = "df_gamed_reconstructed.csv"
 HUB = "tatsu-lab/alpaca_eval"
-BASELINE_ON_THE_HUB = "alpaca_eval_gpt4_baseline.json"
 
 
 @dataclass(frozen=True)
@@ -299,21 +298,3 @@ def _local_lookup(module: Any, reference: Path) -> Iterator[None]:
         yield
     finally:
         module.hf_hub_download = original
-
-
-def hub_baseline() -> Path:
-    """AlpacaEval 2's 805 instructions with gpt4_1106_preview's answers, from the Hub or its cache.
-
-    Raises:
-        DataError: the file is unavailable.
-    """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(HUB, BASELINE_ON_THE_HUB, repo_type="dataset"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise DataError(
-            f"{BASELINE_ON_THE_HUB} (from {HUB} on the Hub) is unavailable ({str(error).splitlines()[0]}); "
-            "give questions and the baseline's answers as files"
-        ) from error

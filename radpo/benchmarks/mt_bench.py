@@ -92,7 +92,7 @@ class Existing(ExistingModel):
     judgments: Path | None = Field(
         None, description="Judgments in FastChat's format (.jsonl, .gz), single or pairwise."
     )
-    questions: Path | None = None
+    questions: MatrixPath | None = None
     only: str | None = Field(None, description="Score only this model, if the file has judgments of several.")
     baseline: str | None = Field(
         None, description="Pairwise judgments: count only pairs with this model, which has no row itself."

@@ -405,7 +405,7 @@ def _pairs_ready(stage: Stage) -> None:
 
 
 def _pairs_cost(sizes: Sizes, stage: Stage) -> Work:
-    return Work(disk_bytes=sizes.file_bytes(stage.settings["pairs"]))
+    return Work(disk_bytes=sizes.file_bytes(stage.settings))
 
 
 # Held-out log-likelihoods

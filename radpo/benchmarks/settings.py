@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,13 +16,16 @@ from pydantic import (
     model_validator,
 )
 
-from radpo.core.errors import ConfigError
+from radpo.core.errors import ConfigError, RadpoError
 from radpo.core.files import is_there
+from radpo.core.named_data import NAMED, find_named, place_of
 from radpo.core.plugins import choice_schema, load_plugins
+from radpo.core.suggestions import did_you_mean
 from radpo.core.texts import LONGEST_PATH, excerpt
 from radpo.judges.base import JudgeKind
 from radpo.judges.lookup import GROUP, SplitSettings, check_settings, split_settings
 from radpo.models.precision import Precision
+from radpo.preferences.hub import parse_hub
 
 
 class Section(BaseModel):
@@ -54,18 +57,43 @@ def beside_the_matrix(path: Path, info: ValidationInfo) -> Path:
     Where the matrix is read to be planned (`planning` in the context), it may be yet to come.
     """
     context = info.context or {}
-    folder: Path = context.get("folder", Path())
+    folder, planning = context.get("folder", Path()), context.get("planning", False)
     try:
-        found = folder / path.expanduser()
+        found: Path = folder / path.expanduser()
     except RuntimeError as error:
         raise ValueError(f"{excerpt(str(path))}: {error}") from error
-    if not is_there(found) and not context.get("planning", False):
-        raise ValueError(f"{excerpt(str(found), LONGEST_PATH)} does not exist")
+    if is_there(found):
+        return found
+    if str(path) in NAMED:
+        try:
+            return find_named(str(path), absent_ok=planning)
+        except RadpoError as error:
+            raise ValueError(str(error)) from error
+    if not planning:
+        hint = did_you_mean(str(path), NAMED)
+        raise ValueError(f"{excerpt(str(found), LONGEST_PATH)} does not exist{hint}")
     return found
 
 
+def pairs_beside_the_matrix(path: Path, info: ValidationInfo) -> Path:
+    """The same, or a data set of the Hub (`radpo.preferences.hub`), whose folder if it is one is beside the matrix."""
+    hub = parse_hub(path)
+    if hub is None:
+        return beside_the_matrix(path, info)
+    beside = (info.context or {}).get("folder", Path()) / hub.name
+    return Path(str(replace(hub, name=str(beside)))) if is_there(beside) else path
+
+
+def location_beside(path: str, folder: Path) -> str:
+    """What the location of a file is that a matrix in this folder names so, whether or not it is there."""
+    if parse_hub(path) is not None:
+        return path
+    found = folder / Path(path).expanduser()
+    return str(place_of(path) if path in NAMED and not is_there(found) else found)
+
+
 MatrixPath = Annotated[Path, AfterValidator(beside_the_matrix)]
-"""A file or folder that exists; relative paths begin at the matrix file's own folder."""
+"""A file or folder that exists, or published data by name; relative paths begin at the matrix file's own folder."""
 
 
 def model_beside_the_matrix(name: str, info: ValidationInfo) -> str:
@@ -88,10 +116,25 @@ or where nothing is there, at the folder that the command is run in."""
 
 
 class DataFile(Section):
-    """A file of scored pairs or of questions, and how many of its rows to take (all, unless `limit` says less)."""
+    """A file of scored pairs or of questions, and how many of its rows to take (all, unless `limit` says less).
 
-    path: MatrixPath
+    A path or a name alone is one without a limit.
+    """
+
+    path: Annotated[Path, AfterValidator(pairs_beside_the_matrix)] = Field(
+        description="A file or folder; published data by name (`radpo data list`), such as mt-bench; or scored pairs "
+        "of the Hub, hub:NAME[@CONFIG]:SPLIT[#REVISION]."
+    )
     limit: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler.resolve_ref_schema(handler(core_schema)), "type": ["object", "string"]}
 
 
 class SamplingSettings(Section):

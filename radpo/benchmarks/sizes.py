@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from radpo.benchmarks.settings import Section
+from radpo.benchmarks.settings import Section, location_beside
 from radpo.core.errors import ConfigError
+from radpo.core.files import is_there
 from radpo.engine.graph import Stage
 from radpo.engine.sources import Source
+from radpo.preferences.hub import parse_hub
 
 if TYPE_CHECKING:
     from radpo.preferences.questions import Question
@@ -75,7 +77,7 @@ _Size = TypeVar("_Size", PairsSize, QuestionsSize)
 def _by_place(sizes: dict[str, _Size], info: ValidationInfo) -> dict[str, _Size]:
     """Paths begin at the matrix file's own folder, as they do where the files are named."""
     folder: Path = (info.context or {}).get("folder", Path())
-    return {str(folder / Path(path).expanduser()): size for path, size in sizes.items()}
+    return {location_beside(path, folder): size for path, size in sizes.items()}
 
 
 class SizeHints(Section):
@@ -132,13 +134,8 @@ class Sizes:
 
     def pairs(self, stage: Stage) -> Pairs:
         """The scored pairs that a stage reads, itself or through what it reads, by its model's tokenizer."""
-        model, settings = self.model(stage), _pairs_stage(stage).settings
-        source: Source = settings["pairs"]
-        place = (source.location, settings["limit"])
-        if place not in self.rows:
-            read = self._hinted_pairs if source.absent else _read_pairs
-            self.rows[place] = read(source, settings)
-        number, rows = self.rows[place]
+        model = self.model(stage)
+        number, rows = self._rows_of(_pairs_stage(stage).settings)
         prompts = ["\n".join(message["content"] for message in row["prompt"]) for row in rows]
         return Pairs(
             number,
@@ -147,13 +144,24 @@ class Sizes:
             model.count([row["rejected"] for row in rows]),
         )
 
-    def file_bytes(self, source: Source) -> float:
-        """The size of a file of scored pairs, or of all files in a folder."""
-        if source.absent:
-            number, rows = self._hinted_pairs(source, {"limit": None})
-            return float(number) * sum(len(row["chosen"]) + len(row["rejected"]) for row in rows)
-        place = Path(source.location)
+    def file_bytes(self, settings: Mapping[str, Any]) -> float:
+        """The size of the file of scored pairs that a stage's settings name, or of all files in a folder."""
+        source: Source = settings["pairs"]
+        if source.absent or not is_there(place := Path(source.location)):
+            number, rows = self._rows_of(settings)
+            size = sum(len(row["chosen"]) + len(row["rejected"]) for row in rows)
+            return float(number) * size / max(1, len(rows))
         return float(sum(file.stat().st_size for file in (place.rglob("*") if place.is_dir() else [place])))
+
+    def _rows_of(self, settings: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
+        """How many pairs a stage's settings name, and some of them: what is on the Hub is read only without a hint."""
+        source: Source = settings["pairs"]
+        place = (source.location, settings["limit"])
+        if place not in self.rows:
+            elsewhere = source.absent or (source.location in self.hints.pairs and parse_hub(source.location))
+            self.rows[place] = (self._hinted_pairs if elsewhere else _read_pairs)(source, settings)
+        found: tuple[int, list[dict[str, Any]]] = self.rows[place]
+        return found
 
     def questions(self, settings: Mapping[str, Any]) -> list[Question]:
         """The questions that a stage's settings name."""
@@ -220,7 +228,7 @@ def _read_pairs(source: Source, settings: Mapping[str, Any]) -> tuple[int, list[
     from radpo.preferences.training_pairs import load_training_pairs
 
     if "scale" in settings:
-        table = load_preferences(Path(source.location), Reading.of(settings)).table.slice(0, settings["limit"])
+        table = load_preferences(source.read_from, Reading.of(settings)).table.slice(0, settings["limit"])
     else:
         table = load_training_pairs(Path(source.location), settings["limit"])
     rows = table.select(["prompt", "chosen", "rejected"]).slice(0, SAMPLE).to_pylist()

@@ -35,6 +35,41 @@ if TYPE_CHECKING:
 data_app = typer.Typer(help="Check, describe, relabel and make scored preferences.", no_args_is_help=True)
 
 
+@data_app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """List the published questions, prompts, references and baselines that matrix files and commands know by name."""
+    from radpo.core.named_data import NAMED, place_of
+
+    found = {name: {**asdict(known), "path": str(place_of(name))} for name, known in NAMED.items()}
+    for one in found.values():
+        one["here"] = Path(one["path"]).is_file()
+    if as_json:
+        print_json(found)
+        return
+    for name, one in found.items():
+        state = "here" if one["here"] else f"{one['size'] / 1e6:.1f} MB to fetch"
+        say(f"{name}\n  {one['about']}; {one['licence']}, {one['citation']}; {state}")
+
+
+@data_app.command("fetch")
+def data_fetch(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all of `data list`.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch published data once into RADPO_DATA (or radpo's cache), checked by hash; print where each file is."""
+    from radpo.core.named_data import NAMED, find_named, place_of
+
+    for name in names or ():
+        place_of(name)
+    found = {}
+    for name in names or NAMED:
+        found[name] = str(find_named(name))
+        if not as_json:
+            say(found[name])
+    if as_json:
+        print_json(found)
+
+
 @data_app.command("validate")
 def data_validate(
     pairs: Source,

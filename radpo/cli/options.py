@@ -34,7 +34,7 @@ Source = Annotated[
         metavar="PAIRS",
         help="Scored pairs, or prompts with scored responses (as UltraFeedback and HelpSteer have them): "
         ".jsonl, .csv (both also .gz), .parquet, a `datasets` folder, an address such as s3://…, or a data set "
-        "of the Hub, hub:NAME:SPLIT or hub:NAME@CONFIG:SPLIT (stream:… to read it as it comes).",
+        "of the Hub, hub:NAME[@CONFIG]:SPLIT[#REVISION] (stream:… to read it as it comes).",
     ),
 ]
 Columns = Annotated[

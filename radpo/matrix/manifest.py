@@ -15,6 +15,7 @@ from radpo.benchmarks.protocol import NO_MODEL
 from radpo.benchmarks.registry import benchmarks
 from radpo.core.machine import describe_machine
 from radpo.core.metrics import metrics_to_json
+from radpo.core.named_data import name_of
 from radpo.core.optional import installed_version
 from radpo.engine.graph import Stage, in_order
 from radpo.engine.schedule import Done
@@ -22,6 +23,7 @@ from radpo.engine.sources import Source
 from radpo.engine.store import Store
 from radpo.matrix.expand import Cell, Plan
 from radpo.models.precision import settled
+from radpo.preferences.hub import parse_hub
 
 PACKAGES = ("radpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft")
 """Whose versions a manifest tells in any case, beside those that its stages' functions name."""
@@ -52,7 +54,7 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
         "platform": {"python": platform.python_version(), **describe_machine()},
         "packages": {name: found for name in _packages(stages) if (found := installed_version(name)) is not None},
         "models": {} if model is NO_MODEL else {model.location: _model(model)},
-        "data": {Path(source.location).name: {"sha256": source.identity} for source in plan.files.values()},
+        "data": {_name(source): {"sha256": source.identity} for source in plan.files.values()},
         "pairs": _pair_counts(stages, store),
         "seeds": seeds,
         "baseline": matrix.baseline,
@@ -70,6 +72,14 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
         "stages": [_stage(item, store) for item in done if item.stage.key in keys],
         "wall_seconds": seconds,
     }
+
+
+def _name(source: Source) -> str:
+    """What a file is called wherever it is: published data by its name, a data set of the Hub with its commit."""
+    if parse_hub(source.read_from) is not None:
+        return source.read_from
+    path = Path(source.location)
+    return name_of(path) or path.name
 
 
 def _model(model: Source) -> dict[str, str]:
@@ -124,7 +134,7 @@ def pair_notes(stages: Sequence[Stage], store: Store) -> list[str]:
     notes = []
     for stage in (stage for stage in stages if stage.function_name == "pairs"):
         counts = json.loads((store.open(stage) / "counts.json").read_text(encoding="utf-8"))
-        name, rows = Path(stage.settings["pairs"].location).name, counts["rows_read"]
+        name, rows = _name(stage.settings["pairs"]), counts["rows_read"]
         notes += [f"{name}: {count} of {rows} rows were left out ({why})." for why, count in counts["dropped"].items()]
         notes += [f"{name}: {count} times in {rows} rows, {what}." for what, count in counts["noted"].items()]
     return notes
@@ -156,7 +166,7 @@ def resolved(plan: Plan) -> dict[str, Any]:
     )
     if plan.matrix.published is not None:
         document["published"] = PUBLISHED
-    names = {location: Path(location).name for location in plan.files}
+    names = {location: _name(source) for location, source in plan.files.items()}
 
     def shortened(value: Any) -> Any:
         if isinstance(value, dict):

@@ -66,7 +66,7 @@ def _training_pairs(task: Task) -> None:
 
 
 def _training_pairs_cost(sizes: Sizes, stage: Stage) -> Work:
-    return Work(disk_bytes=sizes.file_bytes(stage.settings["pairs"]))
+    return Work(disk_bytes=sizes.file_bytes(stage.settings))
 
 
 def _implicit(task: Task) -> None:

@@ -10,10 +10,10 @@ import csv
 import gzip
 import io
 import json
-import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -22,6 +22,7 @@ from radpo.core.errors import DataError, ServiceError
 from radpo.core.lines import LONGEST_LINE, lines
 from radpo.core.messages import masked_address
 from radpo.core.progress import Progress, no_progress
+from radpo.preferences.hub import HubName, parse_hub
 from radpo.preferences.rows import BadRowError
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ STREAMED_ROWS = 500
 
 KINDS = "a .jsonl, .parquet or .csv file (.jsonl and .csv also gzipped: .gz), or a folder that `datasets` saved"
 
-_HUB = re.compile(r"(?P<how>hub|stream):(?P<name>[^@:]+)(@(?P<config>[^:]+))?(:(?P<split>.+))?")
-
 
 def chunks(
     source: str | Path, columns: Callable[[Sequence[str]], Sequence[str]], progress: Progress = no_progress
@@ -48,7 +47,7 @@ def chunks(
 
     Args:
         source: a path; any address that fsspec opens (`s3://…`, `hf://…`, `https://…`); or a data set of the Hub,
-            `hub:NAME[@CONFIG]:SPLIT` (downloaded and cached) or `stream:NAME[@CONFIG]:SPLIT` (read as it comes).
+            `hub:NAME[@CONFIG]:SPLIT[#REVISION]` (downloaded and cached) or `stream:…` (read as it comes).
         columns: which of a table's columns to read, given all of them.
         progress: called with rows or bytes, done and in all, as far as they are known.
 
@@ -57,7 +56,7 @@ def chunks(
         ServiceError: an address or the Hub could not be read.
     """
     name = str(source)
-    if hub := _HUB.fullmatch(name):
+    if hub := parse_hub(name):
         return _hub_batches(hub, columns, progress)
     plain = name.removesuffix(".gz")
     if plain.endswith(".jsonl"):
@@ -242,31 +241,35 @@ def _dataset_batches(
 
 
 def _hub_batches(
-    hub: re.Match[str], columns: Callable[[Sequence[str]], Sequence[str]], progress: Progress
+    hub: HubName, columns: Callable[[Sequence[str]], Sequence[str]], progress: Progress
 ) -> Iterator[pa.RecordBatch]:
-    from datasets import load_dataset
+    from datasets import load_dataset_builder
 
-    name, streaming = hub["name"], hub["how"] == "stream"
+    streaming = hub.how == "stream"
     with ExitStack() as stack:
         # Of local files `datasets` keeps rows by the time of their change, which may be restored.
-        cache = stack.enter_context(TemporaryDirectory(prefix="radpo-")) if Path(name).exists() else None
+        cache = stack.enter_context(TemporaryDirectory(prefix="radpo-")) if hub.is_folder else None
         try:
-            dataset = load_dataset(name, hub["config"], split=hub["split"], streaming=streaming, cache_dir=cache)
+            builder = load_dataset_builder(hub.name, hub.config, revision=hub.revision, cache_dir=cache)
+            if hub.commit is not None and builder.hash != hub.commit:
+                raise OSError(f"its cache has the commit {builder.hash} alone")
+            if not streaming:
+                builder.download_and_prepare()
+            dataset = (builder.as_streaming_dataset if streaming else builder.as_dataset)(split=hub.split)
         except Exception as error:
-            raise _not_loaded(hub[0], error) from error
+            raise _not_loaded(str(hub), error) from error
         yield from _loaded_batches(dataset, hub, columns, progress)
 
 
 def _loaded_batches(
-    dataset: Any, hub: re.Match[str], columns: Callable[[Sequence[str]], Sequence[str]], progress: Progress
+    dataset: Any, hub: HubName, columns: Callable[[Sequence[str]], Sequence[str]], progress: Progress
 ) -> Iterator[pa.RecordBatch]:
     from datasets import DatasetDict, IterableDatasetDict
 
-    name, streaming = hub["name"], hub["how"] == "stream"
     if isinstance(dataset, DatasetDict | IterableDatasetDict):
-        splits = ", ".join(f"{hub['how']}:{name}:{split}" for split in dataset)
-        raise DataError(f"{hub[0]}: holds several splits; name one of {splits}")
-    if not streaming:
+        splits = ", ".join(str(replace(hub, split=split)) for split in dataset)
+        raise DataError(f"{hub}: holds several splits; name one of {splits}")
+    if hub.how == "hub":
         yield from _dataset_batches(dataset, columns, progress)
         return
     done = 0
@@ -275,7 +278,7 @@ def _loaded_batches(
         try:
             table = next(tables, None)
         except Exception as error:
-            raise _not_loaded(hub[0], error) from error
+            raise _not_loaded(str(hub), error) from error
         if table is None:
             return
         for batch in table.select(columns(table.column_names)).to_batches():
