@@ -173,10 +173,10 @@ def test_hinted_questions_are_as_many_as_were_released(real_data: Path) -> None:
 
     hints = {Path(place).name: size for place, size in recipe("qwen2-7b-instruct").size_hints.questions.items()}
     with gzip.open(real_data / "alpaca_eval2" / "instructions_and_baseline.jsonl.gz", "rt") as stream:
-        assert hints["alpaca_eval_gpt4_baseline.json"].rows == sum(1 for _ in stream)
+        assert hints["alpaca-eval.json"].rows == sum(1 for _ in stream)
     for name, file in (
-        ("mt_bench_questions.jsonl", "mt_bench/question.jsonl"),
-        ("arena_hard_questions.jsonl", "arena_hard_v0.1/question.jsonl"),
+        ("mt-bench.jsonl", "mt_bench/question.jsonl"),
+        ("arena-hard-v0.1.jsonl", "arena_hard_v0.1/question.jsonl"),
     ):
         rows = [json.loads(line) for line in (real_data / file).read_text().splitlines()]
         assert hints[name].rows == len(rows)
