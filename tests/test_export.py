@@ -44,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "name": "small", "model": str(place / "model"), "variants": {"base": None, "dpo": None, "ra-dpo": None},
         "data": {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl"}},
         "training": {"learning_rate": 1e-3, "batch_size": 4, "per_device_train_batch_size": 2, "max_length": 600},
-        "benchmarks": {"unlearning": {}},
+        "benchmarks": {"unlearning": {}}, "report_to": ["tensorboard"],
     }  # fmt: skip
     (place / "m.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
     api.run(place / "m.yaml", place / "runs" / "small", store=str(place / "store"))
@@ -69,6 +69,11 @@ def test_the_run_directory_names_each_checkpoint(run: Path) -> None:
     (run / CHECKPOINTS).unlink()
     api.run(run.parents[1] / "m.yaml", run, store=store)
     assert read_checkpoints(run) == (store, named), "a finished run of an earlier release names them, too"
+
+
+def test_the_run_directory_keeps_tensorboards_files(run: Path) -> None:
+    kept = {path.parent.relative_to(run / "tensorboard").as_posix() for path in run.glob("tensorboard/**/events.out.*")}
+    assert kept == {"base/seed-0", "dpo/seed-0", "ra-dpo/seed-0"}
 
 
 def test_an_exported_checkpoint_is_the_trained_one_and_asks_for_its_goal(run: Path, exported: Path) -> None:

@@ -142,10 +142,9 @@ def read_questions(task: Task) -> list[Question]:
 
 def _named_questions(task: Task) -> list[Question]:
     from radpo.benchmarks.questions import load_benchmark_questions
-    from radpo.preferences.shares import taken
 
     settings = task.stage.settings
-    return taken(load_benchmark_questions(path_of(settings["questions"])), settings["limit"], settings.get("share"))
+    return load_benchmark_questions(path_of(settings["questions"]))[: settings["limit"]]
 
 
 def read_answers(task: Task, questions: Sequence[Question], name: str = "answers") -> Answers:
@@ -392,8 +391,7 @@ def _pairs(task: Task) -> None:
 
     settings = task.stage.settings
     source, out = path_of(settings["pairs"]), task.out / PAIRS
-    counts = write_checked(source, Reading.of(settings), out, settings["limit"], settings.get("share"))
-    write_json(task.out / "counts.json", counts)
+    write_json(task.out / "counts.json", write_checked(source, Reading.of(settings), out, settings["limit"]))
 
 
 def _pairs_ready(stage: Stage) -> None:
@@ -534,10 +532,8 @@ def scored_samples_cost(sizes: Sizes, stage: Stage) -> Work:
 
 def _single_turn_questions(task: Task) -> list[Question]:
     from radpo.preferences.questions import load_questions
-    from radpo.preferences.shares import taken
 
-    settings = task.stage.settings
-    return taken(load_questions(path_of(settings["questions"])), settings["limit"], settings.get("share"))
+    return load_questions(path_of(task.stage.settings["questions"]))[: task.stage.settings["limit"]]
 
 
 def _samples(task: Task) -> None:

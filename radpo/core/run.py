@@ -199,6 +199,10 @@ class Run:
             sources.append(replace(source, matrix=text))
         return replace(self, sources=tuple(sources), comparisons=None)
 
+    def of_seed(self, seed: int) -> Run:
+        """The run with the figures of one seed alone; the comparisons stay those of all."""
+        return replace(self, results=self.results[self.results["seed"] == seed])
+
     def metric(self, benchmark: str, metric: str) -> Metric:
         """What a metric is: as the runs' manifests say, else as the installed benchmark of that name does."""
         key = benchmark, metric

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from radpo.core.environment import environment
 from radpo.core.errors import RadpoError
 from radpo.core.machine import cores, describe_machine
 from radpo.core.messages import clean_message
@@ -120,8 +121,7 @@ def _compute(stage: Stage, store: Store, folder: Path, progress: Progress) -> di
     try:
         with watched(sources_in(stage.settings), stage.name) as state:
             resumed = _same_sources(stage, folder, state)
-            environment = stage.settings.get("environment", {})
-            with _environment(environment), paying(stage.hints, stage.key, stage.name):
+            with environment(stage.settings.get("environment", {})), paying(stage.hints, stage.key, stage.name):
                 stage.function.run(task)
     finally:
         seconds = time.perf_counter() - start
@@ -151,21 +151,6 @@ def _same_sources(stage: Stage, folder: Path, state: str) -> bool:
     work.mkdir(exist_ok=True)
     note.write_text(state, encoding="utf-8")
     return any(path != note for path in work.iterdir())
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """This process's environment with some variables of a stage's own, which are part of its key."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _seldom(progress: Progress) -> Progress:

@@ -68,7 +68,9 @@ def _body(run: Run, variant: str, seed: int, folder: Path, described: Mapping[st
             "tokenizer.apply_chat_template(messages, goal=None)  # as the base model is asked\n```\n\n"
             f"The method is that of *Reward-Augmented Data Enhances Direct Preference Alignment of LLMs* ({PAPER})."
         )
-    yield "## Results\n\n" + "\n".join(_results(run, variant))
+    figures = len(_names(run, variant))
+    all_of_them = f" The metadata of this card have all {figures} figures." if figures else ""
+    yield "## Results\n\n" + "\n".join(results_table(run, variant)) + all_of_them
     yield "## Data\n\n" + "\n".join(_data(manifest))
     settings = yaml.safe_dump({"seed": seed, **described.get("training", {})}, sort_keys=False, allow_unicode=True)
     packages = ", ".join(f"{_text(name)} {_text(found)}" for name, found in manifest["packages"].items())
@@ -81,8 +83,8 @@ def _body(run: Run, variant: str, seed: int, folder: Path, described: Mapping[st
         yield "## To be known\n\n" + "\n".join(f"- {_text(note)}" for note in manifest["notes"])
 
 
-def _results(run: Run, variant: str) -> Iterator[str]:
-    """The primary figures of the variant, with what the comparison with the baseline says."""
+def results_table(run: Run, variant: str) -> Iterator[str]:
+    """The primary figures of the variant as lines of Markdown, with what the comparison with the baseline says."""
     names, primary = _names(run, variant), set(primary_names(run))
     if not names:
         yield "None: no benchmark scored it."
@@ -97,10 +99,7 @@ def _results(run: Run, variant: str) -> Iterator[str]:
         cells = (name.benchmark, name.subset, label_of(run, name.benchmark, name.metric))
         change = _difference(run, variant, name, unit)
         yield f"| {' | '.join(map(_text, cells))} | {number(found.value, unit)} | {ends} | {found.n} | {change} |"
-    yield (
-        "\nWin rates in %, accuracies as shares, log-likelihoods in nats, others on their benchmark's own scale. The "
-        f"metadata of this card have all {len(names)} figures."
-    )
+    yield "\nWin rates in %, accuracies as shares, log-likelihoods in nats, others on their benchmark's own scale."
 
 
 def _difference(run: Run, variant: str, name: Name, unit: str) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from radpo.core.errors import ConfigError, DataError, ServiceError
 from radpo.core.files import check_room, check_writable, files_in, replace_file
@@ -54,7 +52,7 @@ def export_checkpoint(
         )
     folder = kept.root / "stages" / key / "policy"
     check_room(out, sum(path.stat().st_size for path in files_in(folder).values()), "another DIR")
-    card = str(model_card(_of_seed(run, chosen[1]), *chosen, folder))
+    card = str(model_card(run.of_seed(chosen[1]), *chosen, folder))
 
     def write(partial: Path) -> None:
         shutil.copytree(folder, partial)
@@ -108,12 +106,6 @@ def _choose(
     if seed is not None and seed not in seeds:
         raise ConfigError(f"--seed {seed}: {variant} has the seeds {', '.join(map(str, seeds))}")
     return variant, seeds[0] if seed is None else seed
-
-
-def _of_seed(run: Run, seed: int) -> Run:
-    """The run with the figures of one seed."""
-    kept: dict[str, Any] = {"results": run.results[run.results["seed"] == seed]}
-    return replace(run, **kept)
 
 
 def find_run(variant: str, runs: Path = Path("runs")) -> Path:

@@ -77,16 +77,15 @@ def _train(context: Context, matrix: Matrix, name: str, method: str, training: T
         settings |= {"method": method, "code": plugin_source(GROUP, method)}
     if matrix.track is not None:
         settings["track"], inputs["tracked"] = matrix.track, context.heldout_pairs()
-    hints = {"save_every": matrix.save_every, "report_to": list(matrix.report_to)}
-    return context.stage("train", f"{name}/seed-{seed}", settings, inputs, hints)
+    called = f"{name}/seed-{seed}"
+    trackers = {"trackers": list(matrix.report_to), "project": matrix.name, "run_name": called}
+    return context.stage("train", called, settings, inputs, {"save_every": matrix.save_every, "report_to": trackers})
 
 
 def _relabeled(context: Context, file: DataFile | None) -> Stage | None:
     """The stage that reads a file of training pairs, which are trained on as they are; None for scored pairs."""
     if file is None or not file.path.exists() or not are_training_pairs(file.path):
         return None
-    if file.share is not None:
-        raise ConfigError("data.train.share: is for scored pairs, and data.train holds training pairs")
     # The model is that whose tokenizer a plan counts them with.
     settings = {"pairs": context.file(file.path), "limit": file.limit, "model": context.model}
     return context.stage("training-pairs", "train", settings)

@@ -18,6 +18,7 @@ from radpo.core.files import write_json
 from radpo.core.optional import need_package
 from radpo.engine.distributed import launch_distributed
 from radpo.engine.graph import Function, Stage, Task
+from radpo.training.reporting import Reporting, check_trackers
 from radpo.training.settings import TrainingSettings
 
 
@@ -126,8 +127,12 @@ def _train_ready(stage: Stage) -> None:
     lora = stage.settings["training"].get("lora")
     if lora is not None and lora.get("four_bit"):
         need_package("bitsandbytes", "training.lora.four_bit", "bitsandbytes")
-    for tracker in stage.hints["report_to"]:
-        need_package(tracker, "report_to", tracker)
+    check_trackers(_reporting(stage).trackers)
+
+
+def _reporting(stage: Stage) -> Reporting:
+    asked = stage.hints["report_to"]
+    return Reporting(tuple(asked["trackers"]), asked["project"], asked["run_name"])
 
 
 def _train_here(task: Task) -> None:
@@ -170,7 +175,7 @@ def _train_here(task: Task) -> None:
         heldout=watched,
         tracked=tracked,
         save_every=task.stage.hints["save_every"],
-        report_to=tuple(task.stage.hints["report_to"]),
+        report_to=_reporting(task.stage),
         progress=task.progress,
     )
 

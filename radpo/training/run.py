@@ -40,6 +40,7 @@ from radpo.training.checkpoint import (
 )
 from radpo.training.dataset import pair_notes, training_dataset
 from radpo.training.reference import check_room, prompts_without_room
+from radpo.training.reporting import NOWHERE, Reporting
 from radpo.training.settings import TrainingSettings, loss_arguments
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def train(
     heldout: tuple[pa.Table, pa.Table] | None = None,
     tracked: Tracked | None = None,
     save_every: int = 50,
-    report_to: tuple[str, ...] = (),
+    report_to: Reporting = NOWHERE,
     progress: Progress = no_progress,
 ) -> None:
     """Train a policy on preference pairs, or resume where an interrupted run in the same folder stopped.
@@ -115,7 +116,7 @@ def train(
         heldout: relabeled pairs to evaluate on once training is done, and `reference_log_likelihoods` of them.
         tracked: held-out log-likelihoods to measure along training.
         save_every: optimiser steps between resumable checkpoints.
-        report_to: where transformers reports training besides (tensorboard, wandb, mlflow).
+        report_to: the trackers that transformers also reports the training to.
 
     Raises:
         ConfigError: the processes do not divide the batch, a package that the settings need is not installed, or
@@ -182,8 +183,9 @@ def train(
     if tracked is not None and checkpoint is not None:
         reached = int(checkpoint.name.rpartition("-")[2])
         checkpoint = checkpoint if is_measured(work / "trajectory", tracked.every, reached) else None
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    metrics = {} if eval_set is None else trainer.evaluate()
+    with report_to.begun():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        metrics = {} if eval_set is None else trainer.evaluate()
     partial = out / "policy.partial"
     if trainer.is_world_process_zero():
         (out / "notes.json").write_text(json.dumps(notes, indent=1), encoding="utf-8")
@@ -314,7 +316,7 @@ def _adapters(settings: TrainingSettings) -> Any:
 
 
 def _arguments(
-    settings: TrainingSettings, work: Path, seed: int, save_every: int, report_to: tuple[str, ...], eval_rows: int
+    settings: TrainingSettings, work: Path, seed: int, save_every: int, report_to: Reporting, eval_rows: int
 ) -> DPOConfig:
     import torch
     from accelerate import PartialState
@@ -352,7 +354,9 @@ def _arguments(
         logging_steps=1,
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
         disable_tqdm=True,
-        report_to=list(report_to) or "none",
+        report_to=list(report_to.trackers) or "none",
+        run_name=report_to.run_name,
+        project=report_to.project,
         **loss_arguments(settings),
     )
 
