@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from radpo.engine.executors import ChosenExecutor
     from radpo.engine.graph import Stage
+    from radpo.engine.schedule import Done, Pool
     from radpo.engine.store import Store
     from radpo.matrix.estimate import Estimate
-    from radpo.matrix.expand import Plan
+    from radpo.matrix.expand import Plan, Tuned
+    from radpo.matrix.plan_text import TuningPlan
     from radpo.matrix.preflight import Faults
     from radpo.matrix.run import Finished
     from radpo.matrix.settings import Matrix
@@ -184,6 +186,9 @@ def _execute(
     """Compute a plan's stages and write its run directory, unless something is lacking, or `faults` were found."""
     from radpo.core.warn import warn_once
     from radpo.export.trackers import export_to
+    from radpo.matrix.choosing import settle
+    from radpo.matrix.estimate import estimate
+    from radpo.matrix.machines import NOMINAL
     from radpo.matrix.preflight import Faults
     from radpo.matrix.run import run_matrix
     from radpo.matrix.spending import stop
@@ -192,31 +197,78 @@ def _execute(
     from radpo.report.build import build_report
 
     prepared = _prepared(plan_, folder, kept, executor, executor_options or {}, jobs, faults or Faults())
-    expected = prepared.expected
     kind = prepared.executor.executor.name
     if kind != "local" and plan_.precision is None and plan_.asks_for_auto:
         warn_once(
             f"precision auto: {arithmetic()}, which is of this machine; where the executor {kind} computes on others, "
             "state a precision, or set RADPO_PRECISION"
         )
-    with MatrixView(len(plan_.stages), expected.seconds_by_key()) as view:
-        finished = run_matrix(
-            plan_,
-            folder,
-            kept,
-            view,
-            lambda: prepared.executor(kept, jobs),
-            build_report,
-            keep_going=keep_going,
-            weights=expected.seconds_by_key(),
-            notes=expected.notes_by_key(),
-            on_failure=lambda: stop(plan_.account),
-        )
+
+    def make_pool() -> Pool:
+        return prepared.executor(kept, jobs)
+
+    def stopped() -> None:
+        stop(plan_.account)
+
+    tried = (
+        [] if plan_.tuning is None else _tried(plan_.tuning, kept, prepared.expected, make_pool, keep_going, stopped)
+    )
+    final, _ = settle(plan_, kept, failed=keep_going)
+    with _using(final, kept):
+        missing = [stage for stage in final.stages if not kept.has(stage)]
+        expected = estimate(missing, kept, NOMINAL, jobs or 1, final.matrix.size_hints)
+        with MatrixView(len(final.stages), expected.seconds_by_key()) as view:
+            finished = run_matrix(
+                final,
+                folder,
+                kept,
+                view,
+                make_pool,
+                build_report,
+                keep_going=keep_going,
+                weights=expected.seconds_by_key(),
+                notes=expected.notes_by_key(),
+                on_failure=stopped,
+                before=tried,
+            )
     if "tensorboard" in plan_.matrix.report_to:
         for run_dir in finished.run_dirs:
             if not (finished.unchanged and (run_dir / "tensorboard").is_dir()):
                 export_to(run_dir, "tensorboard")
     return finished
+
+
+def _tried(
+    tuned: Tuned,
+    kept: Store,
+    expected: Estimate,
+    make_pool: Callable[[], Pool],
+    keep_going: bool,
+    on_failure: Callable[[], object],
+) -> list[Done]:
+    """Compute what is tried before the settings are chosen; with `keep_going`, settings whose stages fail are left out.
+
+    Raises:
+        StageError: a stage failed.
+    """
+    from radpo.core.warn import warn_once
+    from radpo.engine.schedule import StageError, run_stages
+    from radpo.matrix.view import MatrixView
+
+    if all(kept.has(stage) for stage in tuned.stages):
+        return []
+    weights, notes = expected.seconds_by_key(), expected.notes_by_key()
+    with MatrixView(len(tuned.stages), weights) as view:
+        try:
+            return run_stages(
+                tuned.stages, kept, make_pool(), view,
+                keep_going=keep_going, weights=weights, notes=notes, on_failure=on_failure,
+            )  # fmt: skip
+        except StageError as error:
+            if not keep_going:
+                raise
+            warn_once(f"settings that failed are left out of the choice: {error}")
+            return []
 
 
 @dataclass(frozen=True)
@@ -454,6 +506,7 @@ class Planned:
     Args:
         absent: models and files that are not here, so that their sizes are as the matrix states them.
         most: what can be spent at most; None where nothing that is to do costs money.
+        tuning: what is tried before, where settings are tuned.
     """
 
     name: str
@@ -461,17 +514,18 @@ class Planned:
     store: Store
     absent: tuple[str, ...]
     most: Most | None = None
+    tuning: TuningPlan | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `radpo plan --json` prints it: seconds, bytes, US dollars; null what cannot be said beforehand."""
         from radpo.matrix.plan_text import plan_json
 
-        return plan_json(self.name, self.estimate, self.absent, self.most)
+        return plan_json(self.name, self.estimate, self.absent, self.most, self.tuning)
 
     def __str__(self) -> str:
         from radpo.matrix.plan_text import plan_text
 
-        return plan_text(self.name, self.estimate, self.store.root, self.absent, self.most)
+        return plan_text(self.name, self.estimate, self.store.root, self.absent, self.most, self.tuning)
 
 
 def plan(
@@ -497,6 +551,7 @@ def plan(
         ConfigError: the matrix file is wrong, or there is no such machine.
     """
     from radpo.core.machine import cores
+    from radpo.matrix.choosing import settle, tuning_plan
     from radpo.matrix.estimate import estimate
     from radpo.matrix.expand import expand
     from radpo.matrix.loading import load_matrix, located
@@ -510,9 +565,10 @@ def plan(
     precision: Any = None if found.this else "bfloat16"
     with located(Path(matrix)):
         plan_ = expand(loaded, planning=True, precision=precision, occasion=occasion_of(loaded, folder))
+        plan_, chosen = settle(plan_, kept)
         limit = most(loaded, folder, [stage for stage in plan_.stages if not kept.has(stage)])
     expected = estimate(plan_.stages, kept, found, jobs or found.gpus, loaded.size_hints)
-    return Planned(loaded.name, expected, kept, tuple(plan_.absent), limit)
+    return Planned(loaded.name, expected, kept, tuple(plan_.absent), limit, tuning_plan(plan_.tuning, chosen))
 
 
 def _check_method(pairs: Path, method: str) -> None:

@@ -25,13 +25,8 @@ from radpo.preferences.writing import write_preferences
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 PACKAGES = ("variant", "judge", "executor", "benchmark")
-SLURM = {
-    # A cluster of one node that has no queue: a job is a process, and its id is the process's.
-    "sbatch": 'for a; do case $a in --wrap=*) wrap=${a#--wrap=};; --output=*) log=${a#--output=};; esac; done\n'
-    'echo "$@" >> "$SLURM_CALLS"\nsetsid sh -c "$wrap" > "$log" 2>&1 < /dev/null &\necho $!',
-    "squeue": "ps -e -o pid= | tr -d ' '",
-    "scancel": 'kill "$@"',
-}  # fmt: skip
+SSH = 'echo "$1" >> "$SSH_CALLS"; shift; exec sh -c "$*"'
+"""A network of this machine alone."""
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +107,7 @@ def test_a_broken_package_is_warned_about_once_where_all_packages_are_asked(inst
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     choices = json.loads(done.stdout)["$defs"]["ExecutorChoice"]["anyOf"]
-    assert choices[0]["enum"] == ["local", "ray", "slurm"]
+    assert choices[0]["enum"] == ["local", "ray", "slurm", "ssh"]
     assert done.stderr.count("sick-package 1.0 (sick:THING) cannot be loaded: ZeroDivisionError") == 1
 
 
@@ -145,35 +140,33 @@ def test_the_judge_counts_sentences_with_jargon(
 
 
 @pytest.fixture
-def slurm(tmp_path: Path) -> dict[str, str]:
-    """The environment of a Slurm cluster, as far as the example asks for one."""
+def ssh(tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine with ssh, as far as the example asks for it."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name, script in SLURM.items():
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / name).chmod(0o755)
-    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "SLURM_CALLS": str(tmp_path / "calls")}
+    (folder / "ssh").write_text(f"#!/bin/sh\n{SSH}\n")
+    (folder / "ssh").chmod(0o755)
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "SSH_CALLS": str(tmp_path / "calls")}
 
 
-def test_a_users_executor_computes_a_matrix(installed: Path, tmp_path: Path, slurm: dict[str, str]) -> None:
-    chosen = {"kind": "slurm", "partition": "gpu", "minutes": 30}
-    matrix = write_matrix(tmp_path, {}, executor=chosen, resources={"likelihood": {"cpus": 2, "memory_gib": 1.5}})
-    done = run(matrix, "--executor-set", "minutes=45", packages=installed, **slurm)
+def test_a_users_executor_computes_a_matrix(installed: Path, tmp_path: Path, ssh: dict[str, str]) -> None:
+    matrix = write_matrix(tmp_path, {}, executor={"kind": "ssh", "hosts": ["first", "second"]})
+    done = run(matrix, "--executor-set", "threads=1", packages=installed, **ssh)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(pd.read_parquet(tmp_path / "run" / "results.parquet"))
-    calls = (tmp_path / "calls").read_text()
-    assert len(calls.splitlines()) >= 2, "a job for every stage"
-    assert "--partition=gpu --time=45 --cpus-per-task=2 --mem=1536M --job-name=likelihood/model" in calls
+    calls = (tmp_path / "calls").read_text().split()
+    assert len(calls) >= 2, "one for every stage"
+    assert set(calls) <= {"first", "second"}
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
+    assert {stage["machine"]["threads"] for stage in manifest["stages"]} == {1}
 
 
-def test_a_job_that_ends_without_a_result_fails_its_stage(
-    installed: Path, tmp_path: Path, slurm: dict[str, str]
-) -> None:
-    (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho 999999999\n")
-    matrix = write_matrix(tmp_path, {}, executor={"kind": "slurm", "poll_seconds": 0.1})
-    done = run(matrix, packages=installed, **slurm)
+def test_a_host_that_leaves_no_result_fails_its_stage(installed: Path, tmp_path: Path, ssh: dict[str, str]) -> None:
+    (tmp_path / "bin" / "ssh").write_text("#!/bin/sh\nexit 255\n")
+    matrix = write_matrix(tmp_path, {}, executor={"kind": "ssh", "hosts": ["gone"]})
+    done = run(matrix, packages=installed, **ssh)
     assert done.returncode == 3
-    assert "Slurm job 999999999 ended without a result" in done.stderr
+    assert "gone: ssh ended with 255; see " in done.stderr
 
 
 def concise(server: FaultServer) -> dict[str, Any]:

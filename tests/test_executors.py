@@ -333,8 +333,8 @@ def test_a_resumable_stage_goes_on_after_a_kill(tmp_path: Path) -> None:
 
 
 def test_an_executor_that_is_none_is_named_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="executor 'slurm': no such executor; there are local, ray"):
-        find_executor("slurm")
+    with pytest.raises(ConfigError, match="executor 'lsf': no such executor; there are local, ray, slurm"):
+        find_executor("lsf")
 
 
 def test_an_executor_of_another_package_is_found_by_its_entry_point(

@@ -58,6 +58,7 @@ from radpo.figures.spreads import against
 from radpo.figures.styles import Styles
 from radpo.judges.base import CompareRequest, ComparingJudge, Comparison, Judge, compare
 from radpo.judges.quality import BIAS_METRICS, Bias, bias, unswapped
+from radpo.preferences.shares import taken
 from radpo.stats.quantities import Name, label_of, subsets
 
 if TYPE_CHECKING:
@@ -476,7 +477,7 @@ def _reference(context: Context, settings: Settings, questions: DataFile) -> Sou
         return context.file(given)  # a file, yet to come, or wrong, which the stage says
     if given is None:
         try:
-            asked = load_benchmark_questions(questions.path)[: questions.limit]
+            asked = taken(load_benchmark_questions(questions.path), questions.limit, questions.share)
         except DataError:  # yet to come, or wrong, which the stage says
             return None
         if not is_official([question.turns[0] for question in asked]):

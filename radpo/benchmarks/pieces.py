@@ -142,9 +142,10 @@ def read_questions(task: Task) -> list[Question]:
 
 def _named_questions(task: Task) -> list[Question]:
     from radpo.benchmarks.questions import load_benchmark_questions
+    from radpo.preferences.shares import taken
 
     settings = task.stage.settings
-    return load_benchmark_questions(path_of(settings["questions"]))[: settings["limit"]]
+    return taken(load_benchmark_questions(path_of(settings["questions"])), settings["limit"], settings.get("share"))
 
 
 def read_answers(task: Task, questions: Sequence[Question], name: str = "answers") -> Answers:
@@ -391,7 +392,8 @@ def _pairs(task: Task) -> None:
 
     settings = task.stage.settings
     source, out = path_of(settings["pairs"]), task.out / PAIRS
-    write_json(task.out / "counts.json", write_checked(source, Reading.of(settings), out, settings["limit"]))
+    counts = write_checked(source, Reading.of(settings), out, settings["limit"], settings.get("share"))
+    write_json(task.out / "counts.json", counts)
 
 
 def _pairs_ready(stage: Stage) -> None:
@@ -532,8 +534,10 @@ def scored_samples_cost(sizes: Sizes, stage: Stage) -> Work:
 
 def _single_turn_questions(task: Task) -> list[Question]:
     from radpo.preferences.questions import load_questions
+    from radpo.preferences.shares import taken
 
-    return load_questions(path_of(task.stage.settings["questions"]))[: task.stage.settings["limit"]]
+    settings = task.stage.settings
+    return taken(load_questions(path_of(settings["questions"])), settings["limit"], settings.get("share"))
 
 
 def _samples(task: Task) -> None:

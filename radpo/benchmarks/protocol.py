@@ -120,6 +120,7 @@ class Context:
         resources: what stages take of a cluster, by function.
         files: every file and folder that was named so far, by its location.
         label: what tells this model's stages from another model's in their names; empty where there is one model.
+        heldout_name: what the held-out pairs are called there.
         environment: what stages find in their environment that can change a result, such as the date that chat
             templates print.
         reading: how files of scored pairs are read, where not as usual (`Reading.settings` in
@@ -145,6 +146,7 @@ class Context:
     resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     files: dict[str, Source] = field(default_factory=dict)
     label: str = ""
+    heldout_name: str = "heldout"
     environment: Mapping[str, str] = field(default_factory=dict)
     reading: Mapping[str, Any] = field(default_factory=dict)
     precision: Settled | None = None
@@ -231,11 +233,12 @@ class Context:
         if file is None:
             what = "held-out scored pairs" if split == "heldout" else "scored pairs to train on"
             raise ConfigError(f"data.{split}: missing: a stage of the matrix reads {what}")
-        settings: dict[str, Any] = {"pairs": self.file(file.path), "limit": file.limit, "scale": self.goals["scale"]}
+        settings: dict[str, Any] = {"pairs": self.file(file.path), **file.rows, "scale": self.goals["scale"]}
         if self.reading:
             settings["reading"] = dict(self.reading)
         # Models share it, and so its name has none of them.
-        return replace(self.stage("pairs", split, settings), name=f"pairs/{split}")
+        name = self.heldout_name if split == "heldout" else split
+        return replace(self.stage("pairs", split, settings), name=f"pairs/{name}")
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -253,7 +256,7 @@ class Context:
 
     def questions(self, file: DataFile) -> dict[str, Any]:
         """The settings that name questions."""
-        return {"questions": self.file(file.path), "limit": file.limit}
+        return {"questions": self.file(file.path), **file.rows}
 
     def file(self, path: Path) -> Source:
         """A file or folder, known by its content."""

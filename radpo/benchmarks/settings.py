@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -126,6 +127,23 @@ class DataFile(Section):
         "of the Hub, hub:NAME[@CONFIG]:SPLIT[#REVISION]."
     )
     limit: Annotated[int, Field(ge=1)] | None = None
+    share: tuple[float, float] | None = Field(
+        None,
+        description="Only rows whose prompt's hash, a number from 0 to 1, is from the first to below the second, such "
+        "as [0, 0.3]: shares that do not overlap have no prompt in common, in this file and in others.",
+    )
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """Which of its rows to take, as stages' settings have it."""
+        return {"limit": self.limit, **({} if self.share is None else {"share": list(self.share)})}
+
+    @field_validator("share")
+    @classmethod
+    def _within(cls, share: tuple[float, float] | None) -> tuple[float, float] | None:
+        if share is not None and not 0 <= share[0] < share[1] <= 1:
+            raise ValueError("a share rises from its first number to its second, both from 0 to 1")
+        return share
 
     @model_validator(mode="before")
     @classmethod

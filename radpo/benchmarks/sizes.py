@@ -123,7 +123,7 @@ class Sizes:
 
     hints: SizeHints = field(default_factory=SizeHints)
     models: dict[str, Model] = field(default_factory=dict)
-    rows: dict[tuple[str, int | None], Any] = field(default_factory=dict)
+    rows: dict[tuple[str, int | None, str], Any] = field(default_factory=dict)
 
     def model(self, stage: Stage) -> Model:
         """The model that a stage computes with, itself or in what it trained."""
@@ -156,7 +156,7 @@ class Sizes:
     def _rows_of(self, settings: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
         """How many pairs a stage's settings name, and some of them: what is on the Hub is read only without a hint."""
         source: Source = settings["pairs"]
-        place = (source.location, settings["limit"])
+        place = (source.location, settings["limit"], str(settings.get("share")))
         if place not in self.rows:
             elsewhere = source.absent or (source.location in self.hints.pairs and parse_hub(source.location))
             self.rows[place] = (self._hinted_pairs if elsewhere else _read_pairs)(source, settings)
@@ -167,15 +167,18 @@ class Sizes:
         """The questions that a stage's settings name."""
         from radpo.benchmarks.questions import load_benchmark_questions
         from radpo.preferences.questions import Question
+        from radpo.preferences.shares import taken
 
         source: Source = settings["questions"]
         if not source.absent:
-            return load_benchmark_questions(Path(source.location))[: settings["limit"]]
+            found = load_benchmark_questions(Path(source.location))
+            return taken(found, settings["limit"], settings.get("share"))
         if source.location not in self.hints.questions:
             raise _no_hint(source, "questions")
         said = self.hints.questions[source.location]
         turns = (_words(said.prompt),) * said.turns
-        return [Question(f"{n}", "", turns, ((),) * said.turns) for n in range(said.rows)][: settings["limit"]]
+        rows = round(said.rows * _part(settings))
+        return [Question(f"{n}", "", turns, ((),) * said.turns) for n in range(rows)][: settings["limit"]]
 
     def longest(self, settings: Mapping[str, Any]) -> float:
         """Tokens of an answer to one turn: as hinted, else the most that are allowed, or as long as those given are."""
@@ -208,7 +211,14 @@ class Sizes:
         said, limit = self.hints.pairs[source.location], settings["limit"]
         prompt = [{"content": _words(said.prompt)}]
         row = {"prompt": prompt, "chosen": _words(said.chosen), "rejected": _words(said.rejected)}
-        return min(said.rows, limit or said.rows), [row]
+        rows = round(said.rows * _part(settings))
+        return min(rows, limit or rows), [row]
+
+
+def _part(settings: Mapping[str, Any]) -> float:
+    """The part of a file's prompts that a stage's settings take."""
+    low, high = settings.get("share", (0.0, 1.0))
+    return float(high - low)
 
 
 def _guessed(texts: Sequence[str]) -> list[int]:
@@ -225,10 +235,12 @@ def _no_hint(source: Source, key: str) -> ConfigError:
 
 def _read_pairs(source: Source, settings: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]]]:
     from radpo.preferences.preferences import Reading, load_preferences
+    from radpo.preferences.streamed import in_part
     from radpo.preferences.training_pairs import load_training_pairs
 
     if "scale" in settings:
-        table = load_preferences(source.read_from, Reading.of(settings)).table.slice(0, settings["limit"])
+        table = load_preferences(source.read_from, Reading.of(settings)).table
+        table = in_part(table, settings.get("share")).slice(0, settings["limit"])
     else:
         table = load_training_pairs(Path(source.location), settings["limit"])
     rows = table.select(["prompt", "chosen", "rejected"]).slice(0, SAMPLE).to_pylist()

@@ -77,8 +77,8 @@ def run(
     """Run a matrix to its report. Interrupted, the same command resumes; unchanged, it does nothing.
 
     Finished stages are kept in the store, shared by all matrices that need them; two runs on one store at the same time
-    compute each stage once. With --jobs N the cores are divided among N stages at once. Where there are GPUs, each stage
-    that loads a model has one to itself.
+    compute each stage once. With --jobs N the cores are divided among N stages at once. Where there are GPUs, each
+    stage that loads a model has one to itself.
     """
     from radpo import api
 

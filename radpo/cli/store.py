@@ -75,7 +75,7 @@ def gc(
     from radpo.engine.gc import collect
 
     kept = _open(store)
-    garbage = collect(kept, _stages(matrices) if matrices else None, dry_run=dry_run)
+    garbage = collect(kept, _stages(matrices, kept) if matrices else None, dry_run=dry_run)
     if as_json:
         print_json([{"path": str(item.path), "bytes": item.bytes, "why": item.why} for item in garbage])
         return
@@ -95,7 +95,7 @@ def export_(
     from radpo.engine.carry import export_stages
 
     kept = _open(store)
-    keys = [stage.key for stage in _stages(matrices)] if matrices else kept.finished()
+    keys = [stage.key for stage in _stages(matrices, kept)] if matrices else kept.finished()
     say(f"{export_stages(kept, keys, file)} stages written to {file}")
 
 
@@ -132,8 +132,10 @@ def _open(place: str | None) -> Store:
     return open_store(where)
 
 
-def _stages(matrices: list[Path]) -> list[Stage]:
+def _stages(matrices: list[Path], store: Store) -> list[Stage]:
+    from radpo.matrix.choosing import settle
     from radpo.matrix.expand import expand
     from radpo.matrix.loading import load_matrix
 
-    return [stage for matrix in matrices for stage in expand(load_matrix(matrix)).stages]
+    plans = (settle(expand(load_matrix(matrix)), store)[0] for matrix in matrices)
+    return [stage for plan in plans for stage in plan.stages]

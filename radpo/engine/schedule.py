@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from radpo.core.errors import RadpoError
@@ -244,7 +245,7 @@ class _Schedule:
         for stage, outcome in self.failed.values():
             log = self.store.log(stage)
             parts.append(f"{stage.name} failed: {outcome.message}")
-            if lines := _last_lines(log):
+            if lines := last_lines(log):
                 parts.append(f"  the last lines of its log, {log}:\n" + "\n".join(f"    {line}" for line in lines))
             if dependent := self._dependent(stage):
                 shown = ", ".join(dependent[:5]) + (f" and {len(dependent) - 5} more" if len(dependent) > 5 else "")
@@ -266,9 +267,10 @@ class _Schedule:
         return names
 
 
-def _last_lines(log: Any) -> list[str]:
+def last_lines(log: Path) -> list[str]:
+    """The last lines of a log that are not empty, fit for a terminal; none where it cannot be read."""
     try:
-        text: str = log.read_text(encoding="utf-8", errors="replace")
+        text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     return [clean_message(line) for line in text.splitlines() if line.strip()][-LOG_LINES:]

@@ -86,6 +86,8 @@ def _relabeled(context: Context, file: DataFile | None) -> Stage | None:
     """The stage that reads a file of training pairs, which are trained on as they are; None for scored pairs."""
     if file is None or not file.path.exists() or not are_training_pairs(file.path):
         return None
+    if file.share is not None:
+        raise ConfigError("data.train.share: is for scored pairs, and data.train holds training pairs")
     # The model is that whose tokenizer a plan counts them with.
     settings = {"pairs": context.file(file.path), "limit": file.limit, "model": context.model}
     return context.stage("training-pairs", "train", settings)

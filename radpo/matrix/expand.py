@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from radpo.engine.sources import ABSENT, Source
 from radpo.matrix import training_stages
 from radpo.matrix.checkpoints import checkpoint
 from radpo.matrix.settings import Matrix
+from radpo.matrix.tuning import PromptCounts, check_disjoint, reads_prompts, reported_matrix, trials_matrix
+from radpo.matrix.tuning_settings import Figure, Trial
 from radpo.models.chat_template import DATE, USUAL_DATE, template_date
 from radpo.models.precision import Settled, settle, settled
 
@@ -42,6 +44,47 @@ class Cell:
         return [*self.benchmarks.values(), *([self.train] if self.train else [])]
 
 
+Choices = Mapping[str, Mapping[str, Trial]]
+"""The setting that each tuned variant gets, by model and variant."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The settings that are tried before a matrix is reported with the best of them.
+
+    Args:
+        asked: the matrix as it is written.
+        figure: what they are chosen by.
+        trials: what is tried for each tuned variant.
+        cells: the cells of all trials, by the trials' names; each with the one benchmark that has the figure.
+        prompts: how far the prompts that are tuned on are from those that are reported.
+        matrices: what is reported, by model: with the settings chosen; before the choice, with some that are tried.
+        expand: the plan with other choices.
+    """
+
+    asked: Matrix
+    figure: Figure
+    trials: Mapping[str, tuple[Trial, ...]]
+    cells: tuple[Cell, ...]
+    prompts: PromptCounts
+    matrices: Mapping[str, Matrix]
+    expand: Callable[[Choices], Plan]
+
+    @property
+    def stages(self) -> list[Stage]:
+        """All stages of all trials, each once, inputs first."""
+        return in_order(stage for cell in self.cells for stage in cell.wanted)
+
+    def cells_of(self, model: str, trial: Trial) -> list[Cell]:
+        """A trial's cells, one for each seed."""
+        return [cell for cell in self.cells if (cell.model, cell.variant) == (model, trial.name)]
+
+    def models_of(self, variant: str) -> list[str]:
+        """The models for which a variant is tuned."""
+        first = self.trials[variant][0].name
+        return list(dict.fromkeys(cell.model for cell in self.cells if cell.variant == first))
+
+
 @dataclass(frozen=True)
 class Plan:
     """A matrix with its sources identified by content and its cells expanded."""
@@ -54,6 +97,12 @@ class Plan:
     """What `precision: auto` was settled to, where it is not what this machine is faster in."""
     account: RunAccount | None = None
     """On which account of the run the work goes that costs money."""
+    tuning: Tuned | None = None
+    """What its variants' settings are chosen from."""
+
+    def matrix_of(self, model: Source) -> Matrix:
+        """The matrix with the settings that were chosen for one of its models."""
+        return self.matrix if self.tuning is None else self.tuning.matrices[model.location]
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -80,8 +129,9 @@ class Plan:
 
     @cached_property
     def stages(self) -> list[Stage]:
-        """All stages of all cells, each once, inputs first."""
-        return in_order(stage for cell in self.cells for stage in cell.wanted)
+        """All stages of all cells, and of what is tried before them, each once, inputs first."""
+        tried = self.tuning.cells if self.tuning is not None else ()
+        return in_order(stage for cell in (*self.cells, *tried) for stage in cell.wanted)
 
     def cells_of(self, model: Source) -> list[Cell]:
         """The cells of one model."""
@@ -95,10 +145,12 @@ def expand(
     precision: Settled | None = None,
     occasion: str = "",
     account: RunAccount | None = None,
+    choices: Choices | None = None,
 ) -> Plan:
     """The cells and stages of a matrix. Cells share every stage whose settings and inputs are the same.
 
     Args:
+        choices: the settings of tuned variants; the first of those that are tried, unless given.
         precision: what `precision: auto` is on the machine that is to compute, where that is not this one.
         planning: files, and models whose size the matrix states, may be yet to come.
         occasion: what tells this run's answers of an endpoint without a version from another run's.
@@ -107,6 +159,59 @@ def expand(
     Raises:
         ConfigError: a variant's method does not exist, or no cell is left.
         ModelError: a model is unavailable.
+    """
+
+    def expanded(asked: Matrix, **more: Any) -> Plan:
+        return _expand(
+            asked, planning=planning, precision=precision, occasion=occasion, account=account, files=files, **more
+        )
+
+    files: dict[str, Source] = {}
+    if matrix.tune is None:
+        return expanded(matrix)
+    tried = expanded(trials_matrix(matrix), tuning=True)
+    owners = {trial.name: trial.variant for each in matrix.trials.values() for trial in each}
+    cells = tuple(
+        cell
+        for cell in tried.cells
+        if cell.variant in owners
+        and any(matrix.has_cell(model=cell.model, variant=owners[cell.variant], seed=seed) for seed in matrix.seeds)
+    )
+    figure = matrix.tune.figure(matrix.benchmarks.named())
+    for cell in cells:
+        scoring = cell.benchmarks.get(figure.benchmark)
+        if scoring is None or not reads_prompts(scoring):
+            raise ConfigError(
+                f"tune.metric: {matrix.tune.metric!r}: {figure.benchmark} measures neither on held-out pairs nor on a "
+                "file of questions, so that it cannot be tuned on others than it reports; choose by another"
+            )
+    first = {name: each[0] for name, each in matrix.trials.items()}
+    chosen = choices or dict.fromkeys(_locations(matrix), first)
+    matrices = {location: reported_matrix(matrix, chosen[location]) for location in _locations(matrix)}
+    reported = expanded(reported_matrix(matrix, {}), matrices=matrices)
+    counts = check_disjoint(matrix, in_order(s for c in cells for s in c.wanted), reported.stages)
+    again = partial(expand, matrix, planning=planning, precision=precision, occasion=occasion, account=account)
+    tuned = Tuned(matrix, figure, matrix.trials, cells, counts, matrices, lambda choices: again(choices=choices))
+    return replace(reported, tuning=tuned)
+
+
+def _expand(
+    matrix: Matrix,
+    *,
+    planning: bool,
+    precision: Settled | None,
+    occasion: str,
+    account: RunAccount | None,
+    files: dict[str, Source],
+    matrices: Mapping[str, Matrix] | None = None,
+    tuning: bool = False,
+) -> Plan:
+    """`expand` of a matrix without tuning.
+
+    Args:
+        files: every file and folder that was named so far.
+        matrices: the matrix with each model's own settings, by model, where they differ.
+        tuning: whether these are the settings that are tried, as the stages' names are to tell.
     """
     functions = {**training_stages.FUNCTIONS, **stage_functions()}
     for function in matrix.resources:
@@ -122,14 +227,14 @@ def expand(
         return _model(name, planning and name in matrix.size_hints.models)
 
     models = tuple(map(source, matrix.all_models)) or (NO_MODEL,)
-    files: dict[str, Source] = {}
     cells = []
     for model in models:
-        label = labels[model.location]
-        context = _context(matrix, model, functions, files, label, precision, planning, occasion, account, source)
+        own = matrix if matrices is None else matrices[model.location]
+        label = "/".join(part for part in ("tuning" if tuning else "", labels[model.location]) if part)
+        context = _context(own, model, functions, files, label, precision, planning, occasion, account, source, tuning)
         for seed in matrix.seeds:
             for name in matrix.variants:
-                cell = _cell(matrix, context, context.checkpoint_of(name, seed))
+                cell = _cell(own, context, context.checkpoint_of(name, seed))
                 if cell is not None:
                     cells.append(cell)
     if not cells:
@@ -158,6 +263,7 @@ def _context(
     occasion: str,
     account: RunAccount | None,
     model_source: Callable[[str], Source],
+    tuning: bool,
 ) -> Context:
     def checkpoint_of(name: str, seed: int) -> Checkpoint:
         return checkpoint(context, matrix, name, seed)
@@ -177,6 +283,7 @@ def _context(
         resources={name: asked.model_dump(exclude_none=True) for name, asked in matrix.resources.items()},
         files=files,
         label=label,
+        heldout_name="tuning" if tuning else "heldout",
         reading=matrix.data.reading.settings(),
         environment={} if when.isoformat() == USUAL_DATE else {DATE: when.isoformat()},
         precision=precision,

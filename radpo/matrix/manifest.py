@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,8 @@ from radpo.engine.graph import Stage, in_order
 from radpo.engine.schedule import Done
 from radpo.engine.sources import Source
 from radpo.engine.store import Store
+from radpo.matrix.choosing import BENCHMARK as TUNING
+from radpo.matrix.choosing import Choice, described, tuning_notes
 from radpo.matrix.expand import Cell, Plan
 from radpo.models.precision import settled
 from radpo.preferences.hub import parse_hub
@@ -33,16 +35,29 @@ PUBLISHED = "published.csv"
 """A run directory's copy of the published figures."""
 
 
-def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key: str, seconds: float) -> dict[str, Any]:
+def manifest(
+    plan: Plan,
+    model: Source,
+    store: Store,
+    done: Sequence[Done],
+    key: str,
+    seconds: float,
+    choices: Mapping[str, Choice] | None = None,
+) -> dict[str, Any]:
     """The manifest of one model's run directory.
 
     Args:
         done: how each of the plan's stages was had.
         key: the identity of what the run directory shows.
         seconds: wall time of this run.
+        choices: what was chosen for the model's tuned variants.
     """
-    matrix, cells = plan.matrix, plan.cells_of(model)
-    stages = in_order(stage for cell in cells for stage in cell.wanted)
+    matrix, cells, tuned = plan.matrix_of(model), plan.cells_of(model), plan.tuning
+    tried = () if tuned is None else [cell for cell in tuned.cells if cell.model == model.location]
+    stages = in_order(stage for cell in (*cells, *tried) for stage in cell.wanted)
+    metrics = {name: benchmarks()[name].metrics for name in matrix.benchmarks.named()}
+    if tuned is not None:
+        metrics[TUNING] = described(tuned.figure)
     given = {cell.variant: cell.given for cell in cells}
     keys, seeds = {stage.key for stage in stages}, sorted({cell.seed for cell in cells})
     return {
@@ -67,8 +82,11 @@ def manifest(plan: Plan, model: Source, store: Store, done: Sequence[Done], key:
             for name in matrix.variants
             if name in given
         },
-        "metrics": metrics_to_json({name: benchmarks()[name].metrics for name in matrix.benchmarks.named()}),
-        "notes": _notes(plan, cells, len(seeds), store),
+        "metrics": metrics_to_json(metrics),
+        "notes": [
+            *_notes(plan, cells, len(seeds), store),
+            *([] if tuned is None else tuning_notes(tuned, choices or {})),
+        ],
         "stages": [_stage(item, store) for item in done if item.stage.key in keys],
         "wall_seconds": seconds,
     }
@@ -155,13 +173,18 @@ def _git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def resolved(plan: Plan) -> dict[str, Any]:
-    """The matrix with every default written out, and `precision: auto` as it was settled.
+def resolved(plan: Plan, model: Source | None = None) -> dict[str, Any]:
+    """The matrix with every default written out, `precision: auto` as it was settled, and settings as they were chosen.
 
     Files are there by their names, since where they lay says nothing elsewhere.
+
+    Args:
+        model: whose settings, where they were chosen for each; the first unless given.
     """
     document: dict[str, Any] = settled(
-        plan.matrix.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"size_hints"}),
+        plan.matrix_of(model or plan.models[0]).model_dump(
+            mode="json", by_alias=True, exclude_none=True, exclude={"size_hints"}
+        ),
         plan.auto_precision,
     )
     if plan.matrix.published is not None:

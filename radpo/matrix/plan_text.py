@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,44 @@ from radpo.matrix.estimate import Estimate, StageEstimate
 from radpo.matrix.spending import Most
 
 
-def plan_json(name: str, expected: Estimate, absent: Sequence[str] = (), most: Most | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TuningPlan:
+    """What is tried before the best of it is reported.
+
+    Args:
+        metric: what the settings are chosen by.
+        trials: how many settings are tried, by variant, each with so many `seeds`.
+        prompts: how many prompts are tuned on, how many reported, and how many of these are similar to any of those.
+        chosen: the settings, by model and variant; None where the choice is yet to be made.
+        keys: of the stages that are tried; some of them may be reported, too.
+    """
+
+    metric: str
+    trials: Mapping[str, int]
+    seeds: int
+    prompts: Mapping[str, int]
+    chosen: Mapping[str, Mapping[str, Any]] | None
+    keys: frozenset[str]
+
+
+def plan_json(
+    name: str,
+    expected: Estimate,
+    absent: Sequence[str] = (),
+    most: Most | None = None,
+    tuning: TuningPlan | None = None,
+) -> dict[str, Any]:
     """The plan as one document; seconds, bytes, US dollars. What cannot be said beforehand is null.
 
     Args:
         absent: models and files that are not here, so that their sizes are as the matrix states them.
         most: what can be spent at most, where something that is to do costs money.
+        tuning: what is tried before, where settings are tuned.
     """
     nothing = _figures([])
+    tried = {} if tuning is None else {"tuning": {**asdict(tuning), "keys": sorted(tuning.keys)}}
     return {
+        **tried,
         "name": name,
         "machine": {
             "name": expected.machine.name,
@@ -54,7 +83,14 @@ def plan_json(name: str, expected: Estimate, absent: Sequence[str] = (), most: M
     }
 
 
-def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] = (), most: Most | None = None) -> str:
+def plan_text(
+    name: str,
+    expected: Estimate,
+    store: Path,
+    absent: Sequence[str] = (),
+    most: Most | None = None,
+    tuning: TuningPlan | None = None,
+) -> str:
     """The plan as a table, with what it comes to. Arguments as `plan_json`."""
     head = ("", "stage", "tokens", "FLOP", "time", "disk", "judge calls", "US$")
     rows = [head, *(_row(item) for item in expected.stages)]
@@ -74,6 +110,8 @@ def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] 
         f"{'job' if expected.jobs == 1 else 'jobs'} on {expected.machine.name}, {_bytes(to_do['disk_bytes'])} of disk, "
         f"{to_do['judge_calls']} judge calls, {_dollars(to_do['judge_dollars'])}.",
     ]
+    if tuning is not None:
+        lines.append(_tuning(tuning, expected))
     if most is not None:
         lines.append(_most(most))
     guessed = sum(not item.measured for item in expected.to_do)
@@ -103,6 +141,23 @@ def plan_text(name: str, expected: Estimate, store: Path, absent: Sequence[str] 
     if needed > free and expected.machine.this:
         lines.append(f"NOT ENOUGH DISK: {_bytes(needed)} are needed at most, {_bytes(free)} are free at {store}.")
     return "\n".join(lines)
+
+
+def _tuning(tuning: TuningPlan, expected: Estimate) -> str:
+    tried = ", ".join(f"{count} of {variant}" for variant, count in tuning.trials.items())
+    prompts, figures = tuning.prompts, _figures([item for item in expected.to_do if item.stage.key in tuning.keys])
+    dollars = f", {figures['judge_calls']} judge calls, {_dollars(figures['judge_dollars'])}"
+    choice = (
+        "the settings are chosen"
+        if tuning.chosen is not None
+        else "what is reported is planned with the settings that take most work, since the choice is yet to be made"
+    )
+    return (
+        f"Tuning: settings tried: {tried}, with {tuning.seeds} {'seed' if tuning.seeds == 1 else 'seeds'} each, chosen "
+        f"by {tuning.metric} on {prompts['tuning']} prompts, none of which is among the {prompts['reported']} that are "
+        f"reported; to do for it: {_number(figures['flops']) or 0} FLOP{dollars * bool(figures['judge_calls'])}; "
+        f"{choice}."
+    )
 
 
 def _most(most: Most) -> str:

@@ -7,9 +7,9 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ import yaml
 
 from radpo.core.files import replace_file, replace_json, sha256
 from radpo.core.run_files import MANIFEST, REPORT, whole_manifest, write_checkpoints, write_manifest
-from radpo.engine.schedule import Observer, Pool, run_stages
+from radpo.engine.graph import in_order
+from radpo.engine.schedule import Done, Observer, Pool, run_stages
 from radpo.engine.sources import Source
 from radpo.engine.store import Store
+from radpo.matrix.choosing import CHOICES, Choice, choices_json, choose, result_rows
 from radpo.matrix.expand import Plan
 from radpo.matrix.manifest import PUBLISHED, manifest, resolved
 from radpo.matrix.settings import Matrix
@@ -56,6 +58,7 @@ def run_matrix(
     weights: Mapping[str, float] | None = None,
     notes: Mapping[str, Mapping[str, Any]] | None = None,
     on_failure: Callable[[], object] = lambda: None,
+    before: Sequence[Done] = (),
 ) -> Finished:
     """Compute what the store lacks and write the run directory; where nothing changed, do nothing.
 
@@ -66,6 +69,7 @@ def run_matrix(
         make_pool: called once there is something to compute.
         write_report: puts report.html into a run directory that has everything else.
         keep_going, weights, notes, on_failure: as `radpo.engine.schedule.run_stages` takes them.
+        before: how the stages were had that tried settings.
 
     Raises:
         StageError: a stage failed.
@@ -78,17 +82,23 @@ def run_matrix(
         with suppress(OSError):  # a run directory that cannot be written is finished all the same
             _name_checkpoints(plan, folders, store)
         return Finished(reports, unchanged=True)
+    wanted = in_order(stage for cell in plan.cells for stage in cell.wanted)
     done = run_stages(
-        plan.stages, store, make_pool(), observer,
+        wanted, store, make_pool(), observer,
         keep_going=keep_going, weights=weights, notes=notes, on_failure=on_failure,
     )  # fmt: skip
+    tried = {item.stage.key: item for item in (*done, *before) if not item.from_store}
+    done = list({item.stage.key: tried.get(item.stage.key, item) for item in (*before, *done)}.values())
+    choices = {} if plan.tuning is None else choose(plan.tuning, store)
     with store.translate_disk_full():
         for model, folder in folders.items():
             if not _is_current(folder, keys[model]):
-                document = manifest(plan, model, store, done, keys[model], round(time.perf_counter() - start, 3))
+                own = choices.get(model.location, {})
+                seconds = round(time.perf_counter() - start, 3)
+                document = manifest(plan, model, store, done, keys[model], seconds, own)
                 if (spent := spending(plan.matrix, out)) is not None:
                     document["spending"] = spent
-                _write_run(plan, model, folder, store, document, write_report)
+                _write_run(plan, model, folder, store, document, write_report, own)
         _name_checkpoints(plan, folders, store)
     return Finished(reports, unchanged=False)
 
@@ -139,6 +149,7 @@ def _write_run(
     store: Store,
     document: Mapping[str, Any],
     write_report: Callable[[Path], object],
+    choices: Mapping[str, Choice],
 ) -> None:
     """Write a run directory's files and, last of all, the manifest that has their checksums."""
     from radpo.core.run import COMPARISONS, load_run
@@ -147,14 +158,19 @@ def _write_run(
     out.mkdir(parents=True, exist_ok=True)
     for name in (MANIFEST, REPORT):  # until both are back, the directory does not count as whole
         (out / name).unlink(missing_ok=True)
-    tables = gather(plan.cells_of(model), store)
+    tried = [] if plan.tuning is None else result_rows(plan.tuning, model.location, choices)
+    tables = gather(plan.cells_of(model), store, tried)
     for stale in {*known_tables(), COMPARISONS} - tables.keys():
         (out / stale).unlink(missing_ok=True)
     for name, frame in tables.items():
         replace_file(out / name, lambda path, frame=frame: frame.to_parquet(path, index=False))  # type: ignore[misc]
-    text = yaml.safe_dump(resolved(plan), sort_keys=False, allow_unicode=True)
+    if plan.tuning is None:
+        (out / CHOICES).unlink(missing_ok=True)
+    else:
+        replace_json(out / CHOICES, choices_json(plan.tuning, choices))
+    text = yaml.safe_dump(resolved(plan, model), sort_keys=False, allow_unicode=True)
     replace_file(out / "matrix.yaml", lambda path: path.write_text(text, encoding="utf-8"))
-    copied = _copy_published(plan, out)
+    copied = [*_copy_published(plan, out), *([] if plan.tuning is None else [CHOICES])]
     replace_json(out / MANIFEST, document)  # still without checksums, for what reads the directory
     compared = comparisons(load_run(out))
     replace_file(out / COMPARISONS, lambda path: compared.to_parquet(path, index=False))
@@ -197,7 +213,11 @@ def _run_key(plan: Plan, model: Source) -> str:
         [cell.variant, cell.seed, cell.train and cell.train.key, {n: s.key for n, s in cell.benchmarks.items()}]
         for cell in plan.cells_of(model)
     ]
-    shown = [version("radpo"), plan.matrix.name, plan.matrix.baseline, cells]
+    shown: list[Any] = [version("radpo"), plan.matrix.name, plan.matrix.baseline, cells]
+    if plan.tuning is not None:
+        tried = [cell for cell in plan.tuning.cells if cell.model == model.location]
+        scored = [[cell.variant, cell.seed, {n: s.key for n, s in cell.benchmarks.items()}] for cell in tried]
+        shown.append([str(plan.tuning.figure), asdict(plan.tuning.prompts), scored])
     if plan.matrix.published is not None:
         shown.append(sha256(plan.matrix.published))
     document = json.dumps(shown, sort_keys=True)

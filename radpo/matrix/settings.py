@@ -17,6 +17,7 @@ from radpo.clients.endpoint import Endpoint
 from radpo.core.published import read_published
 from radpo.core.suggestions import did_you_mean
 from radpo.engine.executors import ExecutorChoice
+from radpo.matrix.tuning_settings import Trial, Tuning, VariantTuning, trials
 from radpo.preferences.goals import goal_text_problem
 from radpo.preferences.pairing import Rule
 from radpo.preferences.preferences import OnError, Reading
@@ -148,6 +149,9 @@ class VariantSettings(Section):
     goal: float | Literal["none"] | None = Field(
         None, description="The goal for answers and samples; none for no goal. Default: that of its chat template."
     )
+    tune: VariantTuning | Literal[False] | None = Field(
+        None, description="What differs for this variant from the matrix's `tune`; false to leave it as it is."
+    )
 
     @property
     def is_given(self) -> bool:
@@ -160,7 +164,7 @@ class VariantSettings(Section):
         given = [name for name, is_there in there.items() if is_there]
         if len(given) > 1:
             raise ValueError(f"{given[1]}: a variant is one of {', '.join(GIVEN)}, and this is {' and '.join(given)}")
-        for name in ("method", "training"):
+        for name in ("method", "training", "tune"):
             if given and getattr(self, name):
                 raise ValueError(f"{name}: is for variants that are trained; {given[0]} is scored as it is")
         return self
@@ -219,6 +223,9 @@ class Matrix(Section):
     exclude: tuple[Cells, ...] = Field((), description="Cells to leave out.")
     data: Data = Data()
     training: TrainingSettings = TrainingSettings()
+    tune: Tuning | None = Field(
+        None, description="Training settings to try for every variant that is trained, before the best are reported."
+    )
     save_every: int = Field(50, ge=1, description="Optimiser steps between resumable checkpoints.")
     track: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Optimiser steps between measurements of the held-out log-likelihoods during training."
@@ -298,6 +305,10 @@ class Matrix(Section):
                 first = error.errors()[0]
                 where = ".".join(map(str, first["loc"]))
                 raise ValueError(f"variants.{name}.training.{where}: {first['msg']}") from error
+        if self.tune is not None:
+            self._tuning_fits(self.tune)
+        elif tuned := next((name for name, one in self.variants.items() if one.tune), None):
+            raise ValueError(f"variants.{tuned}.tune: the matrix itself has no tune, with a metric to choose by")
         if self.published is not None and self.published.is_file():
             try:
                 read_published(self.published, self.variants, benchmarks())
@@ -307,6 +318,48 @@ class Matrix(Section):
             for number, cells in enumerate(getattr(self, key)):
                 self._there_are(f"{key}.{number}", cells)
         return self
+
+    def _tuning_fits(self, tune: Tuning) -> None:
+        """There is such a figure, something to tune, and every value that is tried may be."""
+        tune.figure(self.benchmarks.named())
+        tried = self.trials
+        if not tried:
+            raise ValueError("tune: no variant is trained with a setting that it does not have itself")
+        for name, one in self.variants.items():
+            if one.tune and name not in tried:
+                raise ValueError(f"variants.{name}.tune: the variant is not trained, or has nothing to try")
+        for name, each in tried.items():
+            for trial in each:
+                try:
+                    self.training_for(name, trial.values)
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    key = str(first["loc"][0]) if first["loc"] else next(iter(trial.values))
+                    own = self.variants[name].tune
+                    where = f"variants.{name}.tune" if own and key in own.training else "tune"
+                    raise ValueError(f"{where}.training.{key}: {trial.values.get(key)!r}: {first['msg']}") from error
+                if trial.name in self.variants:
+                    raise ValueError(f"tune: a setting of {name!r} would be called {trial.name!r}, as a variant is")
+        cells = sum(map(len, tried.values())) * len(self.tuning_seeds) * max(1, len(self.all_models))
+        if cells > self.max_cells:
+            raise ValueError(f"tune: {cells:,} trials, more than max_cells ({self.max_cells:,}); lower the budget")
+
+    @property
+    def trials(self) -> dict[str, tuple[Trial, ...]]:
+        """The settings that are tried, by variant; only of variants that are tuned."""
+        if self.tune is None:
+            return {}
+        found = {
+            name: trials(name, self.tune, one.tune or None, one.training)
+            for name, one in self.variants.items()
+            if one.tune is not False and not one.is_given and self.trains(name)
+        }
+        return {name: each for name, each in found.items() if each}
+
+    @property
+    def tuning_seeds(self) -> tuple[int, ...]:
+        """The seeds that every setting is tried with."""
+        return self.seeds if self.tune is None or self.tune.seeds is None else self.tune.seeds
 
     def _there_are(self, key: str, cells: Cells) -> None:
         """A rule that fits nothing is a slip of the pen."""
@@ -329,10 +382,14 @@ class Matrix(Section):
             cells.hold(**place) for cells in self.exclude if cells.whole or benchmark is not None
         )
 
-    def training_for(self, name: str) -> TrainingSettings:
-        """The matrix's training settings, with those that make the variant's method and then its own on top."""
+    def training_for(self, name: str, tried: Mapping[str, Any] | None = None) -> TrainingSettings:
+        """The matrix's training settings, with those that make the variant's method and then its own on top.
+
+        Args:
+            tried: settings in place of its own.
+        """
         method = method_training(self.method_of(name))
-        own = self.variants[name].training
+        own = {**self.variants[name].training, **(tried or {})}
         return TrainingSettings.model_validate({**self.training.model_dump(), **method, **own})
 
     @cached_property

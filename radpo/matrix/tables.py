@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def gather(cells: Sequence[Cell], store: Store) -> dict[str, pd.DataFrame]:
-    """The run directory's tables, put together from the stages' folders."""
+def gather(cells: Sequence[Cell], store: Store, tried: Iterable[dict[str, Any]] = ()) -> dict[str, pd.DataFrame]:
+    """The run directory's tables, put together from the stages' folders.
+
+    Args:
+        tried: rows of results.parquet on settings that were tried.
+    """
     import pandas as pd
 
     from radpo.core.results import examples_frame, results_frame
@@ -45,7 +49,7 @@ def gather(cells: Sequence[Cell], store: Store) -> dict[str, pd.DataFrame]:
             if (folder / "heldout.json").exists():
                 results += _heldout_results(json.loads((folder / "heldout.json").read_text(encoding="utf-8")), place)
     return {
-        "results.parquet": results_frame(results),
+        "results.parquet": results_frame([*results, *tried]),
         "examples.parquet": examples_frame(examples),
         **{name: pd.concat(frames, ignore_index=True) for name, frames in others.items()},
     }

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from radpo.core.errors import DataError
 from radpo.preferences.preferences import PreferenceReader, Reading
+from radpo.preferences.shares import Share, first_message, in_share
 from radpo.preferences.sources import CHUNK_ROWS
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
 
 
 @dataclass(frozen=True)
@@ -36,15 +40,18 @@ class CheckedPairs:
             yield from file.iter_batches(CHUNK_ROWS)
 
 
-def write_checked(source: str | Path, reading: Reading, out: Path, limit: int | None = None) -> dict[str, Any]:
-    """Read and check a whole source, and write its pairs (the first `limit` of them) to a Parquet file.
+def write_checked(
+    source: str | Path, reading: Reading, out: Path, limit: int | None = None, share: Share | None = None
+) -> dict[str, Any]:
+    """Read and check a whole source, and write its pairs, those of the share, the first `limit` of them, to Parquet.
 
     Returns:
         rows_read, dropped (rows left out, by reason), noted (what is not wrong and still to be known, how often) and
-        checked (good pairs, with those beyond the limit).
+        checked (good pairs of the share, with those beyond the limit).
 
     Raises:
-        DataError: the source cannot be read, or a row is bad; the message names source, row, column and fix.
+        DataError: the source cannot be read, a row is bad, or the share has no pair; the message names source, row,
+            column and fix.
     """
     import pyarrow.parquet as pq
 
@@ -53,6 +60,7 @@ def write_checked(source: str | Path, reading: Reading, out: Path, limit: int | 
     try:
         for batch in reader:
             writer = writer or pq.ParquetWriter(out, reader.schema)
+            batch = in_part(batch, share)
             found += batch.num_rows
             taken = batch if left is None else batch.slice(0, left)
             left = None if left is None else left - taken.num_rows
@@ -60,5 +68,17 @@ def write_checked(source: str | Path, reading: Reading, out: Path, limit: int | 
     finally:
         if writer is not None:
             writer.close()
+    if share is not None and not found:
+        raise DataError(f"{source}: no prompt of its pairs is in the share {list(share)}; make it wider")
     counts = {"rows_read": reader.rows_read, "dropped": dict(reader.dropped), "noted": dict(reader.noted)}
     return {**counts, "checked": found}
+
+
+def in_part(pairs: Rows, share: Share | None) -> Rows:
+    """The pairs whose prompt is in a part of the data set; None for the whole."""
+    if share is None:
+        return pairs
+    import pyarrow as pa
+
+    prompts = pairs.column("prompt").to_pylist()
+    return pairs.filter(pa.array([in_share(first_message(prompt), share) for prompt in prompts], pa.bool_()))

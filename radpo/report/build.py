@@ -24,6 +24,7 @@ from radpo.report.embed import TEMPLATES, figure, packed_json, plotly, policy, s
 from radpo.report.examples import ROOM, pack
 from radpo.report.overview import lengths, overview
 from radpo.report.training import training_section
+from radpo.report.tuning import tuning_sections
 from radpo.stats.comparison import compared, with_comparisons
 
 LENGTHS_PLACE = 35
@@ -141,6 +142,7 @@ def _sections(run: Run, styles: Styles, own: Mapping[str, Sequence[ReportSection
         *before,
         lengths(run, styles, answering),
         *after,
+        *tuning_sections(run, styles),
         training_section(run, styles),
     ]
 
