@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 STYLE = (
     "body{font:15px/1.5 -apple-system,'Segoe UI',Roboto,Arial,sans-serif;max-width:860px;margin:2em auto;padding:0 1em;"
     "color:#1c2127;background:#fff}h1{font-size:1.5em}h2{font-size:1.1em;margin:2em 0 0}p{color:#3d4650}"
+    ".table{overflow-x:auto}table{border-collapse:collapse;font-size:13px}th,td{border-bottom:1px solid #d5dade;"
+    "padding:.35em .6em;text-align:left;vertical-align:top}"
 )
 
 
@@ -31,9 +33,13 @@ class Shown:
     caption: str
 
 
-def write_page(path: Path, title: str, shown: Sequence[Shown]) -> Path:
-    """Write the page, in one step."""
-    parts = [f"<h1>{html.escape(title)}</h1>"]
+def write_page(path: Path, title: str, shown: Sequence[Shown], opening: str = "") -> Path:
+    """Write the page, in one step.
+
+    Args:
+        opening: HTML that stands before the figures.
+    """
+    parts = [f"<h1>{html.escape(title)}</h1>", opening]
     for place, item in enumerate(shown):
         drawn = item.figure.to_html(full_html=False, include_plotlyjs=place == 0, config={"displayModeBar": False})
         parts.append(f"<h2>{html.escape(item.heading)}</h2>{drawn}<p>{html.escape(item.caption)}</p>")
