@@ -71,14 +71,9 @@ def heat_map(cells: pd.DataFrame) -> Figure:
     frame["row"] = list(zip(frame["location"], frame["shape"], frame["gaps"], strict=True))
     rows, columns = list(dict.fromkeys(frame["row"])), sorted(set(frame["column"]))
     rows.sort(key=lambda row: [*dict.fromkeys(frame["location"])].index(row[0]))
-    table = frame.pivot(index="row", columns="column", values="value").reindex(index=rows, columns=columns)
-    known = frame.set_index(["row", "column"])
+    known = {(one["row"], one["column"]): one for one in frame.to_dict("records")}
     reach = float(np.nanquantile(np.abs(frame["value"]), 0.9)) or 1.0
-    texts, hovers = [], []
-    for row in rows:
-        found = [known.loc[(row, column)] for column in columns]
-        texts.append([UNDECIDED if one["verdict"] == "unclear" else "" for one in found])
-        hovers.append([_hover(one) for one in found])
+    laid = [[known[row, column] for column in columns] for row in rows]
     unit = cells["unit"].iloc[0]
     figure = go.Figure()
     across = [
@@ -87,8 +82,11 @@ def heat_map(cells: pd.DataFrame) -> Figure:
     ]
     down = [[row[0] for row in rows], [f"{shape}, {gaps}" for _, shape, gaps in rows]]
     figure.add_heatmap(
-        z=table.to_numpy(dtype=float).tolist(), x=across, y=down, zmin=-reach, zmax=reach, colorscale=DIVERGING,
-        text=texts, texttemplate="%{text}", textfont={"size": 13}, customdata=hovers,
+        z=[[one["value"] for one in line] for line in laid], x=across, y=down, zmin=-reach, zmax=reach,
+        colorscale=DIVERGING,
+        text=[[UNDECIDED if one["verdict"] == "unclear" else "" for one in line] for line in laid],
+        texttemplate="%{text}", textfont={"size": 13},
+        customdata=[[_hover(one) for one in line] for line in laid],
         hovertemplate="%{customdata}<extra></extra>", xgap=1, ygap=1,
         colorbar={
             "title": {"text": f"RA-DPO minus DPO ({unit})", "side": "right"}, "thickness": 12, "outlinewidth": 0,

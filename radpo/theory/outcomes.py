@@ -114,7 +114,8 @@ def own_goal(prompts: Prompts, by_goal: Floats, goals: Sequence[int]) -> Floats:
     import numpy as np
 
     nearest = np.abs(prompts.score[None] - np.array(goals)[:, None, None]).argmin(axis=0)
-    return (np.arange(len(by_goal))[:, None, None] == nearest).astype(np.float64)
+    found: Floats = (np.arange(len(by_goal))[:, None, None] == nearest).astype(np.float64)
+    return found
 
 
 def change_of_rejected_own(prompts: Prompts, by_goal: Floats, goals: Sequence[int], tilt: float) -> float:
