@@ -24,7 +24,7 @@ from radpo.preferences.writing import write_preferences
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-PACKAGES = ("variant", "judge", "executor", "benchmark")
+PACKAGES = ("variant", "baselines", "judge", "executor", "benchmark")
 SSH = 'echo "$1" >> "$SSH_CALLS"; shift; exec sh -c "$*"'
 """A network of this machine alone."""
 
@@ -77,7 +77,7 @@ def test_a_users_variants_appear_in_a_matrix_and_a_broken_package_beside_them_hu
     site = shutil.copytree(installed, tmp_path / "site")
     groups = ("variants", "benchmarks", "judges", "executors")
     write_plugin(site, "sick-package", {f"radpo.{group}": "sick = sick:THING" for group in groups}, sick="1 / 0")
-    matrix = write_matrix(tmp_path, {"wide-gap": None, "cautious": None})
+    matrix = write_matrix(tmp_path, {"wide-gap": None, "cautious": None, "dpo-weighted": None})
     done = run(matrix, packages=site)
     assert done.returncode == 0, done.stderr[-3000:]
     told = [line for line in done.stderr.splitlines() if "sick-package" in line]
@@ -86,7 +86,7 @@ def test_a_users_variants_appear_in_a_matrix_and_a_broken_package_beside_them_hu
         "radpo: warning: radpo.benchmarks 'sick' of sick-package 1.0 (sick:THING) cannot be loaded"
     )
     results = pd.read_parquet(tmp_path / "run" / "results.parquet")
-    assert {"wide-gap", "cautious"} <= set(results["variant"])
+    assert {"wide-gap", "cautious", "dpo-weighted"} <= set(results["variant"])
     counts = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["pairs"]
     assert counts["relabel/train/wide-gap"]["pairs"] == 3, "the pairs whose scores are two apart"
     # Without the benchmarks, which a process looks for once: other tests are not to see them.

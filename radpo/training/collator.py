@@ -16,7 +16,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from radpo.models.shared_prefix import SharedRows, shared_rows
 
-PAIR_IDS = "pair_ids"
+PAIR_IDS, PAIR_GAPS = "pair_ids", "pair_gaps"
 _ROWS = "rows_"
 
 
@@ -25,7 +25,8 @@ class SharedPrefixCollator(DataCollatorForPreference):  # type: ignore[misc]
     """TRL's collator, whose batch also has every pair as one row [prompt | chosen | rejected].
 
     Adds `rows_input_ids`, `rows_position_ids`, `rows_branch` and `rows_labels`, each (pairs, width), see
-    `radpo.models.shared_prefix.SharedRows`; and `pair_ids` where the examples have an `id`.
+    `radpo.models.shared_prefix.SharedRows`; `pair_ids` where the examples have an `id`; and `pair_gaps`, (pairs,),
+    where each has a `gap`.
 
     Examples:
     ```python
@@ -56,6 +57,8 @@ class SharedPrefixCollator(DataCollatorForPreference):  # type: ignore[misc]
         batch |= {f"{_ROWS}{name}": value for name, value in vars(rows).items()}
         if "id" in examples[0]:
             batch[PAIR_IDS] = [example["id"] for example in examples]
+        if all(example.get("gap") is not None for example in examples):
+            batch[PAIR_GAPS] = torch.tensor([example["gap"] for example in examples])
         return batch
 
     def _kept(self, example: dict[str, Any], side: str) -> list[int]:

@@ -16,7 +16,7 @@ COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_
 
 
 def training_dataset(pairs: pa.Table, reference: pa.Table) -> Dataset:
-    """id, token ids and reference log-likelihoods of every pair, as TRL's `DPOTrainer` names them.
+    """id, token ids and reference log-likelihoods of every pair, as TRL's `DPOTrainer` names them, and gap in score.
 
     Args:
         pairs: a relabeled table (`radpo.preferences.relabel`).
@@ -25,13 +25,15 @@ def training_dataset(pairs: pa.Table, reference: pa.Table) -> Dataset:
     Raises:
         DataError: the two are not of the same pairs.
     """
+    import pyarrow.compute as pc
     from datasets import Dataset
 
     if not pairs["id"].combine_chunks().equals(reference["id"].combine_chunks()):
         raise DataError(
             "the reference log-likelihoods belong to other pairs: their ids differ from the training pairs'"
         )
-    return Dataset(reference.select(["id", *COLUMNS]))
+    gap = pc.subtract(pairs["score_chosen"], pairs["score_rejected"])
+    return Dataset(reference.select(["id", *COLUMNS]).append_column("gap", gap))
 
 
 def pair_notes(what: str, pairs: pa.Table, data: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int) -> list[str]:

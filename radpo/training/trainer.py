@@ -6,6 +6,7 @@ log-probabilities, which are had at about half the cost.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Callable
@@ -23,16 +24,19 @@ from radpo.models.kernels.head import cpu_head
 from radpo.models.loading import without_adapters
 from radpo.models.shared_prefix import IGNORED, SharedRows, shared_prefix_unsupported_reason
 from radpo.preferences.relabel import source_of
-from radpo.training.collator import SharedPrefixCollator, StepGroupedSampler, take_rows
+from radpo.training.collator import PAIR_GAPS, SharedPrefixCollator, StepGroupedSampler, take_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 log = logging.getLogger(__name__)
 
-PairLoss = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+PairLoss = Callable[..., torch.Tensor]
 """A loss of one's own: the log-ratios log(pi/pi_ref) of chosen and of rejected responses, (pairs,) each, in nats, and
-beta come in; every pair's loss goes out, (pairs,)."""
+beta come in; every pair's loss goes out, (pairs,).
+
+One that has a parameter `gap` is given each pair's score_chosen minus score_rejected, (pairs,), and one that has
+`chosen_tokens` the number of tokens of each chosen response, (pairs,)."""
 
 SORTED_LOSSES = {"aot", "aot_unpaired"}
 """Losses that compare the pairs of a micro-batch with each other, so that which ones share it changes the loss."""
@@ -111,6 +115,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         rows, ids, inputs = take_rows(inputs)
+        gaps = inputs.pop(PAIR_GAPS, None)
         reading, outputs = self._reading(model, rows), {}
 
         def remembering(**kwargs: Any) -> Any:
@@ -126,7 +131,13 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
                 raise RadpoError("a loss of one's own needs precompute_ref_log_probs")
             chosen, rejected = outputs["fused"].log_probs.sum(dim=1).chunk(2)
             ratios = chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"]
-            loss = self.pair_loss(*ratios, self.beta).mean()
+            known = {"gap": gaps, "chosen_tokens": inputs["completion_mask"][:, 1:].sum(dim=1).chunk(2)[0]}
+            asked = {name: known[name] for name in known if name in inspect.signature(self.pair_loss).parameters}
+            if asked.get("gap", ...) is None:
+                raise RadpoError(
+                    "a loss that takes the gap in score needs training pairs with score_chosen and score_rejected"
+                )
+            loss = self.pair_loss(*ratios, self.beta, **asked).mean()
         if self.model.training:
             self._remember(ids)
             if not torch.isfinite(loss):
@@ -170,8 +181,7 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if "id" not in self._signature_columns:
-            self._signature_columns.append("id")
+        self._signature_columns += [name for name in ("id", "gap") if name not in self._signature_columns]
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
