@@ -207,7 +207,7 @@ def test_any_installed_judge_scores_and_goes_on_after_it_failed(
         assert len(made) == count
         assert all(row["score_chosen"] > row["score_rejected"] for row in made)
         assert call("validate", tmp_path / f"{rule}.parquet").exit_code == 0
-    with pytest.raises(ConfigError, match=r"no such judge; there are openai, reward-model, verifier, length"):
+    with pytest.raises(ConfigError, match=r"no such judge; there are openai, panel, reward-model, verifier, length"):
         call("score", samples, "--out", out, "--judge", "nobody")
     with pytest.raises(ConfigError, match=r"judge length, model: Field required"):
         call("score", samples, "--out", out, "--judge", "length")

@@ -369,7 +369,7 @@ def test_agreement_and_kappa_equal_scikit_learns_and_scipys():
 
 def test_judges_are_found_by_name_and_wrong_settings_named():
     assert isinstance(find_judge("verifier"), Verifier)
-    with pytest.raises(ConfigError, match="no such judge; there are openai, reward-model, verifier"):
+    with pytest.raises(ConfigError, match="no such judge; there are openai, panel, reward-model, verifier"):
         find_judge("oracle")
     with pytest.raises(ConfigError, match="judge openai: no setting 'modle'; allowed: model, base_url"):
         find_judge("openai", {"model": "m", "modle": "m"})

@@ -346,7 +346,7 @@ def test_alpaca_eval_without_questions_is_the_hubs_own(real_data, tmp_path, serv
 @pytest.mark.parametrize(
     ("judge_section", "message"),
     [
-        ("oracle", r"benchmarks\.mt-bench\.judge.*no such judge; there are openai, reward-model, verifier"),
+        ("oracle", r"benchmarks\.mt-bench\.judge.*no such judge; there are openai, panel, reward-model, verifier"),
         ({"kind": "openai"}, "judge openai, model: Field required"),
         ({"kind": "openai", "model": "m", "modl": 1}, "no setting 'modl'; allowed: model"),
         ({"kind": "openai", "model": "m", "prompts": "nowhere"}, "nowhere does not exist"),

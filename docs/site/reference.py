@@ -135,7 +135,7 @@ def tables() -> str:
     }  # fmt: skip
     for name, columns in (
         ("likelihoods", run.LIKELIHOODS), ("training", run.TRAINING), ("trajectory", run.TRAJECTORY),
-        ("published", COLUMNS),
+        ("verdicts", run.PANEL), ("published", COLUMNS),
     ):  # fmt: skip
         types[name] = dict.fromkeys(columns, "")
     words = dict(re.findall(r"^        (\w+): (.*?)(?=^        \w+: |\Z)", run.Run.__doc__ or "", re.M | re.S))

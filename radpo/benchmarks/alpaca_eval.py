@@ -57,7 +57,7 @@ from radpo.figures.sections import (
 from radpo.figures.spreads import against
 from radpo.figures.styles import Styles
 from radpo.judges.base import CompareRequest, ComparingJudge, Comparison, Judge, compare
-from radpo.judges.quality import BIAS_METRICS, Bias, bias, unswapped
+from radpo.judges.quality import JUDGE_METRICS, Bias, bias, unswapped
 from radpo.preferences.shares import taken
 from radpo.stats.quantities import Name, label_of, subsets
 
@@ -82,7 +82,7 @@ METRICS = (
         overview=True,
     ),
     Metric("avg_length", "mean length (characters)", higher_is_better=None, examples=None),
-    *BIAS_METRICS,
+    *JUDGE_METRICS,
 )  # fmt: skip
 """The margin is wide enough that the benchmark's own questions can tell: by released judgments of its 805 questions the
 standard error of the paired difference of two models is 0.4 to 1.6 points, and a gate of three metrics finds drops of
@@ -506,10 +506,11 @@ def _score(task: Task) -> None:
 
 def _cost(sizes: Sizes, stage: Stage) -> Work:
     """alpaca-eval's weighted annotators answer with a single token, whose probabilities are read."""
-    annotator = stage.settings.get("judge_settings", {}).get("annotator")
-    weighted = isinstance(annotator, str) and annotator.startswith("weighted_")
-    swapped = stage.settings["swap_check"]
-    return judged(sizes, stage, pairwise=True, swapped=swapped, judge_tokens=1 if weighted else JUDGE_TOKENS)
+
+    def tokens(judge: Mapping[str, Any]) -> float:
+        return 1 if str(judge.get("annotator")).startswith("weighted_") else JUDGE_TOKENS
+
+    return judged(sizes, stage, pairwise=True, swapped=stage.settings["swap_check"], judge_tokens=tokens)
 
 
 def sections(run: Run, styles: Styles) -> list[ReportSection]:

@@ -52,7 +52,7 @@ from radpo.figures.sections import (
 from radpo.figures.spreads import shares
 from radpo.figures.styles import Styles
 from radpo.judges.base import CompareRequest, Judge
-from radpo.judges.quality import BIAS_METRICS, Bias, bias, both_orders
+from radpo.judges.quality import JUDGE_METRICS, Bias, bias, both_orders
 from radpo.stats.quantities import Name, of, subsets
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ METRICS = (
         overview=True,
         example_weight="games.weight",
     ),
-    *BIAS_METRICS,
+    *JUDGE_METRICS,
 )
 """The score is the chance in percent of beating the baseline. By released judgments of 500 questions the standard error
 of the paired difference of two models is 1.3 to 2.1 points."""

@@ -19,6 +19,7 @@ from radpo.engine.graph import Function, Stage, Task
 from radpo.figures.charts import lines
 from radpo.figures.sections import ReportSection, panel, points, shown_in, span_of, table_rows
 from radpo.figures.styles import DOTTED, Styles
+from radpo.judges.quality import JUDGE_METRICS
 from radpo.judges.samples import samples_notes
 from radpo.preferences.goals import Scale
 from radpo.stats.estimates import Estimate, bootstrap, mean, rank_correlation, weighted_mean, weighted_slope
@@ -41,6 +42,7 @@ METRICS = (
     Metric("slope", "points gained per point asked", higher_is_better=None, examples=None),
     Metric("extrapolation", "asked for more than the best (points)", higher_is_better=None, examples=None),
     Metric("score", "score", higher_is_better=None, examples=None),
+    *JUDGE_METRICS,
 )
 
 

@@ -34,7 +34,7 @@ from radpo.figures.sections import ReportSection, panel, points, seeds_note, sho
 from radpo.figures.styles import Styles
 from radpo.judges.base import GradeRequest, Judge
 from radpo.judges.fastchat import NEED_REFERENCE
-from radpo.judges.quality import BIAS_METRICS, Bias, spearman
+from radpo.judges.quality import JUDGE_METRICS, Bias, spearman
 from radpo.stats.estimates import mean
 from radpo.stats.quantities import Name, subsets
 
@@ -45,7 +45,7 @@ NAME = "mt-bench"
 METRICS = (
     Metric("score", "score", bounds=(1, 10), primary="all", margin=1.0, overview=True),
     Metric("*_turn", "", bounds=(1, 10), examples=None, overview=True),
-    *BIAS_METRICS,
+    *JUDGE_METRICS,
 )
 """By released judgments of 80 questions the standard error of the paired difference of two models is 0.20 to 0.34 of a
 grade."""

@@ -29,7 +29,7 @@ from radpo.core.results import Example, Scores
 from radpo.core.texts import with_reasons
 from radpo.engine.graph import Function, Stage, Task
 from radpo.judges.base import CompareRequest, Comparison, Judge, compare
-from radpo.judges.quality import BIAS_METRICS, Bias, unswapped, verdict
+from radpo.judges.quality import JUDGE_METRICS, Bias, unswapped, verdict
 from radpo.stats.estimates import mean
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 NAME = "mt-bench-pairwise"
 METRICS = (
     Metric("win_rate_adjusted", "win rate", "%", primary="all", margin=5.0, even=50.0, overview=True),
-    *BIAS_METRICS,
+    *JUDGE_METRICS,
 )
 """A tie is half a win."""
 
@@ -56,6 +56,8 @@ class Settings(mt_bench.Settings):
         """An endpoint judges with FastChat's prompt, unless another annotator is named."""
         from radpo.judges.openai import COMPARISON_SETTINGS
 
+        if isinstance(judge, dict) and isinstance(judge.get("judges"), list):
+            return {**judge, "judges": [cls._fastchats_prompt(member) for member in judge["judges"]]}
         if isinstance(judge, dict) and judge.get("kind") == "openai" and not COMPARISON_SETTINGS & judge.keys():
             return {**judge, "annotator": "fastchat"}
         return judge

@@ -20,18 +20,20 @@ from radpo.benchmarks.protocol import Checkpoint, Context, Cost
 from radpo.benchmarks.settings import DataFile, JudgeSettings, SamplingSettings, Section
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.sources import plugin_source
-from radpo.benchmarks.work import GOAL_TOKENS, Work, asked_of_endpoint, judged_samples, of_model
+from radpo.benchmarks.work import GOAL_TOKENS, Work, asked_of_endpoint, judged_samples, of_model, whole_judge
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
 from radpo.clients.probe import probe
 from radpo.core.files import write_json
 from radpo.core.optional import installed_version, need_package
 from radpo.core.reasoning import cut_reasoning
 from radpo.core.results import Scores, write_scores
+from radpo.core.run_files import VERDICTS
 from radpo.engine.graph import WORK, Function, Stage, Task, kept_between_tries
 from radpo.engine.sources import Source
 from radpo.judges.base import Judge
-from radpo.judges.lookup import GROUP, find_judge
-from radpo.judges.quality import Bias
+from radpo.judges.lookup import GROUP, SplitSettings, find_judge
+from radpo.judges.panel import Panel
+from radpo.judges.quality import Bias, panel_agreement
 from radpo.models.generation import Goal
 from radpo.preferences.goals import asked_in
 from radpo.training.settings import TrainingSettings
@@ -302,25 +304,27 @@ def _generate_cost(sizes: Sizes, stage: Stage) -> Work:
 
 def judge_settings(context: Context, judge: JudgeSettings) -> tuple[dict[str, Any], dict[str, Any]]:
     """A judge as a stage's settings, files and models by content, and what of it cannot change a verdict as hints."""
-    parts = judge.parts()
+    return _judge_parts(context, judge.kind, judge.parts())
+
+
+def _judge_parts(context: Context, kind: str, parts: SplitSettings) -> tuple[dict[str, Any], dict[str, Any]]:
     files = {name: context.file(path) for name, path in parts.files.items()}
     models = {name: context.model_source(model) for name, model in parts.models.items()}
-    counted = {**parts.counted, **files, **models}
-    code = plugin_source(GROUP, judge.kind)
+    counted, hints = {**parts.counted, **files, **models}, dict(parts.hints)
+    for name, members in parts.members.items():
+        of = [_judge_parts(context, *member) for member in members]
+        counted[name], hints[name] = [each for each, _ in of], [each for _, each in of]
+    code = plugin_source(GROUP, kind)
     # Judges are called after their models in what they write.
     names = {name: Path(model).name.partition("@")[0] for name, model in parts.models.items()}
     more = {"judge_code": code, "judge_packages": parts.packages, "judge_names": names}
     named = {name: value for name, value in more.items() if value}
-    return {"judge": judge.kind, "judge_settings": counted, **named}, {"judge_settings": dict(parts.hints)}
+    return {"judge": kind, "judge_settings": counted, **named}, {"judge_settings": hints}
 
 
 def open_judge(task: Task) -> Judge:
     """The judge that a stage's settings name, with what of it cannot change a verdict from the hints."""
-    settings = {
-        name: value.read_from if isinstance(value, Source) else value
-        for name, value in task.stage.settings["judge_settings"].items()
-    }
-    return find_judge(task.stage.settings["judge"], {**task.stage.hints["judge_settings"], **settings})
+    return find_judge(*whole_judge(task.stage.settings, task.stage.hints))
 
 
 def write_judged(task: Task, scores: Scores, judge: Judge, bias: Bias | None = None) -> None:
@@ -330,7 +334,7 @@ def write_judged(task: Task, scores: Scores, judge: Judge, bias: Bias | None = N
         bias: how the judge was swayed on these answers; None where that is not measured.
     """
     from radpo.benchmarks.answers import fault_notes
-    from radpo.judges.record import judge_notes
+    from radpo.judges.record import judge_notes, usage_of
     from radpo.models.answers import answer_notes
 
     benchmark = scores.results[0].benchmark
@@ -344,17 +348,22 @@ def write_judged(task: Task, scores: Scores, judge: Judge, bias: Bias | None = N
     if "baseline_outputs" in task.stage.settings:
         _, _, cut = _read_given(task, "baseline_outputs", read_questions(task))
         of_answers += [f"the baseline: {note}" for note in cut]
-    chat = getattr(judge, "chat", None)
-    usage = None if chat is None else asdict(chat.usage)
-    figures = None
+    usage, panel, figures = usage_of(judge), None, None
+    if isinstance(judge, Panel):
+        panel = panel_agreement([(one.values, one.second is not None) for one in judge.verdicts], list(judge.members))
+        usage = {**(usage or {}), "panel": asdict(panel)}
+        judge.verdicts_frame().to_parquet(task.out / VERDICTS, index=False)
+        notes += panel.notes(benchmark)
     if scores.figures is not None:
         said = {
             "name": judge.name,
             **({} if bias is None else asdict(bias)),
+            **({} if panel is None else {"panel": asdict(panel)}),
             **({} if usage is None else {"usage": usage}),
         }
         figures = {**scores.figures, "judge": said, "notes": [*notes, *of_answers]}
     results = scores.results if bias is None else (*scores.results, *bias.results(benchmark))
+    results += () if panel is None else panel.results(benchmark)
     notes += [f"{benchmark}: {note}" for note in of_answers]
     write_scores(replace(scores, results=results, notes=tuple(notes), figures=figures), task.out)
     if usage is not None:

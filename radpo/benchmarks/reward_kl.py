@@ -19,6 +19,7 @@ from radpo.engine.graph import Function, Stage, Task
 from radpo.figures.sections import ReportSection, panel, shown_in, sizes, table_rows
 from radpo.figures.sections import points as figures_of
 from radpo.figures.styles import DOTTED, Styles, hover_name, styled
+from radpo.judges.quality import JUDGE_METRICS
 from radpo.judges.samples import samples_notes
 from radpo.stats.estimates import Estimate, bootstrap, mean, weighted_mean
 from radpo.stats.quantities import Name
@@ -35,6 +36,7 @@ METRICS = (
     Metric("entropy*", "entropy", higher_is_better=None, examples=None),
     Metric("share_*", "", "share", higher_is_better=None, examples=None),
     Metric("tokens", "mean length (tokens)", higher_is_better=None, examples=None),
+    *JUDGE_METRICS,
 )
 
 

@@ -24,7 +24,7 @@ from radpo.core.plugins import choice_schema, load_plugins
 from radpo.core.suggestions import did_you_mean
 from radpo.core.texts import LONGEST_PATH, excerpt
 from radpo.judges.base import JudgeKind
-from radpo.judges.lookup import GROUP, SplitSettings, check_settings, split_settings
+from radpo.judges.lookup import GROUP, SplitSettings, check_settings, find_judge_kind, split_settings
 from radpo.models.precision import Precision
 from radpo.preferences.hub import parse_hub
 
@@ -196,14 +196,17 @@ class JudgeSettings(BaseModel):
 
     @model_validator(mode="after")
     def _settings_fit(self, info: ValidationInfo) -> JudgeSettings:
+        given = {} if self.model_extra is None else self.model_extra
         try:
-            checked = check_settings(self.kind, self.model_extra or {})
+            checked, of = check_settings(self.kind, given), find_judge_kind(self.kind)
         except ConfigError as error:
             raise ValueError(str(error)) from error
-        for name in self.model_extra or {}:
+        for name in given:
             value = getattr(checked, name)
-            if isinstance(value, Path):
-                (self.model_extra or {})[name] = beside_the_matrix(value, info)
+            if name in of.members:
+                given[name] = [JudgeSettings.model_validate(judge, context=info.context) for judge in value]
+            elif isinstance(value, Path):
+                given[name] = beside_the_matrix(value, info)
         return self
 
     @classmethod

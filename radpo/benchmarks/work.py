@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from radpo.benchmarks.sizes import BYTES_A_TOKEN, Sizes
 from radpo.engine.graph import Stage
+from radpo.engine.sources import Source
 from radpo.judges.lookup import find_judge_kind
 
 if TYPE_CHECKING:
@@ -95,27 +96,31 @@ def judged(
     answers: str = "answers",
     pairwise: bool,
     swapped: int = 0,
-    judge_tokens: float = JUDGE_TOKENS,
+    judge_tokens: float | Callable[[Mapping[str, Any]], float] = JUDGE_TOKENS,
 ) -> Work:
     """A judge's work on every turn of every question's answers.
 
-    Programs judge every answer by itself; another judge sees each pair of answers that is compared at once.
+    Programs judge every answer by itself; another judge sees each pair of answers that is compared at once. Of a panel
+    all judges do.
 
     Args:
         pairwise: whether two answers are compared, the other one being the input `baseline_answers` or a file's.
         swapped: comparisons that are asked again in the other order.
-        judge_tokens: what the judge answers with.
+        judge_tokens: what the judge answers with; or that by a judge's settings.
     """
-    settings, questions = stage.settings, sizes.questions(stage.settings)
-    kind = settings.get("judge", "verifier")
+    questions = sizes.questions(stage.settings)
     judged_answers = [stage.inputs[name] for name in (answers, "baseline_answers") if name in stage.inputs]
     turns = sum(len(question.turns) for question in questions)
-    compared = pairwise and kind not in PROGRAMS
-    calls = turns + min(turns, swapped) if compared else turns * len(judged_answers)
     longest = sizes.longest(judged_answers[0].settings)
     asked = sum(sizes.count(judged_answers[0], [turn for question in questions for turn in question.turns]))
-    prompts = asked * calls / max(1, turns) + calls * longest * (2 if compared else 1)
-    return _judge_work(stage, calls, prompts, float(calls * judge_tokens), 2000 + 5 * longest)
+    found = Work()
+    for kind, said in judges_of(stage):
+        compared = pairwise and kind not in PROGRAMS
+        calls = turns + min(turns, swapped) if compared else turns * len(judged_answers)
+        prompts = asked * calls / max(1, turns) + calls * longest * (2 if compared else 1)
+        answered = judge_tokens(said) if callable(judge_tokens) else judge_tokens
+        found = _with_judge(found, kind, said, calls, prompts, float(calls * answered), 2000 + 5 * longest)
+    return found
 
 
 def asked_of_endpoint(stage: Stage, questions: Sequence[Question], longest: float) -> Work:
@@ -144,25 +149,50 @@ def asked_of_endpoint(stage: Stage, questions: Sequence[Question], longest: floa
 
 def judged_samples(sizes: Sizes, stage: Stage, samples: int, longest: int) -> Work:
     """A judge's work on every sample, each graded by itself."""
-    return _judge_work(stage, samples, float(samples * longest), float(samples * JUDGE_TOKENS), 1000 + 5 * longest)
+    found = Work()
+    for kind, said in judges_of(stage):
+        prompts, generated = float(samples * longest), float(samples * JUDGE_TOKENS)
+        found = _with_judge(found, kind, said, samples, prompts, generated, 1000 + 5 * longest)
+    return found
 
 
-def _judge_work(stage: Stage, calls: int, prompts: float, generated: float, bytes_each: float) -> Work:
-    return Work(
-        judge_calls=calls,
-        judge_prompt_tokens=prompts,
-        judge_generated_tokens=generated,
-        judge_dollars=dollars(stage, prompts, generated),
-        disk_bytes=calls * bytes_each,
+def judges_of(stage: Stage) -> list[tuple[str, dict[str, Any]]]:
+    """The judges that a stage asks, each by its kind with all its settings; those of a panel one by one."""
+    if not isinstance(stage.settings.get("judge", "verifier"), str):
+        return []
+    kind, settings = whole_judge(stage.settings, stage.hints)
+    members = [member for name in find_judge_kind(kind).members for member in settings[name]]
+    return [(member["kind"], member) for member in members] if members else [(kind, settings)]
+
+
+def whole_judge(settings: Mapping[str, Any], hints: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A judge's kind and all its settings, from a stage's settings and hints (`radpo.benchmarks.pieces`)."""
+    kind, extra = settings.get("judge", "verifier"), hints.get("judge_settings", {})
+    counted = {
+        name: value.read_from if isinstance(value, Source) else value
+        for name, value in settings.get("judge_settings", {}).items()
+    }
+    whole = {**extra, **counted}
+    for name in find_judge_kind(kind).members:
+        parts = [whole_judge(*part) for part in zip(counted[name], extra[name], strict=True)]
+        whole[name] = [{"kind": of, **said} for of, said in parts]
+    return kind, whole
+
+
+def _with_judge(
+    work: Work, kind: str, said: Mapping[str, Any], calls: int, prompts: float, generated: float, bytes_each: float
+) -> Work:
+    """Work with that of one more judge."""
+    prices = (0.0, 0.0) if find_judge_kind(kind).free else (said.get("price_in"), said.get("price_out"))
+    price = _dollars(*prices, prompts, generated)
+    return replace(
+        work,
+        judge_calls=work.judge_calls + calls,
+        judge_prompt_tokens=work.judge_prompt_tokens + prompts,
+        judge_generated_tokens=work.judge_generated_tokens + generated,
+        judge_dollars=None if price is None or work.judge_dollars is None else work.judge_dollars + price,
+        disk_bytes=work.disk_bytes + calls * bytes_each,
     )
-
-
-def dollars(stage: Stage, prompts: float, generated: float) -> float | None:
-    """By the judge's prices, `price_in` and `price_out`, in dollars for a million tokens; a program costs nothing."""
-    if find_judge_kind(stage.settings.get("judge", "verifier")).free:
-        return 0.0
-    said = {**stage.settings.get("judge_settings", {}), **stage.hints.get("judge_settings", {})}
-    return _dollars(said.get("price_in"), said.get("price_out"), prompts, generated)
 
 
 def _dollars(price_in: float | None, price_out: float | None, prompts: float, generated: float) -> float | None:

@@ -212,7 +212,7 @@ def _of_field(
         about = "Use only the first N; the result is then partial."
         yield Option("limit", int, about, ((*place, "limit"),), panel)
     elif isinstance(annotation, type) and issubclass(annotation, JudgeSettings):
-        about = "The judge: openai, reward-model, verifier, or an installed one."
+        about = "The judge: openai, panel, reward-model, verifier, or an installed one."
         yield Option("judge", str, about, ((*place, "kind"),), JUDGING)
         about = "A setting of the judge, such as model=gpt-4; repeatable."
         yield Option("judge_set", list[str], about, ((*place, "*"),), JUDGING, metavar="KEY=VALUE")

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 LIKELIHOODS = ("variant", "seed", "pair_id", "response", "goal", "score", "tokens", "logp_policy", "logp_reference")
 TRAINING = ("variant", "seed", "step", "metric", "value")
+PANEL = (
+    "variant", "seed", "benchmark", "request", "prompt", "first", "second", "judge", "verdict", "reason", "decided",
+)  # fmt: skip
 TRAJECTORY = ("variant", "seed", "step", "id", "side", "goal", "logp", "tokens")
 MANIFEST: Mapping[str, type | tuple[type, ...]] = {
     "name": str, "created": str, "radpo": str, "git_commit": (str, type(None)), "platform": dict, "packages": dict,
@@ -124,6 +127,10 @@ class Run:
         training: TRL's figures. variant, seed, step, metric, value.
         trajectory: log-likelihoods of tracked pairs while training went on. variant, seed, step, id, side, goal, logp
             (nats), tokens.
+        verdicts: what every judge of a panel said. variant, seed, benchmark, request (its number in the stage), prompt
+            (the user's last message), first and second (the responses; second is missing where one was graded by
+            itself), judge, verdict (from 1, the first is better, to 2 where two were compared, else a grade from 1 to
+            10; missing where there was none), reason, decided (the panel's own).
         published: published figures to show beside the run's own. variant, benchmark, subset, metric, value, source.
     """
 
@@ -135,6 +142,7 @@ class Run:
     trajectory: pd.DataFrame | None
     published: pd.DataFrame | None
     comparisons: pd.DataFrame | None = None
+    verdicts: pd.DataFrame | None = None
     _metrics: dict[tuple[str, str], Metric] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -326,7 +334,7 @@ def load_runs(run_dirs: Sequence[Path]) -> Run:
     results = [table.assign(run=place, row=range(len(table))) for place, table in enumerate(results)]
     optional = {
         name: [_optional(run_dir / f"{name}.parquet", columns) for run_dir in run_dirs]
-        for name, columns in (("training", TRAINING), ("trajectory", TRAJECTORY))
+        for name, columns in (("training", TRAINING), ("trajectory", TRAJECTORY), ("verdicts", PANEL))
     }
     joined = {name: _joined(tables, sources) for name, tables in optional.items()}
     whole_results, whole_examples = _joined(results, sources), _joined(examples, sources)
@@ -341,6 +349,7 @@ def load_runs(run_dirs: Sequence[Path]) -> Run:
         trajectory=joined["trajectory"],
         published=_joined([_published(run_dir / "published.csv") for run_dir in run_dirs], sources),
         comparisons=_comparisons(run_dirs),
+        verdicts=joined["verdicts"],
     )
 
 
@@ -463,9 +472,14 @@ def _manifest(path: Path) -> dict[str, Any]:
         if lacking:
             raise DataError(f"{path}: stages[{number}] lacks {', '.join(lacking)}; run the matrix again")
         judge = stage.get("judge", dict.fromkeys(JUDGE, 0))
-        if not isinstance(judge, dict) or not all(isinstance(judge.get(key), int | float) for key in JUDGE):
+        members = judge.get("judges", {}) if isinstance(judge, dict) else None
+        if not isinstance(members, dict) or not all(map(_is_usage, (judge, *members.values()))):
             raise DataError(f"{path}: stages[{number}].judge is not what a judge was asked; run the matrix again")
     return manifest
+
+
+def _is_usage(judge: Any) -> bool:
+    return isinstance(judge, dict) and all(isinstance(judge.get(key), int | float) for key in JUDGE)
 
 
 def _table(path: Path, columns: Iterable[str] | Mapping[str, str]) -> pd.DataFrame:

@@ -16,7 +16,8 @@ REPORT = "report.html"
 CHECKSUMS = ("files", "checksum")
 """The keys of a manifest that say what the directory's files, and all of its other keys, were when it was whole."""
 
-
+VERDICTS = "verdicts.parquet"
+"""What every judge of a panel said: of a run, and in the folder of the stage that asked it."""
 CHECKPOINTS = "checkpoints.json"
 """Where the checkpoints are that the run trained: here and now, so it is no part of what the directory shows."""
 

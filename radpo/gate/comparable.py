@@ -139,7 +139,9 @@ def _measured(run: Run, benchmarks: Iterable[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"data.scale": (matrix.get("data") or {}).get("scale")}
     for name in benchmarks:
         section = _with_defaults(name, sections.get(name) or {})
-        found |= dict(_leaves(f"benchmarks.{name}", section, _hints(section)))
+        if isinstance(section.get("judge"), dict):
+            section["judge"] = _without_hints(section["judge"])
+        found |= dict(_leaves(f"benchmarks.{name}", section))
     return {key: _content(run, value) for key, value in found.items()}
 
 
@@ -162,26 +164,27 @@ def _with_defaults(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _hints(section: Mapping[str, Any]) -> frozenset[str]:
-    """The settings of a section's judge that cannot change a verdict: limits, prices, speed."""
+def _without_hints(judge: Mapping[str, Any]) -> dict[str, Any]:
+    """A judge's settings but for those that cannot change a verdict: limits, prices, speed."""
     from radpo.core.errors import ConfigError
     from radpo.judges.lookup import find_judge_kind
 
-    judge = section.get("judge") or {}
-    if "kind" not in judge:
-        return frozenset()
     try:
-        return find_judge_kind(str(judge["kind"])).hints
-    except ConfigError:  # the package that the judge came from is not installed here: every setting counts
-        return frozenset()
+        kind = find_judge_kind(str(judge["kind"]))
+    except (KeyError, ConfigError):  # the package that the judge came from is not installed here: every setting counts
+        return dict(judge)
+    return {
+        name: [_without_hints(member) for member in value] if name in kind.members else value
+        for name, value in judge.items()
+        if name not in kind.hints
+    }
 
 
-def _leaves(key: str, value: Any, hints: frozenset[str]) -> Iterator[tuple[str, Any]]:
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for name, inner in value.items():
-            if name in _CANNOT_MATTER or (name in hints and key.endswith(".judge")):
-                continue
-            yield from _leaves(f"{key}.{name}", inner, hints)
+            if name not in _CANNOT_MATTER:
+                yield from _leaves(f"{key}.{name}", inner)
     else:
         yield key, value
 

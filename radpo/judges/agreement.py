@@ -14,7 +14,7 @@ from radpo.core.json_rows import read_rows
 from radpo.core.progress import Progress, no_progress
 from radpo.judges.base import CompareRequest, Judge
 from radpo.judges.quality import agreement, bias, both_orders, spearman, verdict
-from radpo.judges.record import judge_notes
+from radpo.judges.record import judge_notes, usage_of
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,14 @@ def measure(pairs: Sequence[JudgedPair], judge: Judge, progress: Progress = no_p
         if (found := agreement(*_of_subset(pairs, preferences, name))) is not None
     }
     longer = [len(request.second) - len(request.first) for request in requests]
-    chat = getattr(judge, "chat", None)
+    usage = usage_of(judge)
     return {
         "judge": judge.name,
         **asdict(whole),
         **{name: value for name, value in asdict(bias(requests, given, swapped)).items() if name != "n"},
         "reference_length_correlation": spearman(reference, longer),
         "by_subset": by_subset,
-        **({} if chat is None else {"usage": asdict(chat.usage)}),
+        **({} if usage is None else {"usage": usage}),
         "notes": list(judge_notes(judge, "judge")),
     }
 

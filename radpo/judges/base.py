@@ -113,6 +113,8 @@ class JudgeKind:
         free: whether it computes here and costs nothing. Of others a run with a limit of dollars needs the price,
             by settings `price_in` and `price_out`.
         models: the settings that name a model as `radpo.models.loading` finds it; they count by the model's content.
+        members: the settings that hold a list of judges, each a kind or a mapping of `kind` and its settings; all else
+            that is to be known of them is known by their own kinds.
         packages: the packages whose versions can change a verdict, such as torch.
         finds: of settings that may name a folder, what finds the one file that is read of it or beside it.
         ready: what a judge with these settings lacks, such as a key, asked before the first stage of a run; None if
@@ -123,6 +125,7 @@ class JudgeKind:
     make: Callable[[Any], Judge]
     hints: frozenset[str] = frozenset()
     models: frozenset[str] = frozenset()
+    members: frozenset[str] = frozenset()
     packages: tuple[str, ...] = ()
     finds: Mapping[str, Callable[[Path], Path | None]] = dataclasses.field(default_factory=dict)
     free: bool = False

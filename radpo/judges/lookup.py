@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -49,7 +49,8 @@ def find_judge(kind: str, settings: Mapping[str, Any] | None = None) -> Judge:
 class SplitSettings:
     """A judge's settings: plain values that can change a verdict, values that cannot, files and models that can.
 
-    `packages` are the versions of the packages whose arithmetic its verdicts rest on.
+    `packages` are the versions of the packages whose arithmetic its verdicts rest on; `members` the judges that it
+    asks, by setting, each with its kind.
     """
 
     counted: Mapping[str, Any]
@@ -57,6 +58,7 @@ class SplitSettings:
     files: Mapping[str, Path]
     models: Mapping[str, str]
     packages: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, Sequence[tuple[str, SplitSettings]]] = field(default_factory=dict)
 
 
 def split_settings(kind: str, settings: BaseModel) -> SplitSettings:
@@ -66,11 +68,19 @@ def split_settings(kind: str, settings: BaseModel) -> SplitSettings:
     files = {name: value for name, value in values.items() if isinstance(value, Path)}
     files |= {name: find(files[name]) or files[name] for name, find in of.finds.items() if name in files}
     models = {name: str(values[name]) for name in of.models}
-    plain = {name: value for name, value in values.items() if name not in files and name not in models}
+    members = {name: [_split_member(member) for member in values[name]] for name in of.members}
+    special = files.keys() | models.keys() | members.keys()
+    plain = {name: value for name, value in values.items() if name not in special}
     return SplitSettings(
         counted={name: value for name, value in plain.items() if name not in of.hints},
         hints={name: value for name, value in plain.items() if name in of.hints},
         files=files,
         models=models,
         packages={package: version(package) for package in of.packages},
+        members=members,
     )
+
+
+def _split_member(member: Mapping[str, Any]) -> tuple[str, SplitSettings]:
+    kind, settings = member["kind"], {name: value for name, value in member.items() if name != "kind"}
+    return kind, split_settings(kind, check_settings(kind, settings))

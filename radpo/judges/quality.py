@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Result
 from radpo.judges.base import CompareRequest, Comparison, Judge, compare
 
-BIAS_METRICS = tuple(
+JUDGE_METRICS = tuple(
     Metric(name, label, higher_is_better=None, examples=None)
     for name, label in (
         ("judge_length_correlation", "judge: correlation of preference with length"),
         ("judge_swap_agreement", "judge: agreement between both orders"),
         ("judge_first_shown_rate", "judge: share of wins of the answer shown first"),
+        ("judge_panel_agreement", "panel of judges: share of pairs of judges that agree"),
+        ("judge_panel_alpha", "panel of judges: Krippendorff's alpha"),
     )
 )
-"""What `Bias.results` gives: none of it is better high or low."""
+"""What `Bias.results` and `PanelAgreement.results` give: none of it is better high or low."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Bias:
             ("judge_first_shown_rate", self.first_shown_rate, self.n_swapped),
         )
         return tuple(
-            result(benchmark, BIAS_METRICS, "all", name, value, None, n)
+            result(benchmark, JUDGE_METRICS, "all", name, value, None, n)
             for name, value, n in figures
             if value is not None
         )
@@ -140,6 +144,95 @@ def agreement(given: Sequence[float | None], reference: Sequence[float | None]) 
     same = sum(1.0 if a == b else 0.5 if 0 in (a, b) else 0.0 for a, b in shared) / len(shared)
     kappa = float(cohen_kappa_score(ours, theirs)) if len({*ours, *theirs}) > 1 else None
     return Agreement(same, kappa, len(shared))
+
+
+@dataclass(frozen=True)
+class PanelAgreement:
+    """How the judges of a panel agree.
+
+    Args:
+        agreement: the share of pairs of judges with the same verdict (of grades: the same grade), over all requests on
+            which both gave one.
+        alpha: Krippendorff's alpha: nominal over the three verdicts, on the interval scale for grades; None where all
+            verdicts are one and the same.
+        by_judge: the same share of each judge with the others.
+        n, n_incomplete: requests with two verdicts or more, and requests that lack some judge's.
+    """
+
+    agreement: float | None
+    alpha: float | None
+    by_judge: Mapping[str, float | None]
+    n: int
+    n_incomplete: int
+
+    def results(self, benchmark: str) -> tuple[Result, ...]:
+        """The figures that there are, as results of a benchmark."""
+        figures = (("judge_panel_agreement", self.agreement), ("judge_panel_alpha", self.alpha))
+        return tuple(
+            result(benchmark, JUDGE_METRICS, "all", name, value, None, self.n)
+            for name, value in figures
+            if value is not None
+        )
+
+    def notes(self, benchmark: str) -> list[str]:
+        """What a record says of verdicts that are lacking."""
+        lacking = f"{self.n_incomplete} requests lack the verdict of one or more of the panel's judges"
+        return [f"{benchmark}: {lacking}; the others decided."] if self.n_incomplete else []
+
+
+def panel_agreement(verdicts: Sequence[tuple[Sequence[float | None], bool]], judges: Sequence[str]) -> PanelAgreement:
+    """How judges agree.
+
+    Args:
+        verdicts: for every request what the judges said, in their order, and whether two responses were compared (then
+            these are preferences, else grades).
+        judges: their names.
+    """
+    units = [
+        [verdict(value) if compared and value is not None else value for value in values]
+        for values, compared in verdicts
+    ]
+    same: list[tuple[int, int, bool]] = []
+    for unit in units:
+        given = [(place, value) for place, value in enumerate(unit) if value is not None]
+        same += [(a, b, left == right) for n, (a, left) in enumerate(given) for b, right in given[n + 1 :]]
+    nominal = all(compared for _, compared in verdicts)
+    return PanelAgreement(
+        agreement=_share([equal for _, _, equal in same]),
+        alpha=krippendorff_alpha(units, "nominal" if nominal else "interval"),
+        by_judge={
+            name: _share([equal for a, b, equal in same if place in (a, b)]) for place, name in enumerate(judges)
+        },
+        n=sum(sum(value is not None for value in unit) > 1 for unit in units),
+        n_incomplete=sum(None in unit for unit in units),
+    )
+
+
+def _share(equal: Sequence[bool]) -> float | None:
+    return sum(equal) / len(equal) if equal else None
+
+
+def krippendorff_alpha(units: Sequence[Sequence[float | None]], level: Literal["nominal", "interval"]) -> float | None:
+    """Krippendorff's alpha of judges' values for units, each a list of values in which None is one that is lacking.
+
+    alpha = 1 - D_o / D_e, the observed against the expected disagreement of pairs of values (Krippendorff 2011,
+    "Computing Krippendorff's Alpha-Reliability"). None where fewer than two values can be paired, or all are the same.
+    """
+    paired = [given for unit in units if len(given := [value for value in unit if value is not None]) > 1]
+    total = sum(map(len, paired))
+    expected = _disagreement([value for given in paired for value in given], level)
+    if expected == 0:
+        return None
+    observed = sum(_disagreement(given, level) / (len(given) - 1) for given in paired)
+    return 1 - (total - 1) * observed / expected
+
+
+def _disagreement(values: Sequence[float], level: Literal["nominal", "interval"]) -> float:
+    """Summed over all ordered pairs: whether two values differ, or the square of their difference."""
+    if level == "nominal":
+        return len(values) ** 2 - sum(count**2 for count in Counter(values).values())
+    mean = sum(values) / max(1, len(values))
+    return 2 * len(values) * sum((value - mean) ** 2 for value in values)
 
 
 def spearman(left: Sequence[float], right: Sequence[float]) -> float | None:

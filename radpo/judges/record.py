@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from radpo.clients.budget import Usage
 from radpo.clients.replies import ChatReply
 from radpo.core.reasoning import split_reasoning
 from radpo.core.texts import excerpt, storable, with_reasons
@@ -144,10 +146,28 @@ class JudgeRecord:
 
 
 def judge_notes(judge: object, benchmark: str) -> tuple[str, ...]:
-    """What a judge has to say of the verdicts that it gave; nothing from one that keeps no record."""
+    """What a judge has to say of the verdicts that it gave; nothing from one that keeps no record.
+
+    Of a panel, what each of its judges has.
+    """
+    members: Mapping[str, object] = getattr(judge, "members", {})
+    of_members = [note for name, member in members.items() for note in judge_notes(member, f"{benchmark}: {name}")]
     record, chat = getattr(judge, "record", None), getattr(judge, "chat", None)
     found = [*(record.notes() if isinstance(record, JudgeRecord) else ()), *getattr(chat, "notes", ())]
-    return tuple(f"{benchmark}: {note}" for note in found)
+    return (*(f"{benchmark}: {note}" for note in found), *of_members)
+
+
+def usage_of(judge: object) -> dict[str, Any] | None:
+    """What a judge asked an endpoint for and what it cost (`radpo.clients.budget.Usage`); None of one that asks none.
+
+    Of a panel the sums, and under `judges` what each of its judges did.
+    """
+    members: Mapping[str, object] = getattr(judge, "members", {})
+    if members:
+        of = {name: usage_of(member) or asdict(Usage()) for name, member in members.items()}
+        return {**{name: sum(one[name] for one in of.values()) for name in asdict(Usage())}, "judges": of}
+    chat = getattr(judge, "chat", None)
+    return None if chat is None else asdict(chat.usage)
 
 
 def texts_of(request: GradeRequest | CompareRequest) -> Iterator[str]:

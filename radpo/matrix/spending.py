@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from radpo.benchmarks.settings import JudgeSettings
+from radpo.benchmarks.work import judges_of
 from radpo.clients.account import begin_account, read_account, stop_paying
 from radpo.clients.endpoint import Endpoint
 from radpo.core.errors import ConfigError
@@ -43,6 +44,7 @@ def judges_in(place: str, value: Any) -> Iterator[tuple[str, JudgeSettings]]:
     """The judges of a section of a matrix file, each with its place, which begins with the section's."""
     if isinstance(value, JudgeSettings):
         yield place, value
+        yield from judges_in(place, value.model_extra)
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from judges_in(f"{place}.{name}", getattr(value, name))
@@ -69,14 +71,18 @@ def check_prices(matrix: Matrix) -> None:
 
 
 def endpoint_of(stage: Stage) -> Endpoint | None:
-    """The endpoint that a stage asks, as a model under test or as a judge; None where it asks none."""
-    settings = stage.settings
-    if "endpoint" in settings and "endpoint" in stage.hints:
-        given = {**stage.hints["endpoint"], **settings["endpoint"]}
-    elif isinstance(settings.get("judge"), str) and issubclass(find_judge_kind(settings["judge"]).settings, Endpoint):
-        given = {**stage.hints.get("judge_settings", {}), **settings.get("judge_settings", {})}
-    else:
-        return None
+    """The endpoint that a stage asks, as a model under test or as a judge; None where it asks none.
+
+    Of a panel's endpoints, which share its limits, the first.
+    """
+    if "endpoint" in stage.settings and "endpoint" in stage.hints:
+        return _endpoint({**stage.hints["endpoint"], **stage.settings["endpoint"]})
+    judges = judges_of(stage) if "judge" in stage.settings else []
+    asked = [said for kind, said in judges if issubclass(find_judge_kind(kind).settings, Endpoint)]
+    return _endpoint(asked[0]) if asked else None
+
+
+def _endpoint(given: Mapping[str, Any]) -> Endpoint:
     return Endpoint.model_validate({name: value for name, value in given.items() if name in Endpoint.model_fields})
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.benchmarks.registry import benchmarks
+from radpo.core.run_files import VERDICTS
 from radpo.engine.store import Store
 from radpo.matrix.expand import Cell
 
@@ -29,8 +30,8 @@ def gather(cells: Sequence[Cell], store: Store, tried: Iterable[dict[str, Any]] 
     examples: list[dict[str, Any]] = []
     others: dict[str, list[pd.DataFrame]] = {}
 
-    def add(table: str, cell: Cell, path: Path) -> None:
-        frame = pd.read_parquet(path).assign(variant=cell.variant, seed=cell.seed)
+    def add(table: str, cell: Cell, path: Path, **more: str) -> None:
+        frame = pd.read_parquet(path).assign(variant=cell.variant, seed=cell.seed, **more)
         others.setdefault(f"{table}.parquet", []).append(frame)
 
     for cell in cells:
@@ -41,6 +42,8 @@ def gather(cells: Sequence[Cell], store: Store, tried: Iterable[dict[str, Any]] 
             examples += _placed(pd.read_parquet(folder / "examples.parquet"), place)
             for table, file in benchmarks()[name].tables.items():
                 add(table, cell, folder / file)
+            if (folder / VERDICTS).exists():
+                add("verdicts", cell, folder / VERDICTS, benchmark=name)
         if cell.train is not None:
             folder = store.open(cell.train)
             add("training", cell, folder / "training.parquet")
@@ -58,7 +61,7 @@ def gather(cells: Sequence[Cell], store: Store, tried: Iterable[dict[str, Any]] 
 def known_tables() -> set[str]:
     """The names of all tables that a run directory may have."""
     of_benchmarks = {f"{table}.parquet" for benchmark in benchmarks().values() for table in benchmark.tables}
-    return {"results.parquet", "examples.parquet", "training.parquet", "trajectory.parquet", *of_benchmarks}
+    return {"results.parquet", "examples.parquet", "training.parquet", "trajectory.parquet", VERDICTS, *of_benchmarks}
 
 
 def _placed(frame: pd.DataFrame, place: dict[str, Any]) -> list[dict[str, Any]]:
