@@ -183,8 +183,8 @@ def _with_judge(
     work: Work, kind: str, said: Mapping[str, Any], calls: int, prompts: float, generated: float, bytes_each: float
 ) -> Work:
     """Work with that of one more judge."""
-    prices = (0.0, 0.0) if find_judge_kind(kind).free else (said.get("price_in"), said.get("price_out"))
-    price = _dollars(*prices, prompts, generated)
+    free = find_judge_kind(kind).free
+    price = 0.0 if free else _dollars(said.get("price_in"), said.get("price_out"), prompts, generated)
     return replace(
         work,
         judge_calls=work.judge_calls + calls,

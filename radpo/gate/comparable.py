@@ -164,11 +164,13 @@ def _with_defaults(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _without_hints(judge: Mapping[str, Any]) -> dict[str, Any]:
+def _without_hints(judge: Mapping[str, Any] | str) -> dict[str, Any]:
     """A judge's settings but for those that cannot change a verdict: limits, prices, speed."""
     from radpo.core.errors import ConfigError
     from radpo.judges.lookup import find_judge_kind
 
+    if isinstance(judge, str):
+        return {"kind": judge}
     try:
         kind = find_judge_kind(str(judge["kind"]))
     except (KeyError, ConfigError):  # the package that the judge came from is not installed here: every setting counts
