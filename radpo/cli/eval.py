@@ -25,7 +25,7 @@ def eval_judge(
             "(prompt, chosen, rejected).",
         ),
     ],
-    judge: Annotated[str, typer.Option(help="openai, panel, reward-model, verifier, or an installed judge.")] = "openai",
+    judge: Annotated[str, typer.Option(help="openai, panel, reward-model, verifier, or an installed one.")] = "openai",
     judge_set: Annotated[
         list[str] | None,
         typer.Option(
