@@ -77,7 +77,7 @@ def test_a_users_variants_appear_in_a_matrix_and_a_broken_package_beside_them_hu
     site = shutil.copytree(installed, tmp_path / "site")
     groups = ("variants", "benchmarks", "judges", "executors")
     write_plugin(site, "sick-package", {f"radpo.{group}": "sick = sick:THING" for group in groups}, sick="1 / 0")
-    matrix = write_matrix(tmp_path, {"wide-gap": None, "cautious": None, "dpo-weighted": None})
+    matrix = write_matrix(tmp_path, {"wide-gap": None, "cautious": None})
     done = run(matrix, packages=site)
     assert done.returncode == 0, done.stderr[-3000:]
     told = [line for line in done.stderr.splitlines() if "sick-package" in line]
@@ -86,12 +86,16 @@ def test_a_users_variants_appear_in_a_matrix_and_a_broken_package_beside_them_hu
         "radpo: warning: radpo.benchmarks 'sick' of sick-package 1.0 (sick:THING) cannot be loaded"
     )
     results = pd.read_parquet(tmp_path / "run" / "results.parquet")
-    assert {"wide-gap", "cautious", "dpo-weighted"} <= set(results["variant"])
+    assert {"wide-gap", "cautious"} <= set(results["variant"])
     counts = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["pairs"]
     assert counts["relabel/train/wide-gap"]["pairs"] == 3, "the pairs whose scores are two apart"
     # Without the benchmarks, which a process looks for once: other tests are not to see them.
     plain = shutil.copytree(installed, tmp_path / "plain", ignore=shutil.ignore_patterns("radpo_concise*"))
     monkeypatch.syspath_prepend(str(plain))
+    baselines = ("dpo-weighted", "dpo-offset", "dpo-sft", "dpo-positive", "dpo-filtered", "best-of-n-sft")
+    (tmp_path / "baselines").mkdir()
+    compared = expand(load_matrix(write_matrix(tmp_path / "baselines", dict.fromkeys(baselines))))
+    assert {cell.variant for cell in compared.cells if cell.train} == set(baselines)
     before = expand(load_matrix(matrix))
     (plain / "radpo_variant.py").write_text(
         (plain / "radpo_variant.py").read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8"

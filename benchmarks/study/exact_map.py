@@ -88,40 +88,58 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of all draws")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
     from map_page import write_map_page
     from predictions import decide, read_predictions
 
-    start = time.perf_counter()
-    values, curves = measure(FULL if arguments.full else COARSE, arguments.seed, arguments.jobs)
-    seconds = time.perf_counter() - start
-    cells = compare(values)
-    decided = decide(read_predictions(), values)
+    predictions = read_predictions()
+    values, curves = measure(
+        FULL if arguments.full else COARSE, arguments.seed, arguments.out / "draws", arguments.jobs
+    )
+    cells, decided = compare(values), decide(predictions, values)
     cells.to_parquet(arguments.out / "cells.parquet", index=False)
     curves.to_parquet(arguments.out / "curves.parquet", index=False)
     decided.to_csv(arguments.out / "predictions.csv", index=False, float_format="%.3f")
-    solved = len(values) // 2
-    note = {"seconds": round(seconds, 1), "solutions": solved, "jobs": arguments.jobs, "seed": arguments.seed}
+    note = {
+        "seed": arguments.seed, "draws": int(values["draw"].nunique()), "cells": len(cells) // len(OUTCOMES),
+        "ms_of_cpu_per_cell_method_and_draw": round(1000 * float(values["cpu_seconds"].mean()), 1),
+    }  # fmt: skip
     (arguments.out / "map.json").write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     write_map_page(arguments.out / "map.html", cells, curves, decided)
     print(decided.to_string(columns=["name", "who", "share", "low", "high", "threshold", "cells", "decision"]))
-    print(f"{seconds:.0f} s, {1000 * seconds * arguments.jobs / solved:.1f} ms a cell and draw", file=sys.stderr)
+    print(json.dumps(note))
 
 
-def measure(size: Size, seed: int, jobs: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every cell, method and draw with its outcomes, and the curves' points."""
+def measure(size: Size, seed: int, kept: Path, jobs: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every cell, method and draw with its outcomes, and the curves' points.
+
+    Args:
+        kept: a folder that gets each draw once it is done, and from which those that are done are taken.
+    """
     import pandas as pd
 
-    worlds = [World(*axes) for axes in itertools.product(SHAPES, LOCATIONS, GAPS, NOISES)]
-    work = [(world, size.sizes, seed, draw) for draw in range(size.seeds) for world in worlds]
+    kept.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs) as pool:
-        rows, points = [], []
-        for number, (found, drawn) in enumerate(pool.map(_one, work, chunksize=4), 1):
-            rows += found
-            points += drawn
-            if number % 108 == 0:
-                print(f"{number} of {len(work)} worlds", file=sys.stderr, flush=True)
-    return pd.DataFrame(rows), pd.DataFrame(points)
+        files = list(pool.map(_draw, [(size.sizes, seed, draw, kept) for draw in range(size.seeds)]))
+    values, curves = (pd.concat([pd.read_parquet(file) for file in part]) for part in zip(*files, strict=True))
+    return values.reset_index(drop=True), curves.reset_index(drop=True)
+
+
+def _draw(work: tuple[tuple[int, ...], int, int, Path]) -> tuple[Path, Path]:
+    """The files of a draw, all worlds in it, made unless they are there."""
+    import pandas as pd
+
+    sizes, seed, draw, kept = work
+    name = f"seed-{seed}-pairs-{'-'.join(map(str, sizes))}-draw-{draw}.parquet"
+    values, curves = kept / f"values-{name}", kept / f"curves-{name}"
+    if not (values.exists() and curves.exists()):
+        worlds = [World(*axes) for axes in itertools.product(SHAPES, LOCATIONS, GAPS, NOISES)]
+        parts = zip(*(_one((world, sizes, seed, draw)) for world in worlds), strict=True)
+        for file, part in zip((values, curves), parts, strict=True):
+            partial = file.with_suffix(".partial")
+            pd.DataFrame(list(itertools.chain.from_iterable(part))).to_parquet(partial, index=False)
+            partial.replace(file)
+        print(f"draw {draw} of all worlds is done", file=sys.stderr, flush=True)
+    return values, curves
 
 
 def _one(work: tuple[World, tuple[int, ...], int, int]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -132,13 +150,16 @@ def _one(work: tuple[World, tuple[int, ...], int, int]) -> tuple[list[dict[str, 
         # Worlds that differ in noise alone have the same responses.
         rng = np.random.default_rng([seed, draw, POLICIES.index(policy)])
         tuning, reported, solutions = solve(world, sizes, rng)
+        start = time.process_time()
         for pairs, method, by_goal in solutions:
+            solved = time.process_time()
             for asked in _asked(world):
                 cell = dict(zip(CELL, (policy, *astuple(world), pairs, asked), strict=True))
                 tagged = cell | {"method": method, "draw": draw}
                 found, curve = outcomes(tuning, reported, by_goal, asked)
-                rows.append(tagged | found)
+                rows.append(tagged | found | {"cpu_seconds": (solved - start)})
                 points += [tagged | {"kl": kl, "score": score} for kl, score in curve]
+            start = time.process_time()
     return rows, points
 
 

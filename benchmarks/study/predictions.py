@@ -46,7 +46,12 @@ def decide(predictions: list[Prediction], values: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for prediction in predictions:
         share, low, high, threshold, cells = _figure(prediction, values)
-        decision = "held" if low >= threshold else "refuted" if high < threshold else "undecided"
+        decision = (
+            "no cell to decide it by" if cells == 0
+            else "held" if low >= threshold
+            else "refuted" if high < threshold
+            else "undecided"
+        )  # fmt: skip
         rows.append(
             {
                 "name": prediction.name, "who": prediction.who, "reading": " ".join(prediction.reading.split()),
@@ -82,8 +87,8 @@ def _figure(prediction: Prediction, values: pd.DataFrame) -> tuple[float, float,
         def share(drawn: Any) -> float:
             return float(np.isin(verdicts(*interval(drawn), smallest), rule["verdicts"]).mean())
 
-    if mine.empty:
-        raise ConfigError(f"{FILE.name}: {prediction.name}: no cell is left to decide it by")
+    if mine.empty:  # the closed form sees nothing in any of the cells that matters
+        return float("nan"), float("nan"), float("nan"), float(rule["at_least"]), 0
     known = mine.to_numpy()
     rng = np.random.default_rng(0)
     draws = known.shape[1]
