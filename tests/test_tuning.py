@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from cheap_stages import InlinePool
+from cheap_training import without_model
 from factories import scored_pairs, write_model
 
 import radpo
 from radpo import api
-from radpo.benchmarks import registry
-from radpo.benchmarks.pieces import PAIRS
 from radpo.core.errors import ConfigError
-from radpo.core.results import Result, Scores, write_scores
-from radpo.engine.executors import ChosenExecutor
-from radpo.engine.graph import Task
 from radpo.engine.schedule import StageError
-from radpo.matrix import training_stages
 from radpo.matrix.expand import Plan, expand
 from radpo.matrix.loading import load_matrix
 from radpo.preferences.preferences import load_preferences
@@ -214,54 +207,9 @@ def test_variants_say_what_of_the_tuning_is_theirs(tmp_path: Path, model: Path) 
         load_matrix(write(tmp_path, model, None, variants=variants))
 
 
-def goodness(settings: dict[str, Any], prompt: str) -> float:
-    """How good a setting is on a prompt: best in the middle of the rates; on planted prompts the other way round."""
-    good = -abs(np.log10(settings["learning_rate"]) + 3) + settings["beta"] / 10
-    return float(-good if "planted" in prompt else good)
-
-
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stages that compute with no model, in this process; the names of those that ran."""
-    ran: list[str] = []
-
-    def train(task: Task) -> None:
-        ran.append(task.stage.name)
-        settings = task.stage.settings["training"]
-        if settings["beta"] == 666:
-            raise ValueError("diverged")
-        (task.out / "policy").mkdir()
-        (task.out / "policy" / "settings.json").write_text(json.dumps(settings))
-        columns = {"step": [1], "metric": ["loss"], "value": [1.0]}
-        pd.DataFrame(columns).to_parquet(task.out / "training.parquet")
-        (task.out / "notes.json").write_text("[]")
-
-    def likelihood(task: Task) -> None:
-        ran.append(task.stage.name)
-        if "policy" in task.inputs:
-            text = (task.inputs["policy"] / "policy" / "settings.json").read_text()
-            (task.out / "settings.json").write_text(text)
-        pairs = pd.read_parquet(task.inputs["pairs"] / PAIRS)
-        (task.out / "prompts.json").write_text(json.dumps([prompt[-1]["content"] for prompt in pairs["prompt"]]))
-
-    def score(task: Task) -> None:
-        ran.append(task.stage.name)
-        settings = json.loads((task.inputs["policy"] / "settings.json").read_text())
-        values = [goodness(settings, p) for p in json.loads((task.inputs["policy"] / "prompts.json").read_text())]
-        found = Result("implicit-reward", "none", "accuracy", float(np.mean(values)), 0.1, len(values))
-        write_scores(Scores((found,), ()), task.out)
-
-    def nothing(task: Task) -> None:
-        ran.append(task.stage.name)
-        (task.out / "counts.json").write_text("{}")
-
-    stages = {"train": train, "relabel": nothing, "reference": nothing}
-    for name, run in stages.items():
-        monkeypatch.setitem(training_stages.FUNCTIONS, name, replace(training_stages.FUNCTIONS[name], run=run))  # type: ignore[arg-type]
-    for name, run in {"likelihood": likelihood, "implicit-reward": score}.items():
-        monkeypatch.setitem(registry.stage_functions(), name, replace(registry.stage_functions()[name], run=run))  # type: ignore[arg-type]
-    monkeypatch.setattr(ChosenExecutor, "__call__", lambda self, store, jobs: InlinePool(store))
-    return ran
+    return without_model(monkeypatch)
 
 
 ONE = {"benchmarks": {"implicit-reward": {}}, "variants": {"base": None, "dpo": None}}

@@ -85,7 +85,7 @@ def answers(
         return context.stage("given-answers", label, given)
     goal = {} if checkpoint.asked == "default" else {"goal": checkpoint.asked}
     drawn = {**sampling.model_dump(mode="json"), **more}
-    settings = {**asked, "sampling": drawn, "seed": checkpoint.seed, **goal}
+    settings = {**asked, "sampling": drawn, "seed": checkpoint.sampling_seed, **goal}
     if checkpoint.endpoint is None:
         if sampling.backend == "vllm":
             settings["backend_version"] = installed_version("vllm")
@@ -401,7 +401,8 @@ def _pairs(task: Task) -> None:
 
     settings = task.stage.settings
     source, out = path_of(settings["pairs"]), task.out / PAIRS
-    counts = write_checked(source, Reading.of(settings), out, settings["limit"], settings.get("share"))
+    part = {name: settings[name] for name in ("share", "draw") if name in settings}
+    counts = write_checked(source, Reading.of(settings), out, settings["limit"], **part)
     write_json(task.out / "counts.json", counts)
 
 
@@ -518,7 +519,7 @@ def samples(
         "max_new_tokens": settings.max_new_tokens,
         "batch_size": settings.batch_size,
         **context.goals,
-        "seed": checkpoint.seed,
+        "seed": checkpoint.sampling_seed,
         "reference": context.model if reference else None,
     }
     return context.about(checkpoint, "samples", f"{checkpoint.label}/{label}", asked)

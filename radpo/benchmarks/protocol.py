@@ -57,6 +57,7 @@ class Checkpoint:
         answers: a file of its answers, in any of the benchmarks' formats.
         asked: the goal that it is asked with, `default` for its chat template's own.
         occasion: whose one time of asking it is, as the same name may stand for another model tomorrow.
+        sampling: the seed of what is sampled of it, where that is not its own.
     """
 
     variant: str
@@ -68,6 +69,12 @@ class Checkpoint:
     answers: Source | None = None
     asked: Goal = "default"
     occasion: str = ""
+    sampling: int | None = None
+
+    @property
+    def sampling_seed(self) -> int:
+        """What is sampled of it begins with this."""
+        return self.seed if self.sampling is None else self.sampling
 
     @property
     def label(self) -> str:
@@ -237,7 +244,7 @@ class Context:
         if self.reading:
             settings["reading"] = dict(self.reading)
         # Models share it, and so its name has none of them.
-        name = self.heldout_name if split == "heldout" else split
+        name = (self.heldout_name if split == "heldout" else split) + file.label
         return replace(self.stage("pairs", split, settings), name=f"pairs/{name}")
 
     @property

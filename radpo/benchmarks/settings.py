@@ -104,7 +104,11 @@ def model_beside_the_matrix(name: str, info: ValidationInfo) -> str:
     """
     beside = Path((info.context or {}).get("folder", Path()), name)
     try:
-        if not ((beside / "config.json").is_file() or (beside.suffix == ".gguf" and beside.is_file())):
+        # Models that are drawn are several, with a number in the place of {seed}: one of them is looked for.
+        one = (
+            next(beside.parent.glob(beside.name.replace("{seed}", "*")), beside) if "{seed}" in beside.name else beside
+        )
+        if not ((one / "config.json").is_file() or (one.suffix == ".gguf" and one.is_file())):
             return name
     except (OSError, ValueError):  # too long for a path, or no text for one: what the model's loading says
         return name
@@ -138,6 +142,11 @@ class DataFile(Section):
         """Which of its rows to take, as stages' settings have it."""
         return {"limit": self.limit, **({} if self.share is None else {"share": list(self.share)})}
 
+    @property
+    def label(self) -> str:
+        """What tells it in stages' names from other parts of its file."""
+        return ""
+
     @field_validator("share")
     @classmethod
     def _within(cls, share: tuple[float, float] | None) -> tuple[float, float] | None:
@@ -153,6 +162,32 @@ class DataFile(Section):
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {**handler.resolve_ref_schema(handler(core_schema)), "type": ["object", "string"]}
+
+
+class TrainingFile(DataFile):
+    """A file of scored pairs to train on."""
+
+    draw: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Which of the samples of `limit` pairs to take, from 0: by a hash of the prompt, no pair in two of "
+        "them. Default: the first `limit` rows.",
+    )
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """As a data file's."""
+        return {**super().rows, **({} if self.draw is None else {"draw": self.draw})}
+
+    @property
+    def label(self) -> str:
+        """As a data file's."""
+        return "" if self.draw is None else f"-draw-{self.draw}"
+
+    @model_validator(mode="after")
+    def _draws_so_many(self) -> TrainingFile:
+        if self.draw is not None and self.limit is None:
+            raise ValueError("draw: needs limit: how many pairs a draw has")
+        return self
 
 
 class SamplingSettings(Section):

@@ -63,6 +63,10 @@ COMPARISON_DTYPES = {
 }
 
 
+FACTOR_COLUMN = "seed_"
+"""The columns of results.parquet begin so that have the levels of random factors, where runs are drawn by several."""
+
+
 def known_stderr(stderr: float | None) -> float | None:
     """A standard error as results have it: None where it is 0 or no number.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from radpo.core.errors import DataError
 from radpo.core.metrics import Metric, find_metric, fits, metrics_from_json
 from radpo.core.published import COLUMNS as PUBLISHED
-from radpo.core.results import COMPARISON_DTYPES, EXAMPLE_DTYPES, RESULT_DTYPES
+from radpo.core.results import COMPARISON_DTYPES, EXAMPLE_DTYPES, FACTOR_COLUMN, RESULT_DTYPES
 from radpo.core.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ class Run:
             value, in the metric's own unit; stderr, its standard error in the same unit (missing where there is none);
             n, how many examples it rests on; higher_is_better (missing where neither is better); primary, whether it is
             one of the few that sum the benchmark up. Besides `run` (the directory's place, from 0) and `row` (the row's
-            place in its results.parquet, from 0).
+            place in its results.parquet, from 0). Runs whose matrix has `draws` have the level of each factor in
+            seed_model, seed_data, seed_order and seed_sampling.
         examples: a row a scored example. variant, seed, benchmark, subset, example_id, prompt, output, baseline_output
             (what the output was compared with), metric, value; prompt_id, the question that the example is a turn, a
             seed or a pair of (never missing: the example's own id where it stands alone); opponent, whose answer
@@ -249,6 +250,24 @@ class Run:
         first = known.drop_duplicates(["benchmark", "subset", "metric"])
         keys = zip(first["benchmark"], first["subset"], first["metric"], strict=True)
         return dict(zip(keys, map(bool, first["higher_is_better"]), strict=True))
+
+    @cached_property
+    def factors(self) -> dict[str, dict[int, int]]:
+        """The random factors that seeds stand for (model, data, order, sampling), each with its level by seed.
+
+        Only those of several levels; none where a seed is one number for all, or the directories are several.
+        """
+        if len(self.sources) > 1:
+            return {}
+        columns = [column for column in self.results.columns if column.startswith(FACTOR_COLUMN)]
+        rows = self.results[["seed", *columns]].drop_duplicates("seed")
+        return {
+            column.removeprefix(FACTOR_COLUMN): dict(
+                zip(rows["seed"].astype(int), rows[column].astype(int), strict=True)
+            )
+            for column in columns
+            if rows[column].nunique() > 1
+        }
 
     def opponent(self, variant: str, benchmark: str) -> str | None:
         """Whose answers a variant's were compared with: a variant or another model; None where nobody says.

@@ -33,6 +33,8 @@ def differing_settings(baseline: Run, candidate: Run, benchmarks: Iterable[str])
         found.append(
             f"win rates are against variant {ours.get('baseline')!r} in one and {theirs.get('baseline')!r} in the other"
         )
+    if baseline.factors != candidate.factors:
+        found.append("their seeds stand for other levels of models, data, order or sampling (draws)")
     if baseline.sources[0].settings is None or candidate.sources[0].settings is None:
         return found
     left, right = _measured(baseline, benchmarks), _measured(candidate, benchmarks)

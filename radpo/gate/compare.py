@@ -87,7 +87,7 @@ def compare(
         reasons = "; ".join(sorted({item.reason for item in not_gated})) or "neither run has a primary metric"
         differences.append(f"they have nothing to compare: {reasons}")
     of = {name: _margin(margins, name, candidate) or 0.0 for name in pairs}
-    rows = [] if differences else _rows(pairs, metrics, of, alpha, seed)
+    rows = [] if differences else _rows(pairs, metrics, of, alpha, seed, candidate.factors)
     return Verdict(
         baseline=baseline_dir.resolve().name,
         candidate=candidate_dir.resolve().name,
@@ -145,6 +145,7 @@ def _rows(
     margins: Mapping[MetricName, float],
     alpha: float,
     seed: int,
+    factors: Mapping[str, Mapping[int, int]],
 ) -> list[Row]:
     # A drawn p-value cannot fall below 1 / resamples, and Holm multiplies it by the number of metrics: draw so many
     # that a clear regression can still be called one.
@@ -154,7 +155,8 @@ def _rows(
         both = in_both(frame)
         changes = (both["value_candidate"] - both["value_baseline"]).to_numpy(dtype=float)
         prompts, seeds = both["cluster"].to_numpy(), both["seed"].to_numpy()
-        (test,) = paired_tests(changes[:, None], prompts, seeds, resamples=resamples, seed=seed)
+        levels = {factor: [of[int(one)] for one in seeds] for factor, of in factors.items()}
+        (test,) = paired_tests(changes[:, None], prompts, seeds, factors=levels, resamples=resamples, seed=seed)
         assert test is not None
         tests.append(Tested(test, margins[name], bool(metrics[name])))
     found = judge(tests, alpha=alpha)

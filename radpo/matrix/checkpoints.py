@@ -7,7 +7,7 @@ from typing import Any
 
 from radpo.benchmarks.pieces import heldout_likelihoods
 from radpo.benchmarks.protocol import Checkpoint, Context
-from radpo.benchmarks.settings import DataFile
+from radpo.benchmarks.settings import DataFile, TrainingFile
 from radpo.benchmarks.sources import plugin_source
 from radpo.core.errors import ConfigError
 from radpo.engine.graph import Stage
@@ -36,6 +36,8 @@ def checkpoint(context: Context, matrix: Matrix, name: str, seed: int) -> Checkp
         trains = variant.data is not None
         train = _train(context, matrix, name, method, matrix.training_for(name), seed) if trains else None
         found = Checkpoint(name, seed, train, goal)
+    if matrix.draws is not None:
+        found = replace(found, sampling=matrix.levels(seed).sampling)
     return found if asked == "default" else replace(found, goal=asked, asked=asked)
 
 
@@ -52,7 +54,9 @@ def _given(context: Context, settings: VariantSettings, name: str, seed: int) ->
 
 
 def _train(context: Context, matrix: Matrix, name: str, method: str, training: TrainingSettings, seed: int) -> Stage:
-    variant, data = find_variant(method), matrix.data
+    variant, data, levels = find_variant(method), matrix.data, matrix.levels(seed)
+    if levels.data is not None and data.train is not None:
+        data = data.model_copy(update={"train": data.train.model_copy(update={"draw": levels.data})})
     rewarded = None
     if variant.rewards_from is not None:
         policy = _train(context, matrix, f"{name}/rewards", variant.rewards_from, training, seed)
@@ -61,13 +65,14 @@ def _train(context: Context, matrix: Matrix, name: str, method: str, training: T
     if relabeled is not None and (rewarded is not None or callable(variant.data)):
         raise ConfigError(f"data.train: holds training pairs, and {method!r} makes its own of scored pairs; give those")
     pairs = relabeled or _relabel(context, data, "train", method, rewarded)
-    inputs = {"pairs": pairs, "reference": _reference(context, matrix, _kind(method), pairs, training)}
+    who = _kind(method) + (data.train.label if data.train is not None else "")
+    inputs = {"pairs": pairs, "reference": _reference(context, matrix, who, pairs, training)}
     if data.heldout is not None:
         inputs |= _heldout(context, matrix, variant, method, training)
     settings: dict[str, Any] = {
         "model": context.model,
         "training": training.model_dump(mode="json"),
-        "seed": seed,
+        "seed": levels.order,
         "conditioned": variant.conditioned if relabeled is None else _asks_for_goals(data.train),
         **data.goals,
     }
@@ -82,12 +87,13 @@ def _train(context: Context, matrix: Matrix, name: str, method: str, training: T
     return context.stage("train", called, settings, inputs, {"save_every": matrix.save_every, "report_to": trackers})
 
 
-def _relabeled(context: Context, file: DataFile | None) -> Stage | None:
+def _relabeled(context: Context, file: TrainingFile | None) -> Stage | None:
     """The stage that reads a file of training pairs, which are trained on as they are; None for scored pairs."""
     if file is None or not file.path.exists() or not are_training_pairs(file.path):
         return None
-    if file.share is not None:
-        raise ConfigError("data.train.share: is for scored pairs, and data.train holds training pairs")
+    for key in ("share", "draw"):
+        if getattr(file, key) is not None:
+            raise ConfigError(f"data.train.{key}: is for scored pairs, and data.train holds training pairs")
     # The model is that whose tokenizer a plan counts them with.
     settings = {"pairs": context.file(file.path), "limit": file.limit, "model": context.model}
     return context.stage("training-pairs", "train", settings)
@@ -134,14 +140,14 @@ def _implicit(context: Context, scored: DataFile | None, policy: Stage, training
 def _relabel(context: Context, data: Data, split: str, method: str, rewarded: Stage | None) -> Stage:
     variant = find_variant(method)
     own = callable(variant.data)
-    own = callable(variant.data)
     made_of = {"method": method, "code": plugin_source(GROUP, method)} if own else {"kind": variant.data}
     file = data.train if split == "train" else data.heldout
     settings = {"model": context.model, **data.goals, **made_of}
     if variant.data == "attributes":
         settings["attribute_scale"] = list(data.attribute_scale)
     inputs = {"pairs": context.pairs(file, split), **({} if rewarded is None else {"scored": rewarded})}
-    return context.stage("relabel", f"{split}/{_kind(method)}", settings, inputs)
+    label = file.label if file is not None else ""
+    return context.stage("relabel", f"{split}/{_kind(method)}{label}", settings, inputs)
 
 
 def _kind(method: str) -> str:

@@ -83,8 +83,8 @@ def choose(tuned: Tuned, store: Store) -> dict[str, dict[str, Choice]]:
             if place is None:
                 why = next(one.failed for each in measured for one in each if one.failed)
                 raise DataError(
-                    f"tune: none of {len(trials)} settings of {variant!r} has {tuned.figure} for every seed; the "
-                    f"first: {why}"
+                    f"tune.metric: none of {len(trials)} settings of {variant!r} has {tuned.figure} for every seed; "
+                    f"the first: {why}. With another metric of the benchmark nothing is trained again"
                 )
             found.setdefault(model, {})[variant] = Choice(trials, tuple(map(tuple, measured)), place)
     return found
@@ -229,9 +229,11 @@ def _measured(cell: Cell, figure: Figure, store: Store) -> Measured:
     if not store.has(stage):
         return Measured(cell.seed, None, failed=f"{stage.name} failed")
     rows = pd.read_parquet(store.open(stage) / "results.parquet")
+    there = dict.fromkeys(f"{figure.benchmark}/{row.subset}/{row.metric}" for row in rows.itertuples(index=False))
     rows = rows[(rows["subset"] == figure.subset) & (rows["metric"] == figure.metric)]
     if rows.empty:
-        return Measured(cell.seed, None, failed=f"{stage.name} has no {figure}")
+        named = ", ".join(name for name in there if name.endswith(f"/{figure.metric}")) or ", ".join(there)
+        return Measured(cell.seed, None, failed=f"{stage.name} has no {figure}, it has {named:.300}")
     row = rows.iloc[0]
     if pd.isna(row["value"]):
         return Measured(cell.seed, None, failed=f"{stage.name} has {figure} that is no number")

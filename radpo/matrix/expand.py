@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +20,7 @@ from radpo.engine.graph import Function, Stage, in_order
 from radpo.engine.sources import ABSENT, Source
 from radpo.matrix import training_stages
 from radpo.matrix.checkpoints import checkpoint
+from radpo.matrix.draws import PLACE
 from radpo.matrix.settings import Matrix
 from radpo.matrix.tuning import PromptCounts, check_disjoint, reads_prompts, reported_matrix, trials_matrix
 from radpo.matrix.tuning_settings import Figure, Trial
@@ -97,6 +99,8 @@ class Plan:
     """What `precision: auto` was settled to, where it is not what this machine is faster in."""
     account: RunAccount | None = None
     """On which account of the run the work goes that costs money."""
+    members: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
+    """The models that each name stands for: one, unless models are drawn."""
     tuning: Tuned | None = None
     """What its variants' settings are chosen from."""
 
@@ -187,7 +191,7 @@ def expand(
             )
     first = {name: each[0] for name, each in matrix.trials.items()}
     chosen = choices or dict.fromkeys(_locations(matrix), first)
-    matrices = {location: reported_matrix(matrix, chosen[location]) for location in _locations(matrix)}
+    matrices = {location: reported_matrix(matrix, chosen.get(location, {})) for location in _locations(matrix)}
     reported = expanded(reported_matrix(matrix, {}), matrices=matrices)
     counts = check_disjoint(matrix, in_order(s for c in cells for s in c.wanted), reported.stages)
     again = partial(expand, matrix, planning=planning, precision=precision, occasion=occasion, account=account)
@@ -226,21 +230,45 @@ def _expand(
     def source(name: str) -> Source:
         return _model(name, planning and name in matrix.size_hints.models)
 
-    models = tuple(map(source, matrix.all_models)) or (NO_MODEL,)
+    members = {name: _members(name, matrix, source) for name in matrix.all_models}
+    models = tuple(_family(name, each) for name, each in members.items()) or (NO_MODEL,)
     cells = []
     for model in models:
         own = matrix if matrices is None else matrices[model.location]
         label = "/".join(part for part in ("tuning" if tuning else "", labels[model.location]) if part)
-        context = _context(own, model, functions, files, label, precision, planning, occasion, account, source, tuning)
+        contexts = {
+            level: _context(
+                own, member, functions, files, f"{label}/model-{level}".lstrip("/") if level is not None else label,
+                precision, planning, occasion, account, source, tuning,
+            )
+            for level, member in members.get(model.location, {None: NO_MODEL}).items()
+        }  # fmt: skip
         for seed in matrix.seeds:
+            context = contexts[matrix.levels(seed).model]
             for name in matrix.variants:
-                cell = _cell(own, context, context.checkpoint_of(name, seed))
+                cell = _cell(own, model, context, context.checkpoint_of(name, seed))
                 if cell is not None:
                     cells.append(cell)
     if not cells:
         raise ConfigError(f"{matrix.name}: include and exclude leave no cell of the matrix")
     left = tuple(model for model in models if any(cell.model == model.location for cell in cells))
-    return Plan(matrix, left, files, tuple(cells), precision, account)
+    drawn = {name: tuple(each.values()) for name, each in members.items()}
+    return Plan(matrix, left, files, tuple(cells), precision, account, drawn)
+
+
+def _members(name: str, matrix: Matrix, source: Callable[[str], Source]) -> dict[int | None, Source]:
+    """The models that a name stands for, by their level; one, unless models are drawn."""
+    levels = matrix.draws.model if matrix.draws is not None else ()
+    return {level: source(name.replace(PLACE, str(level))) for level in levels} or {None: source(name)}
+
+
+def _family(name: str, members: Mapping[int | None, Source]) -> Source:
+    """Models that were made alike as the one that results name: known by the content of them all."""
+    if None in members:
+        return members[None]
+    absent = next((member.identity for member in members.values() if member.absent), None)
+    content = hashlib.sha256(" ".join(member.identity for member in members.values()).encode()).hexdigest()
+    return Source(name, absent or f"sha256:{content}")
 
 
 def _model(name: str, may_lack: bool) -> Source:
@@ -295,17 +323,17 @@ def _context(
     return context
 
 
-def _cell(matrix: Matrix, context: Context, scored: Checkpoint) -> Cell | None:
+def _cell(matrix: Matrix, model: Source, context: Context, scored: Checkpoint) -> Cell | None:
     """The cell of a checkpoint; None where the matrix leaves it out."""
-    model, stages = context.model.location, dict[str, Stage]()
-    place: dict[str, Any] = {"model": model, "variant": scored.variant, "seed": scored.seed}
+    stages = dict[str, Stage]()
+    place: dict[str, Any] = {"model": model.location, "variant": scored.variant, "seed": scored.seed}
     if not matrix.has_cell(**place):
         return None
     for name in context.sections:
         stage = context.scored(name, scored) if matrix.has_cell(**place, benchmark=name) else None
         if stage is not None:
             stages[name] = stage
-    return Cell(model, scored.variant, scored.seed, scored.train, stages, scored.described())
+    return Cell(model.location, scored.variant, scored.seed, scored.train, stages, scored.described())
 
 
 def _locations(matrix: Matrix) -> Sequence[str]:

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from radpo.benchmarks.protocol import NO_MODEL
 from radpo.benchmarks.registry import benchmarks
 from radpo.core.machine import describe_machine
 from radpo.core.metrics import metrics_to_json
@@ -68,7 +67,7 @@ def manifest(
         "git_commit": _git_commit(),
         "platform": {"python": platform.python_version(), **describe_machine()},
         "packages": {name: found for name in _packages(stages) if (found := installed_version(name)) is not None},
-        "models": {} if model is NO_MODEL else {model.location: _model(model)},
+        "models": {each.location: _model(each) for each in plan.members.get(model.location, ())},
         "data": {_name(source): {"sha256": source.identity} for source in plan.files.values()},
         "pairs": _pair_counts(stages, store),
         "seeds": seeds,

@@ -159,7 +159,8 @@ def _write_run(
     for name in (MANIFEST, REPORT):  # until both are back, the directory does not count as whole
         (out / name).unlink(missing_ok=True)
     tried = [] if plan.tuning is None else result_rows(plan.tuning, model.location, choices)
-    tables = gather(plan.cells_of(model), store, tried)
+    levels = None if plan.matrix.draws is None else plan.matrix.levels
+    tables = gather(plan.cells_of(model), store, tried, levels)
     for stale in {*known_tables(), COMPARISONS} - tables.keys():
         (out / stale).unlink(missing_ok=True)
     for name, frame in tables.items():

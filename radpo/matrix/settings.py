@@ -11,12 +11,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
 from radpo.benchmarks.registry import benchmarks
-from radpo.benchmarks.settings import DataFile, MatrixPath, ModelName, Section
+from radpo.benchmarks.settings import DataFile, MatrixPath, ModelName, Section, TrainingFile
 from radpo.benchmarks.sizes import SizeHints
 from radpo.clients.endpoint import Endpoint
 from radpo.core.published import read_published
 from radpo.core.suggestions import did_you_mean
 from radpo.engine.executors import ExecutorChoice
+from radpo.matrix.draws import PLACE, Draws, Levels
 from radpo.matrix.tuning_settings import Trial, Tuning, VariantTuning, trials
 from radpo.preferences.goals import goal_text_problem
 from radpo.preferences.pairing import Rule
@@ -29,7 +30,7 @@ from radpo.training.variants import find_variant, method_training, variant_names
 class Data(Section):
     """The scored pairs: to train on, and held out. Neither is needed where nothing is trained or measured on them."""
 
-    train: DataFile | None = None
+    train: TrainingFile | None = None
     heldout: DataFile | None = None
     scale: tuple[float, float] = Field((1.0, 10.0), description="The lowest and the highest possible score.")
 
@@ -214,6 +215,9 @@ class Matrix(Section):
     model: ModelName | None = Field(None, description="A bundled model's name, a folder, a .gguf file, or a Hub id.")
     models: tuple[ModelName, ...] = Field((), description="Several models, instead of `model`.")
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0,), min_length=1)
+    draws: Draws | None = Field(
+        None, description="In place of `seeds`, what is drawn anew: models, data, their order and samples, each apart."
+    )
     variants: dict[str, VariantSettings] = Field(min_length=1)
     max_cells: int = Field(
         10_000, ge=1, description="Cells (models x variants x seeds, sweeps unfolded) that the matrix may have."
@@ -269,6 +273,24 @@ class Matrix(Section):
         """Every model of the matrix; none, where every variant is scored as it is and measured against no model."""
         return (self.model,) if self.model is not None else self.models
 
+    @model_validator(mode="before")
+    @classmethod
+    def _runs_of_draws(cls, document: Any) -> Any:
+        """Runs that are made by `draws` are numbered, and these are their seeds."""
+        if not isinstance(document, dict) or not isinstance(document.get("draws"), dict):
+            return document
+        try:
+            runs = list(range(len(Draws.model_validate(document["draws"]).runs)))
+        except ValidationError:
+            return document  # the check of the section says so
+        if document.get("seeds", runs) != runs:
+            raise ValueError("draws: stands in place of seeds; leave one of them out")
+        return {**document, "seeds": runs}
+
+    def levels(self, seed: int) -> Levels:
+        """What the run with a seed is made with."""
+        return Levels(None, None, seed, seed) if self.draws is None else self.draws.runs[seed]
+
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -295,6 +317,7 @@ class Matrix(Section):
             known = ", ".join(self.variants)
             hint = did_you_mean(self.baseline, self.variants)
             raise ValueError(f"baseline {self.baseline!r} is none of the variants: {known}{hint}")
+        self._draws_fit()
         if self.data.train is None and any(map(self.trains, self.variants)):
             name = next(filter(self.trains, self.variants))
             raise ValueError(f"data.train: missing: variant {name!r} is trained on scored pairs")
@@ -318,6 +341,21 @@ class Matrix(Section):
             for number, cells in enumerate(getattr(self, key)):
                 self._there_are(f"{key}.{number}", cells)
         return self
+
+    def _draws_fit(self) -> None:
+        """There is something to draw of, in the model's name and of the training pairs."""
+        cells = len(self.seeds) * len(self.variants) * max(1, len(self.all_models))
+        if cells > self.max_cells:
+            raise ValueError(f"draws: {cells:,} cells, more than max_cells ({self.max_cells:,}); take fewer levels")
+        models = bool(self.draws and self.draws.model)
+        for model in self.all_models:
+            if models != (PLACE in model):
+                what = "model names no {seed} to put them in" if models else f"{model!r} needs levels for {{seed}}"
+                raise ValueError(f"{'draws.model' if self.draws else 'model'}: {what}")
+        if self.draws and self.draws.data and (self.data.train is None or self.data.train.limit is None):
+            raise ValueError("data.train.limit: missing: how many of the pairs a draw has (draws.data)")
+        if self.draws and self.tune and not set(self.tuning_seeds) <= set(self.seeds):
+            raise ValueError(f"tune.seeds: runs are numbered 0 to {len(self.seeds) - 1} by draws; take some of these")
 
     def _tuning_fits(self, tune: Tuning) -> None:
         """There is such a figure, something to tune, and every value that is tried may be."""

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.benchmarks.registry import benchmarks
 from radpo.core.run_files import VERDICTS
 from radpo.engine.store import Store
+from radpo.matrix.draws import FACTORS, Levels
 from radpo.matrix.expand import Cell
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def gather(cells: Sequence[Cell], store: Store, tried: Iterable[dict[str, Any]] = ()) -> dict[str, pd.DataFrame]:
+def gather(
+    cells: Sequence[Cell],
+    store: Store,
+    tried: Iterable[dict[str, Any]] = (),
+    levels: Callable[[int], Levels] | None = None,
+) -> dict[str, pd.DataFrame]:
     """The run directory's tables, put together from the stages' folders.
 
     Args:
         tried: rows of results.parquet on settings that were tried.
+        levels: of the factors that are drawn, by seed, for columns of results.parquet; None where there are none.
     """
     import pandas as pd
 
-    from radpo.core.results import examples_frame, results_frame
+    from radpo.core.results import FACTOR_COLUMN, examples_frame, results_frame
 
     results: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
@@ -51,8 +58,13 @@ def gather(cells: Sequence[Cell], store: Store, tried: Iterable[dict[str, Any]] 
                 add("trajectory", cell, folder / "trajectory.parquet")
             if (folder / "heldout.json").exists():
                 results += _heldout_results(json.loads((folder / "heldout.json").read_text(encoding="utf-8")), place)
+    found = results_frame([*results, *tried])
+    if levels is not None:
+        for at, factor in enumerate(FACTORS):
+            drawn = [levels(int(seed))[at] for seed in found["seed"]]
+            found[f"{FACTOR_COLUMN}{factor}"] = pd.array(drawn, dtype="Int64")
     return {
-        "results.parquet": results_frame([*results, *tried]),
+        "results.parquet": found,
         "examples.parquet": examples_frame(examples),
         **{name: pd.concat(frames, ignore_index=True) for name, frames in others.items()},
     }

@@ -289,7 +289,7 @@ def _differences(
                 break
     if samples and units is not None:
         changes = np.column_stack([changes for changes, _ in samples.values()])
-        tests = paired_tests(changes, units.prompts, units.seeds)
+        tests = paired_tests(changes, units.prompts, units.seeds, factors=units.levels(run.factors))
         for (pair, (_, kind)), test in zip(samples.items(), tests, strict=True):
             if test is not None and (tested := difference_of(test, kind)) is not None:
                 found[pair] = tested

@@ -88,6 +88,147 @@ def over_seeds(values: Values, seeds: Any, prompts: Any, *, confidence: float = 
     )
 
 
+@dataclass(frozen=True)
+class FactorEstimate:
+    """A mean over crossed factors, as an estimate for levels of all of them that were not drawn.
+
+    Args:
+        value, stderr, low, high, degrees: as in `SeedEstimate`.
+        sd: the standard deviation of each factor's own effects, by factor; that of its interactions is not in it.
+        levels: how many of each.
+    """
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+    degrees: float
+    sd: Mapping[str, float]
+    levels: Mapping[str, int]
+
+
+def over_factors(values: Values, factors: Mapping[str, Any], *, confidence: float = 0.95) -> FactorEstimate:
+    """The mean with all factors taken for random and crossed, such as models, draws of data, orders and prompts.
+
+    The model has an effect for every factor and for every interaction. One that is nested in others, as the order of
+    training is in the draw of data that it orders, has its variance in the interaction with them, and nothing changes.
+    Variances are those of the balanced analysis of variance without replication: the expected mean square of a set S
+    of factors is the sum over its supersets T of variance_T times the levels of all factors outside T (Searle, Casella
+    & McCulloch 1992, ch. 4); from the largest set down, a variance that comes out negative is taken for 0. The mean's
+    variance is the sum over all sets of variance_S / levels of S, which by inclusion and exclusion is
+    sum_S (-1)^(|S| + 1) MS_S / n, its degrees of freedom Satterthwaite's (1946). With two factors it is `over_seeds`.
+
+    Args:
+        values: shape (n,), one for every combination of levels; for a difference between variants, the differences.
+        factors: name -> labels, shape (n,).
+
+    Raises:
+        DataError: a factor has one level, a combination lacks or is there twice, or a value is not finite.
+    """
+    import numpy as np
+    from scipy import stats
+
+    names, table = list(factors), _table_of(values, factors)
+    shape, n = table.shape, table.size
+    sets = [tuple(place for place in range(len(names)) if bits >> place & 1) for bits in range(1, 2 ** len(names))]
+    squares, degrees = {}, {}
+    for members in sets:
+        effect = table
+        for axis in range(len(names)):
+            mean = effect.mean(axis=axis, keepdims=True)
+            effect = effect - mean if axis in members else mean
+        degrees[members] = math.prod(shape[place] - 1 for place in members)
+        outside = math.prod(shape[place] for place in range(len(names)) if place not in members)
+        squares[members] = outside * float(np.square(effect).sum()) / degrees[members]
+    variances: dict[tuple[int, ...], float] = {}
+    for members in sorted(sets, key=len, reverse=True):
+        outside = n // math.prod(shape[place] for place in members)
+        above = _expected(variances, members, shape)
+        variances[members] = max(0.0, (squares[members] - above) / outside)
+    variance = math.fsum(each / math.prod(shape[p] for p in members) for members, each in variances.items())
+    spread = math.fsum(_expected(variances, members, shape) ** 2 / degrees[members] for members in sets)
+    freedom = (variance * n) ** 2 / spread if spread > 0 else float(min(shape) - 1)
+    centre, stderr = float(table.mean()), math.sqrt(variance)
+    width = stderr * float(stats.t.ppf(0.5 + confidence / 2, freedom))
+    return FactorEstimate(
+        value=centre,
+        stderr=stderr,
+        low=centre - width,
+        high=centre + width,
+        degrees=freedom,
+        sd={name: math.sqrt(variances[place,]) for place, name in enumerate(names)},
+        levels=dict(zip(names, shape, strict=True)),
+    )
+
+
+def over_runs(
+    values: Values, runs: Any, factors: Mapping[str, Any], more: Mapping[str, Any] | None = None
+) -> SeedEstimate | FactorEstimate | None:
+    """The mean over runs, for runs that were not made; None where which of them share a level leaves it undetermined.
+
+    Args:
+        values: shape (n,), one for every run, or for every run and level of `more`.
+        runs: labels, shape (n,).
+        factors: the levels of what runs are drawn by, by factor, labels of shape (n,); empty where a run is drawn as a
+            whole. Either every combination of levels is there, and factors are crossed; or no two runs have a level in
+            common, and runs are independent, and then stand for all factors together.
+        more: factors beside, such as prompts.
+
+    Raises:
+        DataError: as `over_factors`.
+    """
+    import numpy as np
+
+    labels = np.asarray(runs)
+    made = len(np.unique(labels))
+    sizes = {name: len(np.unique(np.asarray(levels))) for name, levels in factors.items()}
+    several = {name: factors[name] for name, size in sizes.items() if size > 1}
+    beside = dict(more or {})
+    if all(sizes[name] == made for name in several):  # also where there is no factor
+        if len(beside) == 1:
+            (of,) = beside.values()
+            return over_seeds(values, labels, of)
+        return over_factors(values, {"run": labels, **beside})
+    if math.prod(sizes[name] for name in several) != made:
+        return None
+    return over_factors(values, {**several, **beside})
+
+
+def _expected(variances: Mapping[tuple[int, ...], float], members: tuple[int, ...], shape: tuple[int, ...]) -> float:
+    """The expected mean square of a set of factors, given the variances of its supersets."""
+    total = math.prod(shape)
+    return math.fsum(
+        variance * total / math.prod(shape[place] for place in above)
+        for above, variance in variances.items()
+        if set(above) >= set(members)
+    )
+
+
+def _table_of(values: Values, factors: Mapping[str, Any]) -> Floats:
+    """The values as a table with an axis a factor."""
+    import numpy as np
+
+    x = np.asarray(values, dtype=np.float64)
+    levels, codes = zip(
+        *(np.unique(np.asarray(labels), return_inverse=True) for labels in factors.values()), strict=True
+    )
+    shape = tuple(map(len, levels))
+    if min(shape) < 2:
+        found = " and ".join(f"{size} of {name}" for name, size in zip(factors, shape, strict=True))
+        raise DataError(f"{found}: variances take at least two of each")
+    counts = np.zeros(shape, dtype=int)
+    np.add.at(counts, codes, 1)
+    if (counts != 1).any():
+        place = np.argwhere(counts != 1)[0]
+        named = ", ".join(f"{name} {of[at]}" for name, of, at in zip(factors, levels, place, strict=True))
+        raise DataError(f"{named} has {counts[tuple(place)]} values; every combination needs one")
+    if not np.isfinite(x).all():
+        raise DataError("a value is not finite; leave its prompt out everywhere")
+    table = np.zeros(shape)
+    table[codes] = x
+    return table
+
+
 def linear(
     y: Values, covariates: Mapping[str, Values], *, clusters: Any = None, confidence: float = 0.95
 ) -> dict[str, Estimate]:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import DataError
 from radpo.stats.estimates import cluster_codes, holm, mean, minimum_detectable_effect
-from radpo.stats.mixed import SeedEstimate, over_seeds
+from radpo.stats.mixed import FactorEstimate, SeedEstimate, over_runs
 from radpo.stats.permutation import SignFlips, sign_flips
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class PairedEstimate:
     prompts: int
     seeds: int
     changed: int
-    over: SeedEstimate | None
+    over: SeedEstimate | FactorEstimate | None
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,20 @@ class PairedTest:
 
 
 def paired_tests(
-    changes: Floats, prompts: Any, seeds: Any, *, resamples: int = FLIPS, seed: int = 0
+    changes: Floats,
+    prompts: Any,
+    seeds: Any,
+    *,
+    factors: Mapping[str, Any] | None = None,
+    resamples: int = FLIPS,
+    seed: int = 0,
 ) -> list[PairedTest | None]:
     """The test of every column of differences.
 
     Args:
         changes: shape (n, K), NaN where a pair is not whole; columns with the same pairs share their flips.
         prompts, seeds: shape (n,), labels of the rows.
+        factors: what seeds are drawn by, as `radpo.stats.mixed.over_runs` takes them.
         resamples: sign flips a test; where all flips are fewer, it is exact.
         seed: of the flips. The same pairs in the same order give the same p-value.
 
@@ -132,24 +139,27 @@ def paired_tests(
             continue
         for start in range(0, len(columns), _AT_ONCE):
             chosen = columns[start : start + _AT_ONCE]
-            tests = _tests(changes[rows][:, chosen], prompts[rows], seeds[rows], resamples, seed)
+            levels = {name: np.asarray(each)[rows] for name, each in (factors or {}).items()}
+            tests = _tests(changes[rows][:, chosen], prompts[rows], seeds[rows], levels, resamples, seed)
             for column, test in zip(chosen, tests, strict=True):
                 found[column] = test
     return found
 
 
-def _tests(changes: Floats, prompts: Any, seeds: Any, resamples: int, seed: int) -> list[PairedTest]:
+def _tests(
+    changes: Floats, prompts: Any, seeds: Any, factors: Mapping[str, Any], resamples: int, seed: int
+) -> list[PairedTest]:
     import numpy as np
 
     codes = cluster_codes(prompts, len(prompts))
     sums = np.column_stack([np.bincount(codes, weights=column) for column in changes.T]).astype(np.float64)
     sizes = np.bincount(codes).astype(np.float64)
     flips = sign_flips(sums, sizes, resamples=resamples, rng=np.random.default_rng(seed))
-    return [_test(column, codes, seeds, flip) for column, flip in zip(changes.T, flips, strict=True)]
+    return [_test(column, codes, seeds, factors, flip) for column, flip in zip(changes.T, flips, strict=True)]
 
 
-def _test(changes: Floats, prompts: Any, seeds: Any, flips: SignFlips) -> PairedTest:
-    estimate = paired_estimate(changes, prompts, seeds)
+def _test(changes: Floats, prompts: Any, seeds: Any, factors: Mapping[str, Any], flips: SignFlips) -> PairedTest:
+    estimate = paired_estimate(changes, prompts, seeds, factors)
     ends = flips.interval() if estimate.stderr is not None else None
     if ends is not None and estimate.over is not None:
         ends = min(ends[0], estimate.over.low), max(ends[1], estimate.over.high)
@@ -157,14 +167,16 @@ def _test(changes: Floats, prompts: Any, seeds: Any, flips: SignFlips) -> Paired
     return PairedTest(estimate, low, high, flips)
 
 
-def paired_estimate(changes: Floats, prompts: Any, seeds: Any) -> PairedEstimate:
-    """The mean difference and how sure it is: shape (n,) each, all finite."""
+def paired_estimate(
+    changes: Floats, prompts: Any, seeds: Any, factors: Mapping[str, Any] | None = None
+) -> PairedEstimate:
+    """The mean difference and how sure it is: shape (n,) each, all finite; `factors` as `paired_tests` takes them."""
     import numpy as np
 
     codes = cluster_codes(prompts, len(changes))
     found = mean(changes, clusters=codes)
     different = len(set(np.asarray(seeds).tolist()))
-    over = _over_seeds(changes, codes, seeds) if different > 1 else None
+    over = _over_seeds(changes, codes, seeds, factors or {}) if different > 1 else None
     stderr, degrees = (found.stderr, found.clusters - 1.0) if over is None else (over.stderr, over.degrees)
     # Equal changes leave a spread of a few last digits.
     if stderr is not None and stderr <= 1e-12 * abs(found.value):
@@ -173,8 +185,13 @@ def paired_estimate(changes: Floats, prompts: Any, seeds: Any) -> PairedEstimate
     return PairedEstimate(found.value, stderr, degrees, found.n, found.clusters, different, changed, over)
 
 
-def _over_seeds(changes: Floats, prompts: Any, seeds: Any) -> SeedEstimate | None:
-    """The mean over seeds and prompts, None where seeds lack prompts, or have more of one than of another."""
+def _over_seeds(
+    changes: Floats, prompts: Any, seeds: Any, factors: Mapping[str, Any]
+) -> SeedEstimate | FactorEstimate | None:
+    """The mean over seeds and prompts, None where seeds lack prompts, or have more of one than of another.
+
+    Also where seeds are drawn by several factors, and some but not all combinations of their levels are there.
+    """
     import numpy as np
 
     codes = np.unique(seeds, return_inverse=True)[1]
@@ -183,7 +200,8 @@ def _over_seeds(changes: Floats, prompts: Any, seeds: Any) -> SeedEstimate | Non
     if sizes.min() != sizes.max():
         return None
     try:
-        return over_seeds(np.bincount(places, weights=changes) / sizes, codes[firsts], prompts[firsts])
+        means, levels = np.bincount(places, weights=changes) / sizes, {n: each[firsts] for n, each in factors.items()}
+        return over_runs(means, codes[firsts], levels, {"prompt": prompts[firsts]})
     except DataError:
         return None
 
@@ -294,6 +312,15 @@ class Units:
     values: Mapping[str, Floats]
     seeds: np.ndarray[Any, Any]
     prompts: np.ndarray[Any, Any]
+    seed_labels: np.ndarray[Any, Any]
+
+    def levels(self, factors: Mapping[str, Mapping[int, int]]) -> dict[str, Any]:
+        """The level of each factor in every unit, given the factors' levels by seed."""
+        import numpy as np
+
+        return {
+            name: np.array([of[int(seed)] for seed in self.seed_labels])[self.seeds] for name, of in factors.items()
+        }
 
 
 def side_by_side(rows: pd.DataFrame, same: Sequence[str] = ()) -> Units | None:
@@ -319,8 +346,10 @@ def side_by_side(rows: pd.DataFrame, same: Sequence[str] = ()) -> Units | None:
     _, firsts = np.unique(codes, return_index=True)
     first = rows.iloc[firsts]
     prompts = [f"{part}\0{prompt}" for part, prompt in zip(first["subset"], first["prompt_id"], strict=True)]
+    seeds, labels = pd.factorize(first["seed"])
     return Units(
         values={str(member): table[place] for place, member in enumerate(members)},
-        seeds=pd.factorize(first["seed"])[0],
+        seeds=seeds,
         prompts=np.array(prompts, dtype=object),
+        seed_labels=np.asarray(labels),
     )

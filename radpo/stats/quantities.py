@@ -46,7 +46,7 @@ class Quantity:
     half: float | None
     low: float
     high: float
-    degrees: int
+    degrees: float
     n: int
     seeds: int
     rows: tuple[str, ...]
@@ -95,10 +95,8 @@ def measure(run: Run, variant: str, name: Name) -> Quantity | None:
     With one seed the interval is value ± t standard errors, t being the 97.5% quantile of Student's distribution with
     n - 1 degrees of freedom: with ten examples the normal 1.96 would promise too much. With several seeds, it is the
     wider of that (with their mean standard error: they answer the same examples, so more seeds do not shrink it) and
-    Student's t over the seeds' values.
+    Student's t over the seeds' values (over the factors that they are drawn by, `radpo.stats.mixed.over_runs`).
     """
-    from radpo.stats.estimates import mean
-
     rows = run.figures.get((variant, *name))
     if rows is None:
         return None
@@ -107,9 +105,9 @@ def measure(run: Run, variant: str, name: Name) -> Quantity | None:
     n = int(rows["n"].min())
     known = n > 1 and rows["stderr"].notna().all()
     half = quantile_of_t(n - 1) * float(rows["stderr"].mean()) if known else 0.0
-    over_seeds = mean(values).high if len(values) > 1 and all(map(math.isfinite, values)) else None
-    wide = over_seeds - value if over_seeds is not None else 0.0
-    degrees = len(values) - 1 if wide > half else n - 1
+    end, over_degrees = _over_runs(run, rows, values)
+    wide = end - value if end is not None else 0.0
+    degrees = over_degrees if wide > half else n - 1
     half = max(half, wide)
     metric = run.metric(name.benchmark, name.metric)
     bottom, top = metric.limits
@@ -126,6 +124,21 @@ def measure(run: Run, variant: str, name: Name) -> Quantity | None:
         seeds=len(rows),
         rows=tuple(f"{run}/{row}" for run, row in zip(rows["run"], rows["row"], strict=True)),
     )
+
+
+def _over_runs(run: Run, rows: pd.DataFrame, values: Any) -> tuple[float | None, float]:
+    """The upper end of the interval of a figure's mean over seeds, for seeds that were not drawn; and its degrees."""
+    from radpo.stats.estimates import mean
+    from radpo.stats.mixed import over_runs
+
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return None, 0
+    if not run.factors:
+        return mean(values).high, len(values) - 1
+    seeds = rows["seed"].to_numpy()
+    factors = {name: [of[int(seed)] for seed in seeds] for name, of in run.factors.items()}
+    over = over_runs(values, seeds, factors)
+    return (None, 0) if over is None else (over.high, over.degrees)
 
 
 def quantile_of_t(degrees: float) -> float:
