@@ -91,7 +91,7 @@ def answers(
             settings["backend_version"] = installed_version("vllm")
         return context.about(checkpoint, "generate", label, settings)
     endpoint = checkpoint.endpoint
-    who = {name: getattr(endpoint, name) for name in sorted(RESULT_FIELDS)}
+    who = endpoint.identity()
     if endpoint.version is None:
         who["occasion"] = checkpoint.occasion
     for name in ("batch_size", "backend", "precision"):

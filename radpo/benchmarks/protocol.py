@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from radpo.benchmarks.settings import DataFile, ExistingModel, SamplingSettings, Section
 from radpo.benchmarks.sources import file_source, model_source
 from radpo.benchmarks.work import Work
-from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
+from radpo.clients.endpoint import Endpoint
 from radpo.core.errors import ConfigError
 from radpo.core.metrics import Metric
 from radpo.core.paid_work import ACCOUNT
@@ -58,6 +58,7 @@ class Checkpoint:
         asked: the goal that it is asked with, `default` for its chat template's own.
         occasion: whose one time of asking it is, as the same name may stand for another model tomorrow.
         sampling: the seed of what is sampled of it, where that is not its own.
+        environment: what stages that compute with it find in their environment besides the matrix's.
     """
 
     variant: str
@@ -70,6 +71,7 @@ class Checkpoint:
     asked: Goal = "default"
     occasion: str = ""
     sampling: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sampling_seed(self) -> int:
@@ -96,7 +98,7 @@ class Checkpoint:
         if self.given is not None:
             return {"checkpoint": self.given.location, "fingerprint": self.given.identity}
         if self.endpoint is not None:
-            return {"endpoint": {name: getattr(self.endpoint, name) for name in sorted(RESULT_FIELDS)}}
+            return {"endpoint": self.endpoint.identity()}
         return {} if self.answers is None else {"answers": Path(self.answers.location).name}
 
 
@@ -210,6 +212,9 @@ class Context:
         if checkpoint is not None and not checkpoint.has_weights:
             what = "an endpoint" if checkpoint.endpoint is not None else "a file of answers"
             raise NoWeightsError(f"variants.{checkpoint.variant}: is {what}, and {function} needs weights")
+        if checkpoint is not None and checkpoint.environment:
+            own = replace(self, environment={**self.environment, **checkpoint.environment})
+            return own.about(replace(checkpoint, environment={}), function, label, settings, inputs)
         if checkpoint is not None and checkpoint.train is not None:
             return self.stage(function, label, settings, {"policy": checkpoint.train, **(inputs or {})})
         model = None if checkpoint is None else checkpoint.given

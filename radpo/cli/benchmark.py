@@ -267,12 +267,15 @@ def _common(benchmark: Benchmark) -> Iterator[Option]:
         about = (
             "Or an OpenAI-compatible endpoint that answers, as model=NAME base_url=URL; repeatable. Others: version "
             "(replies are shared with other runs only if it says which checkpoint the name stands for), api_key_env, "
-            "token_limit, sampling_options, max_unanswered, concurrency, requests_per_minute, timeout, attempts, "
+            "token_limit, sampling_options, reasoning_effort, chat_template_kwargs, extra_body, max_unanswered, "
+            "concurrency, requests_per_minute, timeout, attempts, "
             "price_in, price_out, max_cost, max_requests."
         )
         yield Option("endpoint", list[str], about, panel=ANSWERING, metavar="KEY=VALUE")
         about = "Or a file of existing answers, in the format of any of the benchmarks."
         yield Option("answers", Path, about, panel=ANSWERING)
+    about = "A variable of the checkpoint's chat template, such as enable_thinking=false; repeatable."
+    yield Option("chat_template_kwargs", list[str], about, panel=ANSWERING, metavar="KEY=VALUE")
     yield Option("name", str, "Its name in tables and report. Default: made from what is scored.", panel=ANSWERING)
     about = "The score to ask for; default: the checkpoint's own; none: no goal."
     yield Option("goal", str, about, panel=ANSWERING, default="default")
@@ -405,6 +408,8 @@ def _variant(benchmark: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:
         variant = {"answers": str(given["answers"])}
     else:
         variant = {"checkpoint": next(iter(who.values()))}
+    if given.get("chat_template_kwargs"):
+        variant["chat_template_kwargs"] = parse_pairs("--chat-template-kwargs", given["chat_template_kwargs"])
     goal = given["goal"]
     if not isinstance(goal, str) or goal == "default":
         return variant

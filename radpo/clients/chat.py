@@ -157,9 +157,9 @@ class Chat:
         return self._own_account
 
     def _as_sent(self, request: ChatRequest) -> ChatRequest:
-        if self.endpoint.sampling_options != "omit":
-            return request
-        options = {name: value for name, value in request.options.items() if name not in SAMPLING}
+        options = self.endpoint.options(request.options)
+        if self.endpoint.sampling_options == "omit":
+            options = {name: value for name, value in options.items() if name not in SAMPLING}
         return ChatRequest(request.messages, options, request.sample)
 
     def _key(self, request: ChatRequest) -> str:

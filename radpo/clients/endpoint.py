@@ -21,6 +21,16 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PER_MESSAGE = 16
 # What of a request's options is billed as a part of its prompt.
 _READ_BY_THE_MODEL = ("tools", "functions", "response_format", "chat_template_kwargs")
+_SETTINGS = {
+    "model": "model", "messages": "what is asked", "stream": "nothing: answers come whole", "n": "nothing: one is read",
+    "max_tokens": "the sampling's or the judge's own", "max_completion_tokens": "the sampling's or the judge's own",
+    "reasoning_effort": "reasoning_effort", "chat_template_kwargs": "chat_template_kwargs",
+}  # fmt: skip
+"""What of a request's body has a setting of its own, or none."""
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class Endpoint(BaseModel):
@@ -40,6 +50,11 @@ class Endpoint(BaseModel):
             what the endpoint's own error says.
         sampling_options: whether to send temperature, top_p, seed and penalties; `auto` leaves out those that the
             endpoint says it takes no values of, and the notes then say so; `omit` leaves out all.
+        reasoning_effort: how much a model is to reason, in the API's words, such as `low`.
+        chat_template_kwargs: variables of the model's chat template, such as `{enable_thinking: false}`, as vLLM's,
+            SGLang's and transformers' servers take them.
+        extra_body: whatever else every request's body is to hold, such as `{top_k: 20}`; what it names goes over the
+            request's own.
         max_unanswered: the share of requests that may stay without an answer (refused, failing each time, or answered
             without a text); single ones always may.
         price_in, price_out: dollars for a million tokens of prompt and of answer.
@@ -61,6 +76,9 @@ class Endpoint(BaseModel):
     attempts: int = Field(8, ge=1)
     token_limit: TokenLimit = "auto"
     sampling_options: SamplingOptions = "auto"
+    reasoning_effort: str | None = Field(None, min_length=1, exclude_if=_is_none)
+    chat_template_kwargs: dict[str, Any] | None = Field(None, exclude_if=_is_none)
+    extra_body: dict[str, Any] | None = Field(None, exclude_if=_is_none)
     max_unanswered: Annotated[float, Field(ge=0, le=1)] = 0.05
     price_in: Annotated[float, Field(ge=0)] | None = None
     price_out: Annotated[float, Field(ge=0)] | None = None
@@ -87,11 +105,35 @@ class Endpoint(BaseModel):
             )
         return name
 
+    @field_validator("extra_body")
+    @classmethod
+    def _is_free(cls, body: dict[str, Any] | None) -> dict[str, Any] | None:
+        for name, value in (body or {}).items():
+            if name in _SETTINGS:
+                raise ValueError(f"{name}: is set by {_SETTINGS[name]}")
+            if isinstance(value, str) and looks_like_key(value):
+                raise ValueError(f"{name}: looks like a key, which goes into the environment (api_key_env)")
+        json.dumps(body)
+        return body
+
     @model_validator(mode="after")
     def _limit_has_prices(self) -> Endpoint:
         if self.max_cost is not None and not self.has_prices:
             raise ValueError("max_cost needs price_in and price_out, in dollars for a million tokens")
         return self
+
+    def options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """A request's options with those that every request to this endpoint has."""
+        found = dict(asked)
+        if self.reasoning_effort is not None:
+            found["reasoning_effort"] = self.reasoning_effort
+        if self.chat_template_kwargs:
+            found["chat_template_kwargs"] = {**self.chat_template_kwargs, **asked.get("chat_template_kwargs", {})}
+        return {**found, **(self.extra_body or {})}
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that can change an answer (`RESULT_FIELDS`); those that came later only where they are given."""
+        return self.model_dump(mode="json", include=set(RESULT_FIELDS))
 
     @property
     def is_local(self) -> bool:
@@ -142,10 +184,15 @@ class Endpoint(BaseModel):
                 raise ConfigError("a spending limit needs requests with max_tokens, which bounds what one can cost")
             return 0.0
         texts = [message["content"] for message in messages]
-        texts += [json.dumps(options[name]) for name in _READ_BY_THE_MODEL if name in options]
+        read = {*_READ_BY_THE_MODEL, *(self.extra_body or ())}
+        texts += [json.dumps(value) for name, value in options.items() if name in read]
         prompt = sum(len(text.encode("utf-8", "replace")) + _PER_MESSAGE for text in texts)
         return self.cost(prompt, max_tokens)
 
 
-RESULT_FIELDS = frozenset({"model", "base_url", "version", "sampling_options"})
+RESULT_FIELDS = frozenset(
+    {
+        "model", "base_url", "version", "sampling_options", "reasoning_effort", "chat_template_kwargs", "extra_body",
+    }
+)  # fmt: skip
 """The endpoint's settings that can change an answer; the others are no part of a key."""

@@ -138,7 +138,10 @@ def _measured(run: Run, benchmarks: Iterable[str]) -> dict[str, Any]:
     """By key, all that how something is measured rests on; files by their content."""
     matrix: Mapping[str, Any] = run.sources[0].settings or {}
     sections = matrix.get("benchmarks") or {}
-    found: dict[str, Any] = {"data.scale": (matrix.get("data") or {}).get("scale")}
+    found: dict[str, Any] = {
+        "data.scale": (matrix.get("data") or {}).get("scale"),
+        "chat_template_kwargs": matrix.get("chat_template_kwargs"),
+    }
     for name in benchmarks:
         section = _with_defaults(name, sections.get(name) or {})
         if isinstance(section.get("judge"), dict):

@@ -6,13 +6,14 @@ data folders carry it; nothing of them is rephrased here.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from radpo.core.errors import DataError
 from radpo.core.json_rows import read_rows
@@ -71,6 +72,22 @@ OWN = Prompt(
     output_format="[[rating]]",
 )
 
+_IN_BRACKETS = 'in this format: "[[rating]]", for example: "Rating: [[5]]".'
+_IN_JSON = "as JSON with the keys explanation and rating."
+RESPONSE_FORMAT: Mapping[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "grade",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"explanation": {"type": "string"}, "rating": {"type": "integer", "enum": [*range(1, 11)]}},
+            "required": ["explanation", "rating"],
+            "additionalProperties": False,
+        },
+    },
+}
+"""What an endpoint that offers structured output holds a judge's grade to."""
 
 _OWN_MARK = re.compile(r"\[(?:Conversation|Answer to grade|End of the answer)(?: (\d{1,9}))?\]")
 
@@ -102,10 +119,15 @@ def load_prompts(folder: Path) -> dict[str, Prompt]:
     return prompts
 
 
-def grading(prompts: Mapping[str, Prompt] | None, request: GradeRequest) -> tuple[Prompt, list[dict[str, str]]]:
+def grading(
+    prompts: Mapping[str, Prompt] | None, request: GradeRequest, *, structured: bool = False
+) -> tuple[Prompt, list[dict[str, str]]]:
     """The prompt for one response of MT-Bench and the conversation that a judge is sent; radpo's own without prompts.
 
     One turn is graded by single-v1, two by single-v1-multi-turn; with reference answers by their math versions.
+
+    Args:
+        structured: have radpo's own prompt ask for JSON as `RESPONSE_FORMAT` describes it.
 
     Raises:
         DataError: the prompts lack the one that is needed, or the conversation has more than two turns.
@@ -115,6 +137,8 @@ def grading(prompts: Mapping[str, Prompt] | None, request: GradeRequest) -> tupl
             f"{message['role'].capitalize()}: {message['content']}" for message in request.prompt
         )
         own = _own_prompt(conversation, request.response)
+        if structured:
+            own = replace(own, template=own.template.replace(_IN_BRACKETS, _IN_JSON))
         return own, _messages(own, conversation=conversation, answer=request.response)
     turns = [message["content"] for message in request.prompt if message["role"] != "system"]
     answers = request.reference.get("reference_answers")
@@ -160,6 +184,15 @@ def rating(judgment: str, rule: Rule = "fastchat") -> float | None:
     found = _choose(_RATING, judgment, rule) or _choose(_RATING_BACKUP, judgment, rule)
     value = float(found[1]) if found else None
     return value if value is not None and 0 <= value <= 10 else None
+
+
+def structured_rating(judgment: str) -> float | None:
+    """The rating of a reply as `RESPONSE_FORMAT` describes it; None where it has none on 1-10."""
+    try:
+        value = json.loads(judgment)["rating"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return float(value) if type(value) in (int, float) and 1 <= value <= 10 else None
 
 
 def winner(judgment: str, output_format: str, rule: Rule = "fastchat") -> Winner:

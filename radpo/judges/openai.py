@@ -5,12 +5,13 @@ FastChat's prompts grade; alpaca-eval's annotators, FastChat's pairwise prompts 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from radpo.clients.chat import Chat, ChatRequest
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
@@ -25,6 +26,7 @@ from radpo.judges.base import CompareRequest, Comparison, Grade, GradeRequest, J
 from radpo.judges.fastchat import (
     OPTIONS,
     OWN,
+    RESPONSE_FORMAT,
     Prompt,
     Rule,
     grading,
@@ -32,6 +34,7 @@ from radpo.judges.fastchat import (
     pairing,
     prompts_file,
     rating,
+    structured_rating,
     winner,
 )
 from radpo.judges.record import JudgeRecord, Said, read_reply, says_nothing, texts_of
@@ -48,6 +51,8 @@ class OpenAISettings(Endpoint):
         annotator: whose prompt and parser comparisons use: an annotator of alpaca-eval, or `fastchat` (with prompts).
         arena_config: Arena-Hard's judge_config.yaml, whose prompt and labels comparisons then use instead.
         temperature, max_tokens: for FastChat's and radpo's own prompts; FastChat's.
+        structured: with radpo's own prompt, have the endpoint hold the judge to a JSON schema (`response_format`),
+            where it offers that: an explanation, then the rating.
         verdict: which of several verdicts in a reply to FastChat's prompts counts: `fastchat` as its released judgments
             were read, `last` the final one; `auto` takes the last of a judge that reasons, FastChat's of others. In
             replies to radpo's own prompt the last always counts.
@@ -58,7 +63,14 @@ class OpenAISettings(Endpoint):
     arena_config: Path | None = None
     temperature: float = Field(float(OPTIONS["temperature"]), ge=0)
     max_tokens: int = Field(int(OPTIONS["max_tokens"]), ge=1)
+    structured: bool = Field(False, exclude_if=operator.not_)
     verdict: Literal["auto", "fastchat", "last"] = "auto"
+
+    @model_validator(mode="after")
+    def _own_prompt_is_structured(self) -> OpenAISettings:
+        if self.structured and self.prompts is not None:
+            raise ValueError("structured: is for radpo's own prompt, and prompts are published ones, read as they were")
+        return self
 
     def endpoint(self) -> Endpoint:
         """The endpoint alone."""
@@ -106,16 +118,23 @@ class OpenAIJudge:
             ServiceError: the endpoint could not be reached after its retries, or a limit is reached.
         """
         self._begin(requests)
-        shown = [grading(self._prompts, request) for request in requests]
-        asked = [ChatRequest(messages, self._options) for _, messages in shown]
+        shown = [grading(self._prompts, request, structured=self.settings.structured) for request in requests]
+        options = {**self._options, **({"response_format": RESPONSE_FORMAT} if self.settings.structured else {})}
+        asked = [ChatRequest(messages, options) for _, messages in shown]
         replies = self.chat.complete(asked, progress, unusable=says_nothing)
         grades = []
         for request, (prompt, _), reply in zip(requests, shown, replies, strict=True):
             said = self._read(request, prompt, reply)
-            score = None if said.answer is None else self._verdict(prompt, said, partial(rating, said.answer))
+            score = None if said.answer is None else self._rating(prompt, said)
             grades.append(Grade(score, said.reason))
         self._check_unanswered()
         return grades
+
+    def _rating(self, prompt: Prompt, said: Said) -> float | None:
+        assert said.answer is not None
+        if self.settings.structured:
+            return structured_rating(said.answer)
+        return self._verdict(prompt, said, partial(rating, said.answer))
 
     def compare(self, requests: Sequence[CompareRequest], progress: Progress = no_progress) -> list[Comparison]:
         """Compare by Arena-Hard's, FastChat's or an annotator's prompt, as the settings say. Raises as `grade`."""

@@ -12,7 +12,7 @@ from radpo.benchmarks.sources import plugin_source
 from radpo.core.errors import ConfigError
 from radpo.engine.graph import Stage
 from radpo.matrix.settings import Data, Matrix, VariantSettings
-from radpo.models.chat_template import saved_goal
+from radpo.models.chat_template import saved_goal, template_environment
 from radpo.models.generation import Goal
 from radpo.models.loading import resolve_model
 from radpo.preferences.training_pairs import are_training_pairs, have_goals
@@ -50,7 +50,8 @@ def _given(context: Context, settings: VariantSettings, name: str, seed: int) ->
     assert settings.checkpoint is not None
     given = context.model_source(settings.checkpoint)
     goal = None if given.absent else saved_goal(resolve_model(given.read_from))
-    return Checkpoint(name, seed, None, goal, given=given)
+    variables = template_environment(settings.chat_template_kwargs, context.environment)
+    return Checkpoint(name, seed, None, goal, given=given, environment=variables)
 
 
 def _train(context: Context, matrix: Matrix, name: str, method: str, training: TrainingSettings, seed: int) -> Stage:

@@ -24,7 +24,7 @@ from radpo.matrix.draws import PLACE
 from radpo.matrix.settings import Matrix
 from radpo.matrix.tuning import PromptCounts, check_disjoint, reads_prompts, reported_matrix, trials_matrix
 from radpo.matrix.tuning_settings import Figure, Trial
-from radpo.models.chat_template import DATE, USUAL_DATE, template_date
+from radpo.models.chat_template import DATE, USUAL_DATE, template_date, template_environment, template_variables
 from radpo.models.precision import Settled, settle, settled
 
 
@@ -297,6 +297,7 @@ def _context(
         return checkpoint(context, matrix, name, seed)
 
     when = template_date() if matrix.date is None else matrix.date
+    kwargs = matrix.chat_template_kwargs
     context = Context(
         model=model,
         goals=matrix.data.goals,
@@ -313,7 +314,10 @@ def _context(
         label=label,
         heldout_name="tuning" if tuning else "heldout",
         reading=matrix.data.reading.settings(),
-        environment={} if when.isoformat() == USUAL_DATE else {DATE: when.isoformat()},
+        environment={
+            **({} if when.isoformat() == USUAL_DATE else {DATE: when.isoformat()}),
+            **template_environment(template_variables() if kwargs is None else kwargs),
+        },
         precision=precision,
         planning=planning,
         occasion=occasion,

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, create_model, field_validator, model_validator
 
 from radpo.benchmarks.registry import benchmarks
 from radpo.benchmarks.settings import DataFile, MatrixPath, ModelName, Section, TrainingFile
@@ -19,12 +19,15 @@ from radpo.core.suggestions import did_you_mean
 from radpo.engine.executors import ExecutorChoice
 from radpo.matrix.draws import PLACE, Draws, Levels
 from radpo.matrix.tuning_settings import Trial, Tuning, VariantTuning, trials
+from radpo.models.chat_template import check_variables
 from radpo.preferences.goals import goal_text_problem
 from radpo.preferences.pairing import Rule
 from radpo.preferences.preferences import OnError, Reading
 from radpo.preferences.rows import FalseTens
 from radpo.training.settings import TrainingSettings
 from radpo.training.variants import find_variant, method_training, variant_names
+
+TemplateVariables = Annotated[dict[str, Any], AfterValidator(check_variables)]
 
 
 class Data(Section):
@@ -147,6 +150,9 @@ class VariantSettings(Section):
     answers: MatrixPath | None = Field(
         None, description="A file of answers to a benchmark's questions, in any of the benchmarks' formats."
     )
+    chat_template_kwargs: TemplateVariables | None = Field(
+        None, description="Variables of the checkpoint's chat template, over the matrix's own of that name."
+    )
     goal: float | Literal["none"] | None = Field(
         None, description="The goal for answers and samples; none for no goal. Default: that of its chat template."
     )
@@ -165,6 +171,11 @@ class VariantSettings(Section):
         given = [name for name, is_there in there.items() if is_there]
         if len(given) > 1:
             raise ValueError(f"{given[1]}: a variant is one of {', '.join(GIVEN)}, and this is {' and '.join(given)}")
+        if self.chat_template_kwargs is not None and self.checkpoint is None:
+            raise ValueError(
+                "chat_template_kwargs: is for a checkpoint; for what is trained give it beside model, for an endpoint "
+                "among its settings"
+            )
         for name in ("method", "training", "tune"):
             if given and getattr(self, name):
                 raise ValueError(f"{name}: is for variants that are trained; {given[0]} is scored as it is")
@@ -263,6 +274,11 @@ class Matrix(Section):
     )
     date: datetime.date | None = Field(
         None, description="The date for chat templates that print one. Default: 2024-07-26, on any day."
+    )
+    chat_template_kwargs: TemplateVariables | None = Field(
+        None,
+        description="Variables of the chat templates of all models that are computed with here, such as "
+        "{enable_thinking: false}. An endpoint has its own.",
     )
     size_hints: SizeHints = Field(
         SizeHints(), description="Sizes for `radpo plan` of models and files that are not here yet."

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 from radpo.core.errors import ConfigError, ModelError
 from radpo.core.reasoning import MARKS
-from radpo.preferences.goals import Placement, detect_placement, original_template, template_goal
+from radpo.preferences.goals import Placement, detect_placement, original_template, template_goal, with_preamble
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,6 +31,10 @@ DATE = "RADPO_DATE"
 """The environment variable with the date that templates print, as 2024-07-26."""
 USUAL_DATE = "2024-07-26"
 """The date that Llama 3's templates print by default."""
+VARIABLES = "RADPO_CHAT_TEMPLATE_KWARGS"
+"""The environment variable with further variables of templates, a JSON object such as {"enable_thinking": false}."""
+_OURS = frozenset({"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "goal"})
+"""Variables of a template that radpo, or transformers, gives a value."""
 
 _DATED = re.compile(r"""strftime_now\(\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*\)""")
 
@@ -131,6 +135,58 @@ def with_date(template: str, when: date) -> str:
             "otherwise on another day; write the form out in the template, as strftime_now('%d %b %Y')"
         )
     return fixed
+
+
+def check_variables(variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """See that variables are ones that a template can be given.
+
+    Raises:
+        ValueError: a name is none or is taken, or a value is no text, number, truth value or list of these.
+    """
+    for name, value in variables.items():
+        if not name.isidentifier() or name in _OURS:
+            raise ValueError(f"{name}: is no name for a variable of a chat template, or one that radpo itself sets")
+        values = value if isinstance(value, list | tuple) else [value]
+        if not all(each is None or isinstance(each, str | int | float | bool) for each in values):
+            raise ValueError(f"{name}: must be a text, a number, true or false, or a list of these")
+    return variables
+
+
+def template_variables() -> dict[str, Any]:
+    """Further variables of chat templates, the same for all that a stage renders.
+
+    Raises:
+        ConfigError: the environment variable holds no such variables.
+    """
+    given = os.environ.get(VARIABLES)
+    try:
+        found = json.loads(given) if given else {}
+        return dict(check_variables(found))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f'{VARIABLES}: {error}; give a JSON object, such as {{"enable_thinking": false}}') from error
+
+
+def template_environment(variables: Mapping[str, Any] | None, beside: Mapping[str, str] = {}) -> dict[str, str]:
+    """What an environment holds where templates are to have variables; nothing where there are none.
+
+    Args:
+        beside: an environment whose variables of templates are kept beside these.
+    """
+    if not variables:
+        return {}
+    return {VARIABLES: json.dumps({**json.loads(beside.get(VARIABLES, "{}")), **variables}, sort_keys=True)}
+
+
+def with_variables(template: str, variables: Mapping[str, Any]) -> str:
+    """A template in which variables have these values unless it is given others."""
+    if not variables:
+        return template
+    parts = [
+        f"{{% if {name} is not defined %}}{{% set {name} = {value!r} %}}{{% endif %}}"
+        for name, value in variables.items()
+    ]
+    # An empty text ends it, because transformers drops the line break after a block.
+    return with_preamble(template, "".join([*parts, "{{ '' }}"]))
 
 
 def _unquoted(literal: str) -> str:

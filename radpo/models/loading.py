@@ -21,7 +21,15 @@ from radpo.core.errors import ModelError
 from radpo.core.files import checksums, replace_file, replace_json, sha256, verify_checksums
 from radpo.core.optional import need_package
 from radpo.core.texts import excerpt
-from radpo.models.chat_template import DEFAULT, default_template, prints_date, template_date, with_date
+from radpo.models.chat_template import (
+    DEFAULT,
+    default_template,
+    prints_date,
+    template_date,
+    template_variables,
+    with_date,
+    with_variables,
+)
 from radpo.models.precision import Precision, settle
 from radpo.models.weights import OTHER_FORMATS, check_files, check_pointer, check_weights, load_weights, model_files
 from radpo.preferences.goals import original_template
@@ -162,6 +170,8 @@ def _folder_of(gguf: Path, name: str) -> Path:
 def load_tokenizer(folder: Path, *, with_goal: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hugging Face folder, with a padding token and one chat template that prints one date.
 
+    Of its other variables, those that the environment names have its values (`radpo.models.chat_template`).
+
     Args:
         with_goal: leave the goal of a conditioned checkpoint in its template; without, the template is the model's own.
 
@@ -172,7 +182,8 @@ def load_tokenizer(folder: Path, *, with_goal: bool = True) -> PreTrainedTokeniz
     template = default_template(tokenizer, str(folder))
     if prints_date(template):
         template = with_date(template, template_date())
-    tokenizer.chat_template = template if with_goal else original_template(template)
+    template = with_variables(template if with_goal else original_template(template), template_variables())
+    tokenizer.chat_template = template
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ModelError(

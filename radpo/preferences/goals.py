@@ -268,9 +268,6 @@ def goal_aware_template(
 {%- endif -%}
 {%- endfor -%}
 {%- set messages = radpo.messages -%}"""
-    own = original_template(chat_template)
-    if re.match(r"[ \t]+\{[%#]", own):
-        own = own.lstrip(" \t")  # a renderer that strips before tags does so only at the start of a line
     return (
         _BEGIN
         + f"\n{{%- set radpo_goal = goal if goal is defined else {usual} -%}}"
@@ -282,7 +279,7 @@ def goal_aware_template(
         + (join_system if placement == "system" else join_user)
         + "\n{%- endif -%}\n"
         + _END
-        + own
+        + _continued(original_template(chat_template))
     )
 
 
@@ -300,6 +297,17 @@ def template_goal(chat_template: str) -> float | None:
 def original_template(chat_template: str) -> str:
     """The chat template without its goal; one that has none stays as it is."""
     return chat_template.split(_END, 1)[1] if is_goal_aware(chat_template) else chat_template
+
+
+def with_preamble(chat_template: str, preamble: str) -> str:
+    """A chat template with something before what its model's own begins with, its goal left where it is."""
+    own = original_template(chat_template)
+    return chat_template[: len(chat_template) - len(own)] + preamble + _continued(own)
+
+
+def _continued(template: str) -> str:
+    """A template as it goes on behind something: a renderer strips before tags only at the start of a line."""
+    return template.lstrip(" \t") if re.match(r"[ \t]+\{[%#]", template) else template
 
 
 def _literal(text: str) -> str:
