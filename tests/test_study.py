@@ -207,6 +207,38 @@ def test_effects_are_paired_by_seed_with_students_interval() -> None:
     assert table["seeds"].tolist() == [5, 5]
 
 
+def test_deciding_rows_are_adjusted_for_their_number_and_others_are_not() -> None:
+    from scipy import stats
+
+    from radpo.stats.estimates import holm
+
+    ours, theirs = [5.0, 6.0, 7.5, 8.0, 9.0], [4.0, 5.5, 6.0, 7.0, 8.8]
+    frame = results(ra_dpo=ours, dpo=theirs)
+    clear = Experiment("c", "w", OURS, THEIRS, 0.5, "points", decides=True)
+    also = [Experiment(f"d{n}", "v", OURS, 7.0 + n, 0.5, "points", decides=True) for n in range(5)]
+    aside = Experiment("c", "u", OURS, THEIRS, 0.5, "points")
+    table = judge([clear, aside, *also], frame)
+    alone = [stats.ttest_rel(ours, theirs).pvalue, *(stats.ttest_1samp(ours, 7.0 + n).pvalue for n in range(5))]
+    deciding = table[table["decides"]]
+    assert deciding["p"].tolist() == pytest.approx(alone)
+    assert deciding["p_holm"].tolist() == pytest.approx(holm(alone))
+    assert table["p_holm"].isna().tolist() == [False, True, *[False] * 5]
+    assert table["verdict"].tolist()[:2] == ["unclear at this scale", "supported"], (
+        "one of six is not what one alone is"
+    )
+
+
+def test_effects_of_runs_that_share_a_model_are_over_models() -> None:
+    frame = results(ra_dpo=[5.0, 5.1, 7.0, 7.1], dpo=[4.0, 4.2, 4.0, 4.3])
+    crossed = frame.assign(seed_model=frame["seed"] // 2, seed_data=frame["seed"] % 2, seed_order=0)
+    asked = [Experiment("c", "w", OURS, THEIRS, 0.5, "points")]
+    alone, shared = judge(asked, frame), judge(asked, crossed)
+    assert alone["effect"].tolist() == pytest.approx(shared["effect"].tolist())
+    assert shared.loc[0, "high"] - shared.loc[0, "low"] > 3 * (alone.loc[0, "high"] - alone.loc[0, "low"])
+    with pytest.raises(DataError, match="combinations of seed_model, seed_data lack"):
+        judge(asked, crossed[crossed["seed"] != 3])
+
+
 def test_a_missing_figure_or_seed_stops_the_table() -> None:
     asked = [Experiment("c", "w", OURS, THEIRS, 0.5, "points")]
     with pytest.raises(DataError, match="main/dpo: calibration score, goal none: not among the results"):

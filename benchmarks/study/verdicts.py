@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from radpo.core.errors import DataError
-from radpo.stats.estimates import Estimate, mean
+from radpo.core.results import FACTOR_COLUMN
+from radpo.stats.estimates import Estimate, holm, mean
+from radpo.stats.mixed import FactorEstimate, over_runs
+from radpo.stats.paired import ALPHA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +24,7 @@ SEEDS = 5
 """From so many seeds on, the interval over seeds is taken for what it says."""
 COLUMNS = (
     "claim", "experiment", "decides", "ours", "theirs", "unit", "seeds", "effect", "stderr", "low", "high", "smallest",
-    "verdict",
+    "p", "p_holm", "verdict",
 )  # fmt: skip
 NEAR, WIDE = 1.0, 5.0
 """Pairs whose scores differ by no more than `NEAR` points are nearly equal, by `WIDE` or more far apart."""
@@ -67,12 +70,16 @@ class Experiment:
         return frozenset((side.run, side.variant) for side in (self.ours, self.theirs) if isinstance(side, Figure))
 
 
-def verdict(effect: Estimate, smallest: float, seeds: int) -> Verdict:
-    """Supported: the effect matters, and its 95% interval is above 0. Not supported: an effect that matters is outside
-    the interval. Else, or with fewer than `SEEDS` seeds, unclear."""
+def verdict(effect: Estimate | FactorEstimate, smallest: float, seeds: int, adjusted: float | None = None) -> Verdict:
+    """Supported: the effect matters, its 95% interval is above 0, and so is it by the p-value adjusted for many claims.
+    Not supported: an effect that matters is outside the interval. Else, or with fewer than `SEEDS` seeds, unclear.
+
+    Args:
+        adjusted: that p-value, None for a row that decides no claim.
+    """
     if effect.low is None or effect.high is None or seeds < SEEDS:
         return "unclear at this scale"
-    if effect.low > 0 and effect.value >= smallest:
+    if effect.low > 0 and effect.value >= smallest and (adjusted is None or adjusted < ALPHA):
         return "supported"
     return "not supported" if effect.high < smallest else "unclear at this scale"
 
@@ -80,28 +87,34 @@ def verdict(effect: Estimate, smallest: float, seeds: int) -> Verdict:
 def judge(experiments: Sequence[Experiment], results: pd.DataFrame) -> pd.DataFrame:
     """A row of `COLUMNS` an experiment: the effect is the mean over seeds with Student's 95% interval, seeds its units.
 
+    Where runs are drawn by several factors, the mean and its interval are over these (`radpo.stats.mixed.over_runs`).
+    p is of the two-sided t test that the interval is of, p_holm the same of the rows that decide claims, adjusted for
+    their number by Holm's method.
+
     Args:
         results: `results.parquet` of all runs, with a column `run`.
 
     Raises:
-        DataError: a figure is not there, or the two sides of an experiment have different seeds.
+        DataError: a figure is not there, the two sides of an experiment have different seeds, or a combination of factors
+            is not there.
     """
     import pandas as pd
 
+    found = [_effect(experiment, results) for experiment in experiments]
+    deciding = [place for place, one in enumerate(experiments) if one.decides and found[place].p is not None]
+    adjusted = dict(zip(deciding, holm([found[place].p for place in deciding]), strict=True))  # type: ignore[misc]
     rows = []
-    for experiment in experiments:
-        differences = _differences(experiment, results)
-        effect = mean(differences)
+    for place, (experiment, (effect, seeds, p)) in enumerate(zip(experiments, found, strict=True)):
         rows.append(
             {
                 "claim": experiment.claim, "experiment": experiment.what, "decides": experiment.decides,
                 "ours": str(experiment.ours), "theirs": str(experiment.theirs), "unit": experiment.unit,
-                "seeds": len(differences), "effect": effect.value, "stderr": effect.stderr, "low": effect.low,
-                "high": effect.high, "smallest": experiment.smallest,
-                "verdict": verdict(effect, experiment.smallest, len(differences)),
+                "seeds": seeds, "effect": effect.value, "stderr": effect.stderr, "low": effect.low,
+                "high": effect.high, "smallest": experiment.smallest, "p": p, "p_holm": adjusted.get(place),
+                "verdict": verdict(effect, experiment.smallest, seeds, adjusted.get(place)),
             }
         )  # fmt: skip
-    numbers = dict.fromkeys(["effect", "stderr", "low", "high", "smallest"], "float64")
+    numbers = dict.fromkeys(["effect", "stderr", "low", "high", "smallest", "p", "p_holm"], "float64")
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(numbers)
 
 
@@ -111,12 +124,16 @@ def values(results: pd.DataFrame, figure: Figure) -> pd.Series[float]:
     Raises:
         DataError: it is not there, or twice for a seed.
     """
-    found = results
-    for column in ("run", "variant", "benchmark", "subset", "metric"):
-        found = found[found[column] == getattr(figure, column)]
+    found = _rows_of(results, figure)
     if found.empty or found["seed"].duplicated().any():
         raise DataError(f"{figure}: {'not among the results' if found.empty else 'there more than once for a seed'}")
     return found.set_index("seed")["value"].astype("float64").sort_index()
+
+
+def _rows_of(results: pd.DataFrame, figure: Figure) -> pd.DataFrame:
+    for column in ("run", "variant", "benchmark", "subset", "metric"):
+        results = results[results[column] == getattr(figure, column)]
+    return results
 
 
 def near_equal_shares(likelihoods: pd.DataFrame) -> pd.DataFrame:
@@ -150,6 +167,39 @@ def near_equal_shares(likelihoods: pd.DataFrame) -> pd.DataFrame:
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+class Effect(NamedTuple):
+    """An experiment's effect over so many seeds, and its two-sided p-value; None where one seed leaves none."""
+
+    estimate: Estimate | FactorEstimate
+    seeds: int
+    p: float | None
+
+
+def _effect(experiment: Experiment, results: pd.DataFrame) -> Effect:
+    from scipy import stats
+
+    differences = _differences(experiment, results)
+    seeds = len(differences)
+    effect: Estimate | FactorEstimate | None = mean(differences)
+    degrees: float = seeds - 1
+    if factors := _factors(experiment, results):
+        effect = over_runs(differences, range(seeds), factors)
+        if effect is None:
+            raise DataError(f"{experiment.ours}: combinations of {', '.join(factors)} lack, so that it has no interval")
+        degrees = effect.degrees  # type: ignore[union-attr]
+    assert effect is not None
+    if not effect.stderr:
+        return Effect(effect, seeds, None)
+    return Effect(effect, seeds, float(2 * stats.t.sf(abs(effect.value / effect.stderr), degrees)))
+
+
+def _factors(experiment: Experiment, results: pd.DataFrame) -> dict[str, list[int]]:
+    """The levels of what runs are drawn by, by factor, in the order of the seeds; only factors of several levels."""
+    columns = [column for column in results.columns if column.startswith(FACTOR_COLUMN)]
+    rows = _rows_of(results, experiment.ours).sort_values("seed")
+    return {column: rows[column].astype(int).tolist() for column in columns if rows[column].nunique() > 1}
 
 
 def _differences(experiment: Experiment, results: pd.DataFrame) -> list[float]:
