@@ -215,13 +215,16 @@ def _execute(
     )
     final, _ = settle(plan_, kept, failed=keep_going)
     with _using(final, kept):
-        missing = [stage for stage in final.stages if not kept.has(stage)]
-        expected = estimate(missing, kept, NOMINAL, jobs or 1, final.matrix.size_hints)
+        missing, expected = prepared.missing, prepared.expected
+        if final is not plan_:
+            missing = [stage for stage in final.stages if not kept.has(stage)]
+            expected = estimate(missing, kept, NOMINAL, jobs or 1, final.matrix.size_hints, missing)
         with MatrixView(len(final.stages), expected.seconds_by_key()) as view:
             finished = run_matrix(
                 final,
                 folder,
                 kept,
+                missing,
                 view,
                 make_pool,
                 build_report,
@@ -298,13 +301,13 @@ def _prepared(
     from radpo.matrix.estimate import estimate
     from radpo.matrix.machines import NOMINAL
     from radpo.matrix.preflight import ask_places, ask_plan
-    from radpo.matrix.run import is_finished
+    from radpo.matrix.run import is_current
 
     matrix = plan_.matrix
     missing = [stage for stage in plan_.stages if not kept.has(stage)]
     chosen = faults.ask(lambda: choose_executor(matrix.executor, executor, executor_options))
-    expected = faults.ask(lambda: estimate(missing, kept, NOMINAL, jobs or 1, matrix.size_hints))
-    if not is_finished(plan_, folder, kept):
+    expected = faults.ask(lambda: estimate(missing, kept, NOMINAL, jobs or 1, matrix.size_hints, missing))
+    if missing or not is_current(plan_, folder):
         ask_places(faults, folder, kept, missing, expected)
     ask_plan(faults, plan_, missing, chosen)
     faults.raise_any()
@@ -566,8 +569,9 @@ def plan(
     with located(Path(matrix)):
         plan_ = expand(loaded, planning=True, precision=precision, occasion=occasion_of(loaded, folder))
         plan_, chosen = settle(plan_, kept)
-        limit = most(loaded, folder, [stage for stage in plan_.stages if not kept.has(stage)])
-    expected = estimate(plan_.stages, kept, found, jobs or found.gpus, loaded.size_hints)
+        missing = [stage for stage in plan_.stages if not kept.has(stage)]
+        limit = most(loaded, folder, missing)
+    expected = estimate(plan_.stages, kept, found, jobs or found.gpus, loaded.size_hints, missing)
     return Planned(loaded.name, expected, kept, tuple(plan_.absent), limit, tuning_plan(plan_.tuning, chosen))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -164,6 +165,11 @@ class Context:
     account: Mapping[str, Any] = field(default_factory=dict)
     model_source: Callable[[str], Source] = model_source
 
+    @cached_property
+    def auto_precision(self) -> Settled:
+        """What `precision: auto` is; the machine is asked once, not for every stage."""
+        return self.precision or settle("auto")
+
     def stage(
         self,
         function: str,
@@ -191,7 +197,7 @@ class Context:
             asked[ACCOUNT] = dict(self.account)
         code: dict[str, Any] = {"code": self.codes[function]} if function in self.codes else {}
         run = self.functions[function]
-        settings = settled(dict(settings), lambda: self.precision or settle("auto"))
+        settings = settled(dict(settings), lambda: self.auto_precision)
         if self.environment:
             code = {**code, "environment": dict(self.environment)}
         return Stage(name, function, run, {**settings, **code}, inputs or {}, {**asked, **(hints or {})})

@@ -39,7 +39,12 @@ def sha256(path: Path) -> str:
 
 def files_in(folder: Path) -> dict[str, Path]:
     """Every file under a folder by its relative name with forward slashes, in order of names."""
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    found = {}
+    for place, _, names in os.walk(folder):
+        inside = Path(place)
+        for path in (inside / name for name in names):
+            if path.is_file():
+                found[path.relative_to(folder).as_posix()] = path
     return dict(sorted(found.items()))
 
 
@@ -58,14 +63,16 @@ def verify_checksums(
     *,
     leave_out: frozenset[str] = frozenset(),
     trusted: frozenset[str] = frozenset(),
+    there: Mapping[str, Path] | None = None,
 ) -> str | None:
     """The first thing about a folder that does not have its checksums, in words; None where it is whole.
 
     Args:
         leave_out: files that may be there without a checksum.
         trusted: files whose checksums need not be computed.
+        there: `files_in` of the folder, where it was looked for already.
     """
-    there = files_in(folder)
+    there = files_in(folder) if there is None else there
     for name, known in recorded.items():
         if name not in there:
             return f"{name} is missing"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -149,9 +150,19 @@ class _Schedule:
     failed: dict[str, tuple[Stage, Outcome]] = field(default_factory=dict)
     corrupted: Counter[str] = field(default_factory=Counter)
     asked: float = 0.0
+    queue: list[tuple[float, int]] = field(default_factory=list)
+    """A heap of the places in order of stages that could begin when they came in, the most urgent first."""
+
+    def __post_init__(self) -> None:
+        urgency = self._urgency()
+        self.rank = {stage.key: (-urgency[stage.key], place) for place, stage in enumerate(self.order)}
+        self.dependents: dict[str, list[Stage]] = {stage.key: [] for stage in self.order}
+        for stage in self.order:
+            for key in {needed.key for needed in stage.inputs.values()}:
+                self.dependents[key].append(stage)
 
     def run(self) -> list[Done]:
-        urgency, missing = self._urgency(), []
+        missing: list[Stage] = []
         fits: Callable[[Stage, list[Stage]], bool] = getattr(self.pool, "fits", lambda stage, waiting: True)
         for stage in self.order:
             if self.store.has(stage):
@@ -162,16 +173,18 @@ class _Schedule:
                 self.observer.corrupt(stage, what)
         if missing:
             self.store.check_writable(missing)
+        self._offer(missing)
         while len(self.done) < len(self.order):
             self._ask_after_the_busy()
             waiting: list[Stage] = []
-            for stage in sorted(self._ready(), key=lambda stage: -urgency[stage.key]):
-                if len(self.running) < self.pool.slots and fits(stage, waiting):
-                    self.running[stage.key] = stage
-                    self.observer.begins(stage)
-                    self.pool.start(stage, self.notes.get(stage.key, {}))
+            while len(self.running) < self.pool.slots and (first := self._next()) is not None:
+                if fits(first, waiting):
+                    self.running[first.key] = first
+                    self.observer.begins(first)
+                    self.pool.start(first, self.notes.get(first.key, {}))
                 else:
-                    waiting.append(stage)
+                    waiting.append(first)
+            self._offer(waiting)
             if not self.running and not self.busy:
                 break  # only what depends on a failed stage is left
             for event in self.pool.events(BUSY_SECONDS):
@@ -183,16 +196,23 @@ class _Schedule:
             raise self._error()
         return [self.done[stage.key] for stage in self.order]
 
-    def _ready(self) -> list[Stage]:
-        """The stages that could begin now."""
-        if self.failed and not self.keep_going:
-            return []
-        taken = self.done.keys() | self.running.keys() | self.busy.keys() | self.failed.keys()
-        return [
-            stage
-            for stage in self.order
-            if stage.key not in taken and all(needed.key in self.done for needed in stage.inputs.values())
-        ]
+    def _offer(self, stages: Iterable[Stage]) -> None:
+        """Queue those that could begin now: to be called with all for whom that may have changed."""
+        for stage in stages:
+            if self._can_begin(stage):
+                heappush(self.queue, self.rank[stage.key])
+
+    def _next(self) -> Stage | None:
+        """The most urgent stage that could begin now."""
+        while self.queue and (not self.failed or self.keep_going):
+            stage = self.order[heappop(self.queue)[1]]
+            if self._can_begin(stage):
+                return stage
+        return None
+
+    def _can_begin(self, stage: Stage) -> bool:
+        taken = any(stage.key in of for of in (self.done, self.running, self.busy, self.failed))
+        return not taken and all(needed.key in self.done for needed in stage.inputs.values())
 
     def _settle(self, stage: Stage, outcome: Outcome) -> None:
         del self.running[stage.key]
@@ -210,6 +230,7 @@ class _Schedule:
                     f"({outcome.message}); check the disk"
                 )
                 self.failed[needed.key] = (needed, Outcome("failed", message))
+            self._offer((needed, stage))
         elif outcome.status == "failed":
             self.failed[stage.key] = (stage, outcome)
             self.observer.fails(stage, outcome.message)
@@ -222,12 +243,14 @@ class _Schedule:
         record = self.store.record(stage.key)
         self.done[stage.key] = Done(stage, from_store, seconds=record["seconds"], peak_mib=record["peak_mib"])
         self.observer.ends(self.done[stage.key])
+        self._offer(self.dependents[stage.key])
 
     def _ask_after_the_busy(self) -> None:
         """Stages that another run let go of, done or not, are available again: the next attempt sees which."""
         if self.busy and time.monotonic() - self.asked > BUSY_SECONDS:
             self.asked = time.monotonic()
-            self.busy = {key: stage for key, stage in self.busy.items() if self.store.is_busy(key)}
+            asked, self.busy = self.busy, {key: one for key, one in self.busy.items() if self.store.is_busy(key)}
+            self._offer(stage for key, stage in asked.items() if key not in self.busy)
             if self.failed and not self.keep_going:
                 self.busy = {}
 

@@ -20,7 +20,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,14 +124,16 @@ class Store:
             return "it is not there"
         try:
             recorded: dict[str, FileChecksum] = json.loads((folder / FILES).read_text(encoding="utf-8"))
-            seen, state = self._seen(key), _file_state(folder)
+            there = files_in(folder)
+            seen, state = self._seen(key), _file_state(there)
             trusted = frozenset(name for name in state if not full and seen.get(name) == state[name])
-            found = verify_checksums(folder, recorded, leave_out=frozenset({FILES}), trusted=trusted)
+            found = verify_checksums(folder, recorded, leave_out=frozenset({FILES}), trusted=trusted, there=there)
             if found is None and RECORD not in recorded:
                 found = f"{FILES} does not name {RECORD}"
-            if found is None and key_of(self.record(key)) != key:
+            record = None if found else self.record(key)
+            if record is not None and key_of(record) != key:
                 found = f"{RECORD} belongs to another stage than its key"
-            if found is None and (fault := record_fault(self.record(key))):
+            if found is None and (fault := record_fault(record)):
                 found = f"{RECORD} is no stage's record ({fault})"
         except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
             found, seen, state = f"{FILES} or {RECORD} cannot be read ({type(error).__name__})", {"?": None}, {}
@@ -236,7 +238,7 @@ class Store:
         (partial / RECORD).write_text(json.dumps(record, indent=1, default=described), encoding="utf-8")
         (partial / FILES).write_text(json.dumps(checksums(partial), indent=1), encoding="utf-8")
         self.put(partial, stage.key)
-        self._note_seen(stage.key, {}, _file_state(final))
+        self._note_seen(stage.key, {}, _file_state(files_in(final)))
 
     def put(self, folder: Path, key: str) -> None:
         """Move a whole stage's folder, located in the store, under its key. To be called under the lock."""
@@ -350,9 +352,9 @@ def is_key(name: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{32}", name) is not None
 
 
-def _file_state(folder: Path) -> dict[str, list[int]]:
-    """Size, times and inode number of a folder's large files. Whoever writes to a file changes at least its times."""
-    stats = {name: path.stat() for name, path in files_in(folder).items()}
+def _file_state(files: Mapping[str, Path]) -> dict[str, list[int]]:
+    """Size, times and inode number of the large ones of files. Whoever writes to a file changes at least its times."""
+    stats = {name: path.stat() for name, path in files.items()}
     return {
         name: [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         for name, stat in stats.items()

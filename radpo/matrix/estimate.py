@@ -73,21 +73,28 @@ class Estimate:
 
 
 def estimate(
-    stages: Sequence[Stage], store: Store, machine: Machine, jobs: int, hints: SizeHints | None = None
+    stages: Sequence[Stage],
+    store: Store,
+    machine: Machine,
+    jobs: int,
+    hints: SizeHints | None = None,
+    missing: Sequence[Stage] | None = None,
 ) -> Estimate:
     """What stages take, and when they will be done.
 
     Args:
         stages: in order, inputs first.
         hints: sizes of what is not here.
+        missing: the stages that the store lacks, where that was looked for already.
 
     Raises:
         RadpoError: a model or data cannot be had, and nothing hints at its size.
     """
     sizes, learned = Sizes(hints or SizeHints()), corrections(store, machine)
+    lacking = {stage.key for stage in ([s for s in stages if not store.has(s)] if missing is None else missing)}
     items = []
     for stage in stages:
-        work, in_store = count_work(sizes, stage), store.has(stage)
+        work, in_store = count_work(sizes, stage), stage.key not in lacking
         guess = None if work is None else seconds(stage.function_name, work, machine)
         measured = stage.function_name in learned
         if guess is not None and measured:

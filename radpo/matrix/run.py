@@ -18,7 +18,7 @@ import yaml
 
 from radpo.core.files import replace_file, replace_json, sha256
 from radpo.core.run_files import MANIFEST, REPORT, whole_manifest, write_checkpoints, write_manifest
-from radpo.engine.graph import in_order
+from radpo.engine.graph import Stage, in_order
 from radpo.engine.schedule import Done, Observer, Pool, run_stages
 from radpo.engine.sources import Source
 from radpo.engine.store import Store
@@ -50,6 +50,7 @@ def run_matrix(
     plan: Plan,
     out: Path,
     store: Store,
+    missing: Sequence[Stage],
     observer: Observer,
     make_pool: Callable[[], Pool],
     write_report: Callable[[Path], object],
@@ -66,6 +67,7 @@ def run_matrix(
         out: the run directory: gets matrix.yaml, results.parquet, examples.parquet, comparisons.parquet,
             likelihoods.parquet, training.parquet, manifest.json and report.html. A matrix of several models gets a run
             directory for each within it, because variants are compared with the baseline of their own model.
+        missing: the plan's stages that the store lacks.
         make_pool: called once there is something to compute.
         write_report: puts report.html into a run directory that has everything else.
         keep_going, weights, notes, on_failure: as `radpo.engine.schedule.run_stages` takes them.
@@ -78,7 +80,7 @@ def run_matrix(
     folders = _folders(plan, out)
     keys = {model: _run_key(plan, model) for model in plan.models}
     reports = tuple(folder / REPORT for folder in folders.values())
-    if is_finished(plan, out, store):
+    if not missing and is_current(plan, out):
         with suppress(OSError):  # a run directory that cannot be written is finished all the same
             _name_checkpoints(plan, folders, store)
         return Finished(reports, unchanged=True)
@@ -110,12 +112,9 @@ def _name_checkpoints(plan: Plan, folders: Mapping[Source, Path], store: Store) 
         write_checkpoints(folder, store.place, trained, store.root / "stages")
 
 
-def is_finished(plan: Plan, out: Path, store: Store) -> bool:
-    """Whether there is nothing to do: every stage is in the store and the run directory is current."""
-    folders = _folders(plan, out)
-    return all(store.has(stage) for stage in plan.stages) and all(
-        _is_current(folders[model], _run_key(plan, model)) for model in plan.models
-    )
+def is_current(plan: Plan, out: Path) -> bool:
+    """Whether a plan's run directories show what they should: with every stage in the store, nothing is to do."""
+    return all(_is_current(folder, _run_key(plan, model)) for model, folder in _folders(plan, out).items())
 
 
 def _folders(plan: Plan, out: Path) -> dict[Source, Path]:
