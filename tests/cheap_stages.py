@@ -7,15 +7,18 @@ import os
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from radpo.core.served import address_of
 from radpo.engine.execute import execute
 from radpo.engine.graph import Function, Stage, Task
 from radpo.engine.leases import Leases
 from radpo.engine.schedule import Done, Event, run_stages
+from radpo.engine.servers import servers_of
 from radpo.engine.store import BusyError, Store
 
 
@@ -126,10 +129,22 @@ def see_gpus(task: Task) -> None:
     (task.out / "seen.json").write_text(json.dumps({**seen, "began": began, "ended": time.monotonic()}))
 
 
+def ask_server(task: Task) -> None:
+    """Writes what the stage's server answers. Hints: `meet`, as of see_gpus."""
+    (server,) = servers_of(task.stage)
+    if meet := task.stage.hints.get("meet"):
+        (Path(meet) / task.stage.name).touch()
+        while len(list(Path(meet).iterdir())) < 2:
+            time.sleep(0.02)
+    with urllib.request.urlopen(f"{address_of(server)}/models") as answer:
+        (task.out / "text").write_text(answer.read().decode())
+
+
 WRITE = Function(write_text, version=1)
 COUNT = Function(count_up, version=1, resumable=True)
 GPU = Function(see_gpus, version=1, packages=("torch",))
 CPU = Function(see_gpus, version=1)
+ASK = Function(ask_server, version=1)
 FILL = Function(fill, version=1)
 
 

@@ -111,6 +111,10 @@ def converted(world: World, patch: pytest.MonkeyPatch) -> None:
     world.set("hub", "model", str(world.folder / "tiny.gguf"))
 
 
+def served(world: World, patch: pytest.MonkeyPatch, **more: Any) -> None:
+    world.set("hub", "variants/asked", {"endpoint": {"serve": "sglang", "model": str(world.folder / "model"), **more}})
+
+
 def endpoint(world: World, patch: pytest.MonkeyPatch, **more: Any) -> None:
     asked = {"model": "m", "base_url": "http://127.0.0.1:9/v1", "version": "1", **more}
     world.set("hub", "variants/asked", {"endpoint": asked})
@@ -186,6 +190,13 @@ CHANGES: dict[str, Change | tuple[Change, Change]] = {
     "The Hub's branch, where what is read of the model is the same": same_model_at_the_other_commit,
     "An endpoint's model, address and `version`": (
         endpoint, lambda world, patch: endpoint(world, patch, version="2"),
+    ),
+    "The program that serves an endpoint's model, its version, its arguments, and the model's content": (
+        served, lambda world, patch: served(world, patch, args=["--dtype", "float32"]),
+    ),
+    "How many GPUs that program has, its memory, how long it may take to start": (
+        served,
+        lambda world, patch: served(world, patch, args=["--mem-fraction-static", 0.5], gpus=2, start_seconds=9),
     ),
     "An endpoint's key, limits and prices": (
         endpoint,

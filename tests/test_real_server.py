@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cheap_stages import WRITE
 from factories import TEMPLATE, write_model
 
+from radpo.benchmarks.served import server_hint
 from radpo.clients.chat import Chat
 from radpo.clients.endpoint import Endpoint
+from radpo.engine.graph import Stage
+from radpo.engine.servers import serving
 from radpo.judges.base import GradeRequest
 from radpo.judges.openai import OpenAIJudge, OpenAISettings
 from radpo.models.backends import with_endpoint
@@ -37,29 +36,16 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def endpoint(folder) -> Endpoint:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    code = "from transformers.cli.transformers import main; main()"
-    words = ["serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            assert process.poll() is None, "the server ended"
-            assert time.monotonic() < deadline
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
-                    break
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.2)
-        yield Endpoint(model=str(folder), base_url=f"http://127.0.0.1:{port}/v1", concurrency=2, timeout=60)
-    finally:
-        process.terminate()
-        process.wait(20)
+def endpoint(folder, tmp_path_factory) -> Iterator[Endpoint]:
+    """As radpo starts it for the stages that need it."""
+    served = Endpoint(
+        model="policy", serve="transformers", weights=str(folder), args="--device cpu --dtype float32",
+        concurrency=2, timeout=60, start_seconds=120,
+    )  # fmt: skip
+    served.check_command()
+    needs = Stage("answers", "f", WRITE, {}, {}, server_hint(served))
+    with serving(needs, tmp_path_factory.mktemp("servers")):
+        yield served
 
 
 def talk(text: str) -> list[dict[str, str]]:

@@ -13,10 +13,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from radpo.benchmarks.answers import check_names, load_model_answers
 from radpo.benchmarks.protocol import Checkpoint, Context, Cost
+from radpo.benchmarks.served import server_hint, settled
 from radpo.benchmarks.settings import DataFile, JudgeSettings, SamplingSettings, Section
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.sources import plugin_source
@@ -97,7 +98,8 @@ def answers(
     for name in ("batch_size", "backend", "precision"):
         del drawn[name]
     others = endpoint.model_dump(mode="json", exclude=set(RESULT_FIELDS))
-    return context.stage("endpoint-answers", label, {**settings, "endpoint": who}, hints={"endpoint": others})
+    hints = {"endpoint": others, **server_hint(endpoint)}
+    return context.stage("endpoint-answers", label, {**settings, "endpoint": who}, hints=hints)
 
 
 def compared_answers(
@@ -304,7 +306,15 @@ def _generate_cost(sizes: Sizes, stage: Stage) -> Work:
 
 def judge_settings(context: Context, judge: JudgeSettings) -> tuple[dict[str, Any], dict[str, Any]]:
     """A judge as a stage's settings, files and models by content, and what of it cannot change a verdict as hints."""
-    return _judge_parts(context, judge.kind, judge.parts())
+    parts = judge.parts(lambda settings: settled(settings, context.model_source))
+    settings, hints = _judge_parts(context, judge.kind, parts)
+    return settings, {**hints, **server_hint(*_all_settings(parts))}
+
+
+def _all_settings(parts: SplitSettings) -> list[BaseModel]:
+    """A judge's settings, or those of a panel's judges."""
+    of = [member for members in parts.members.values() for _, member in members]
+    return [parts.settings, *(settings for member in of for settings in _all_settings(member))]
 
 
 def _judge_parts(context: Context, kind: str, parts: SplitSettings) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from radpo.clients.endpoint import Endpoint
 from radpo.core.errors import ConfigError, RadpoError
 from radpo.core.files import is_there
 from radpo.core.named_data import NAMED, find_named, place_of
@@ -118,6 +120,17 @@ def model_beside_the_matrix(name: str, info: ValidationInfo) -> str:
 ModelName = Annotated[str, AfterValidator(model_beside_the_matrix)]
 """A bundled model's name, a folder, a .gguf file, or a Hub id; relative paths begin at the matrix file's own folder,
 or where nothing is there, at the folder that the command is run in."""
+
+
+def served_beside_the_matrix(endpoint: Endpoint, info: ValidationInfo) -> Endpoint:
+    """An endpoint whose server radpo starts: its model and its interpreter may be beside the matrix file."""
+    found: dict[str, Any] = {}
+    if endpoint.loads_model:
+        found["weights"] = model_beside_the_matrix(endpoint.weights or endpoint.model, info)
+    if endpoint.python is not None:
+        beside = Path((info.context or {}).get("folder", Path()), endpoint.python)
+        found["python"] = str(beside) if beside.exists() else endpoint.python
+    return endpoint.model_copy(update=found)
 
 
 class DataFile(Section):
@@ -242,6 +255,10 @@ class JudgeSettings(BaseModel):
                 given[name] = [JudgeSettings.model_validate(judge, context=info.context) for judge in value]
             elif isinstance(value, Path):
                 given[name] = beside_the_matrix(value, info)
+        if isinstance(checked, Endpoint) and checked.is_served:
+            placed = served_beside_the_matrix(checked, info)
+            more = {"weights": placed.weights, "python": placed.python}
+            given.update({name: value for name, value in more.items() if value is not None})
         return self
 
     @classmethod
@@ -249,6 +266,10 @@ class JudgeSettings(BaseModel):
         known = load_plugins(GROUP, JudgeKind)
         return choice_schema(handler, {name: known[name].settings for name in known}, default="verifier")
 
-    def parts(self) -> SplitSettings:
-        """The kind's settings split: what can change a verdict, what cannot, and the files and models that can."""
-        return split_settings(self.kind, check_settings(self.kind, self.model_extra or {}))
+    def parts(self, settle: Callable[[Any], Any]) -> SplitSettings:
+        """The kind's settings split: what can change a verdict, what cannot, and the files and models that can.
+
+        Args:
+            settle: as `split_settings` takes it.
+        """
+        return split_settings(self.kind, check_settings(self.kind, self.model_extra or {}), settle)

@@ -488,8 +488,8 @@ class _Fetch:
         """The parsed answer's body; a `_Refusal` where the endpoint will not answer this request."""
         import aiohttp
 
-        body = {"model": self._endpoint.model, "messages": [dict(m) for m in request.messages], **options}
-        url = f"{self._endpoint.base_url}/chat/completions"
+        body = {"model": self._endpoint.asked_for, "messages": [dict(m) for m in request.messages], **options}
+        url = f"{self._endpoint.address}/chat/completions"
         try:
             async with session.post(url, json=body, allow_redirects=False) as response:
                 content = await response.content.read(LONGEST_ANSWER + 1)

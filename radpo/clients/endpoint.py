@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from radpo.clients.dialect import SamplingOptions, TokenLimit
+from radpo.clients.serving import KINDS, Serving
 from radpo.core.errors import ConfigError
 from radpo.core.messages import looks_like_key
+from radpo.core.served import address_of
 
 Positive = Annotated[float, Field(gt=0)]
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -33,12 +35,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class Endpoint(BaseModel):
+class Endpoint(Serving):
     """Where chat completions come from. The key itself is read from the environment when needed, and kept nowhere.
 
     Args:
-        model: the name that the endpoint knows its model by.
-        base_url: up to and with `/v1`.
         version: which checkpoint that name stands for, in your own words. A judge's answers are cached by the model's
             name and address in any case; those of a model under test only where this says which model it is.
         api_key_env: the name of the environment variable that holds the key; a local server may need none.
@@ -61,13 +61,13 @@ class Endpoint(BaseModel):
         max_cost: dollars that one call (of a matrix, one stage with all its tries) may spend; checked before each
             request is sent, at the most it could cost. A matrix has a limit of its own for the whole run.
         max_requests: requests that one call (or stage) may send, repeated ones counted.
+
+    What it has of `radpo.clients.serving` besides are the model, its address, or what starts a server at none.
     """
 
     # A key given in the wrong place must not come back in an error.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    model: str = Field(min_length=1)
-    base_url: str = "https://api.openai.com/v1"
     version: str | None = Field(None, min_length=1)
     api_key_env: str = "OPENAI_API_KEY"
     concurrency: int = Field(32, ge=1)
@@ -134,6 +134,21 @@ class Endpoint(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The settings that can change an answer (`RESULT_FIELDS`); those that came later only where they are given."""
         return self.model_dump(mode="json", include=set(RESULT_FIELDS))
+
+    @property
+    def address(self) -> str:
+        """Where it is now, up to and with `/v1`.
+
+        Raises:
+            RadpoError: radpo has to start its server, and has not.
+        """
+        return address_of(self.server()) if self.is_served else self.base_url
+
+    @property
+    def asked_for(self) -> str:
+        """What requests call the model."""
+        named = self.serve is None or KINDS[self.serve].takes_name
+        return self.model if named else self.weights or self.model
 
     @property
     def is_local(self) -> bool:

@@ -25,10 +25,15 @@ _answered: dict[tuple[str, str, str], float] = {}
 def probe(endpoint: Endpoint) -> None:
     """Ask an endpoint one tiny request, which counts as any other on the run's account.
 
+    Of one whose server radpo starts, see that it could be started.
+
     Raises:
-        ConfigError: a remote endpoint's key is not in the environment.
+        ConfigError: a remote endpoint's key is not in the environment, or what starts its server is not there.
         ServiceError: it cannot be reached, refuses the key or the model, or gives no answer.
     """
+    if endpoint.is_served:
+        endpoint.check_command()
+        return
     who = (endpoint.base_url, endpoint.model, endpoint.api_key_env)
     endpoint.api_key()
     if time.monotonic() - _answered.get(who, -REMEMBERED) < REMEMBERED:

@@ -31,9 +31,15 @@ class Devices:
     def __len__(self) -> int:
         return len(self._free)
 
-    def have(self, amount: float) -> bool:
-        """Whether so many are free."""
-        return self._find(amount, ()) is not None
+    def have(self, *amounts: float) -> bool:
+        """Whether so many are free, one amount beside the other."""
+        tried = Devices(())
+        tried._free = dict(self._free)
+        for amount in sorted(amounts, reverse=True):
+            if tried._find(amount, ()) is None:
+                return False
+            tried.take(amount)
+        return True
 
     def take(self, amount: float, preferred: Iterable[tuple[str, ...]] = ()) -> tuple[str, ...]:
         """Take so many, or so much of one.

@@ -25,6 +25,7 @@ from radpo.core.messages import clean_message
 from radpo.core.paid_work import paying
 from radpo.core.progress import Progress
 from radpo.engine.graph import WORK, Stage, Task
+from radpo.engine.servers import serving
 from radpo.engine.sources import sources_in, watched
 from radpo.engine.store import BusyError, Store
 
@@ -119,7 +120,7 @@ def _compute(stage: Stage, store: Store, folder: Path, progress: Progress) -> di
         progress=_seldom(progress),
     )
     try:
-        with watched(sources_in(stage.settings), stage.name) as state:
+        with serving(stage, store.root / "servers"), watched(sources_in(stage.settings), stage.name) as state:
             resumed = _same_sources(stage, folder, state)
             with environment(stage.settings.get("environment", {})), paying(stage.hints, stage.key, stage.name):
                 stage.function.run(task)

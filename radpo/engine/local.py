@@ -6,28 +6,37 @@ fresh interpreter, so that nothing of the parent's is in it, and ends with the p
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import queue
 import signal
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
 from radpo.core.errors import ConfigError
 from radpo.core.machine import cores, visible_gpus
 from radpo.core.paid_work import Flag, announce_paid_work
 from radpo.core.plugins import NoSettings
+from radpo.core.served import Server
 from radpo.engine.devices import Devices, gpus_of
 from radpo.engine.execute import Outcome, divide_threads, execute
 from radpo.engine.executors import Executor
 from radpo.engine.graph import Stage
 from radpo.engine.schedule import Event
+from radpo.engine.servers import Started, given, gpus_of_servers, servers_of
+from radpo.engine.servers import start as start_server
 from radpo.engine.store import Store
 
+Given = tuple[Stage, Mapping[str, Any], Mapping[str, Path]]
+"""What a worker gets: a stage, what is to be noted with it, and the folders of the servers that it needs."""
 STOP_SECONDS = 5.0
 """How long a worker that is asked to stop may take before it is killed, unless it waits for what is paid for."""
 
@@ -41,6 +50,9 @@ class LocalPool:
     GPUs are taken by stages and given back (`radpo.engine.devices`); a stage sees its own alone. A worker keeps those
     of its first stage for life, as CUDA's libraries look for them once, and ends where they are needed otherwise.
 
+    A server that stages need is started with the first of them, on GPUs of its own, and serves all. It ends with the
+    last of them, or before, when nobody asks it and its GPUs are needed; then it is started again.
+
     Args:
         jobs: None for one for each GPU, and one where there is none.
         gpus: CUDA's names for those to use.
@@ -52,42 +64,94 @@ class LocalPool:
         self._threads = max(1, cores() // self.slots)
         self._devices = Devices(gpus)
         self._workers: list[_Worker] = []
+        self._servers: dict[str, _Serving] = {}
+        self._needed: dict[str, set[str]] = defaultdict(set)
+        """The keys of the stages that are yet to be computed and need a server, by its id."""
+
+    def expects(self, stages: Sequence[Stage]) -> None:
+        """Know which stages are to be computed, so that no server ends before the last that needs it."""
+        for stage in stages:
+            for server in servers_of(stage):
+                self._needed[server.id].add(stage.key)
 
     def fits(self, stage: Stage, waiting: Sequence[Stage]) -> bool:
-        """Whether there are GPUs for a stage, and none is waiting for them."""
-        amount = self._amount(stage)
-        if not amount or amount > len(self._devices):  # `start` says so
+        """Whether there are GPUs for a stage and its servers, and none is waiting for GPUs."""
+        amounts = self._amounts(stage)
+        if not any(amounts) or sum(map(math.ceil, amounts)) > len(self._devices):  # `start` says so
             return True
-        return self._devices.have(amount) and not any(map(self._amount, waiting))
+        if any(any(self._amounts(other)) for other in waiting):
+            return False
+        mine = {server.id for server in servers_of(stage)}
+        idle = [name for name, serving in self._servers.items() if not serving.asked_by and name not in mine]
+        while not self._devices.have(*amounts) and idle:
+            self._end_server(idle.pop())
+        return self._devices.have(*amounts)
 
     def start(self, stage: Stage, notes: Mapping[str, Any]) -> None:
-        """Give a stage to an idle worker that has its GPUs, or to a new one.
+        """Give a stage to an idle worker that has its GPUs, or to a new one, and start the servers that it needs.
 
         Raises:
-            ConfigError: the machine has fewer GPUs than the stage asks for.
+            ConfigError: the machine has fewer GPUs than these ask for.
         """
-        amount, idle = self._amount(stage), [worker for worker in self._workers if worker.stage is None]
-        if amount > len(self._devices):
-            raise ConfigError(_lacking(stage.function_name, amount, len(self._devices)))
-        mine = self._devices.take(amount, [worker.gpus for worker in idle if worker.gpus])
+        amounts, idle = self._amounts(stage), [worker for worker in self._workers if worker.stage is None]
+        if (wanted := sum(map(math.ceil, amounts))) > len(self._devices):
+            raise ConfigError(_lacking(stage.function_name, wanted, len(self._devices)))
+        folders = {server.id: self._serve(server, stage) for server in servers_of(stage)}
+        mine = self._devices.take(amounts[0], [worker.gpus for worker in idle if worker.gpus])
         # Alone, a stage that needs no GPU may as well see one: a new worker would load all libraries again.
         worker = next((one for one in idle if one.gpus == mine or (not mine and self.slots == 1)), None)
         if worker is not None and not worker.process.is_alive():
             self._workers.remove(worker)
             worker = None
         if worker is None:
-            for other in idle:
-                if not set(other.gpus).isdisjoint(mine):  # it holds memory of theirs
-                    self._workers.remove(other)
-                    other.process.terminate()
-                    other.end()
-            worker = _Worker(self._store, self._threads, mine, ",".join(mine) if len(self._devices) else None)
+            self._free_of_workers(mine)
+            worker = _Worker(self._store, self._threads, mine, self._visible(mine))
             self._workers.append(worker)
-        worker.stage, worker.taken = stage, (mine, amount)
-        worker.connection.send((stage, notes))
+        worker.stage, worker.taken = stage, (mine, amounts[0])
+        worker.connection.send((stage, notes, folders))
 
-    def _amount(self, stage: Stage) -> float:
-        return gpus_of(stage) if len(self._devices) else 0.0
+    def _amounts(self, stage: Stage) -> list[float]:
+        """The GPUs that a stage takes, and those of each server that is not there yet."""
+        if not len(self._devices):
+            return [0.0]
+        new = [server.gpus for server in servers_of(stage) if server.id not in self._servers]
+        return [gpus_of(stage), *map(float, new)]
+
+    def _visible(self, gpus: Sequence[str]) -> str | None:
+        return ",".join(gpus) if len(self._devices) else None
+
+    def _free_of_workers(self, gpus: Sequence[str]) -> None:
+        """End the idle workers that hold memory of GPUs."""
+        for worker in list(self._workers):
+            if worker.stage is None and not set(worker.gpus).isdisjoint(gpus):
+                self._workers.remove(worker)
+                worker.process.terminate()
+                worker.end()
+
+    def _serve(self, server: Server, stage: Stage) -> Path:
+        """The folder of a server, started where it does not run, which a stage asks from now on."""
+        if server.id in self._servers and self._servers[server.id].started.has_ended():
+            self._end_server(server.id)
+        if server.id not in self._servers:
+            mine = self._devices.take(server.gpus if len(self._devices) else 0)
+            self._free_of_workers(mine)
+            started = start_server(server, self._store.root / "servers", self._visible(mine))
+            self._servers[server.id] = _Serving(started, mine)
+        self._servers[server.id].asked_by.add(stage.key)
+        return self._servers[server.id].started.folder
+
+    def _end_server(self, name: str) -> None:
+        serving = self._servers.pop(name)
+        serving.started.stop()
+        self._devices.give_back(serving.gpus, 1.0)
+
+    def _ended(self, stage: Stage, outcome: Outcome) -> None:
+        for server in servers_of(stage):
+            self._servers[server.id].asked_by.discard(stage.key)
+            if outcome.status not in ("busy", "corrupt"):  # else it comes again
+                self._needed[server.id].discard(stage.key)
+            if not self._needed[server.id] and not self._servers[server.id].asked_by:
+                self._end_server(server.id)
 
     def events(self, seconds: float) -> list[Event]:
         """What the workers sent; one that died without a word failed its stage."""
@@ -105,31 +169,45 @@ class LocalPool:
                 events.append(Event(worker.stage, outcome=message))
                 worker.stage = None
                 self._devices.give_back(*worker.taken)
+                self._ended(events[-1].stage, message)
             else:
                 events.append(Event(worker.stage, *message))
         return events
 
     def close(self) -> None:
-        """End the workers; what they are computing is given up, but for what a resumable stage has saved."""
+        """End workers and servers; what is being computed is given up, but for what a resumable stage has saved."""
         for worker in self._workers:
             worker.process.terminate()
         for worker in self._workers:
             worker.end()
         self._workers = []
+        for name in list(self._servers):
+            self._end_server(name)
+
+
+@dataclass
+class _Serving:
+    started: Started
+    gpus: tuple[str, ...]
+    asked_by: set[str] = field(default_factory=set)
+    """The keys of the stages that ask it now."""
 
 
 def _ready(settings: NoSettings, stages: Sequence[Stage]) -> str | None:
     """Are there as many GPUs as one of the stages asks for?"""
-    wanted = {stage.function_name: stage.hints.get("resources", {}).get("gpus") or 0 for stage in stages}
-    function = max(wanted, key=lambda name: wanted[name], default="")
     there = len(visible_gpus())
-    return _lacking(function, wanted[function], there) if function and wanted[function] > there else None
+    for stage in stages:
+        asked = stage.hints.get("resources", {}).get("gpus") or 0
+        wanted = asked + gpus_of_servers(stage) if there else asked
+        if wanted > there:
+            return _lacking(stage.function_name, wanted, there)
+    return None
 
 
 def _lacking(function: str, wanted: float, there: int) -> str:
     return (
-        f"resources.{function}.gpus: {wanted:g} are asked for, and this machine has {there}; ask for fewer, or use an "
-        "executor of machines that have them, such as ray or slurm"
+        f"resources.{function}.gpus: {wanted:g} are asked for, and this machine has {there}; ask for fewer (those of a "
+        "server count as well), or use an executor of machines that have them, such as ray or slurm"
     )
 
 
@@ -173,14 +251,16 @@ def _work(connection: Connection, store: Store, threads: int, visible: str | Non
     divide_threads(threads)
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
-    stages: queue.SimpleQueue[tuple[Stage, Mapping[str, Any]]] = queue.SimpleQueue()
+    stages: queue.SimpleQueue[Given] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, stages), daemon=True).start()
     while True:
-        stage, notes = stages.get()
-        connection.send(execute(stage, store, notes, lambda done, total: connection.send((done, total))))
+        stage, notes, servers = stages.get()
+        with given(servers):
+            outcome = execute(stage, store, notes, lambda done, total: connection.send((done, total)))
+        connection.send(outcome)
 
 
-def _listen(connection: Connection, stages: queue.SimpleQueue[tuple[Stage, Mapping[str, Any]]]) -> None:
+def _listen(connection: Connection, stages: queue.SimpleQueue[Given]) -> None:
     """Read what the parent sends, from the first moment to the last: a parent that is gone needs no worker."""
     while True:
         try:

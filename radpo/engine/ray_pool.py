@@ -24,6 +24,7 @@ from radpo.engine.execute import Outcome, divide_threads, execute
 from radpo.engine.executors import Executor
 from radpo.engine.graph import Stage
 from radpo.engine.schedule import Event
+from radpo.engine.servers import gpus_of_servers
 from radpo.engine.store import Store
 
 NODE_DEATHS = 3
@@ -74,7 +75,8 @@ class RayPool:
         self._cluster = self._cluster or _connect(self._address)
         asked = stage.hints.get("resources", {})
         cpus = asked.get("cpus", 1)
-        gpus = gpus_of(stage) if self._cluster.has("GPU") else asked.get("gpus", 0)
+        there = self._cluster.has("GPU")
+        gpus = gpus_of(stage) + gpus_of_servers(stage) if there else asked.get("gpus", 0)
         memory = int(asked["memory_gib"] * 2**30) if "memory_gib" in asked else None
         if self._address is None:  # another cluster may grow
             self._cluster.demand(stage, {"CPU": cpus, "GPU": gpus, "memory": memory or 0})

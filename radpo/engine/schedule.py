@@ -49,8 +49,8 @@ class Event:
 class Pool(Protocol):
     """Computes stages side by side: an executor.
 
-    It may have a method `fits(stage, waiting)` besides: whether it has room for a stage now, `waiting` being those more
-    urgent ones for which it had none a moment ago.
+    It may have two methods besides: `fits(stage, waiting)` says whether it has room for a stage now, `waiting` being
+    those more urgent ones for which it had none a moment ago; `expects(stages)` is told all that are to be computed.
     """
 
     slots: int
@@ -173,6 +173,8 @@ class _Schedule:
                 self.observer.corrupt(stage, what)
         if missing:
             self.store.check_writable(missing)
+            if hasattr(self.pool, "expects"):
+                self.pool.expects(missing)
         self._offer(missing)
         while len(self.done) < len(self.order):
             self._ask_after_the_busy()

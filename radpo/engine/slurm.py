@@ -36,6 +36,7 @@ from radpo.engine.execute import UNEXPECTED, Outcome, divide_threads, execute
 from radpo.engine.executors import Executor
 from radpo.engine.graph import Stage
 from radpo.engine.schedule import Event, last_lines
+from radpo.engine.servers import gpus_of_servers
 from radpo.engine.store import Store
 
 UNLIMITED = 1000
@@ -71,7 +72,7 @@ class SlurmSettings(BaseModel):
     requeues: int = Field(
         10, ge=0, description="How often a job begins again that was preempted, lost its node or ran out of time."
     )
-    warning_seconds: int = Field(90, ge=1, description="How long before its time is over a job is told to save.")
+    warning_seconds: int = Field(90, ge=1, description="How long before its time is over a job is signalled to save.")
     setup: tuple[str, ...] = Field((), description="Shell lines that a job runs first, such as `module load cuda`.")
     sbatch: dict[str, str | int | bool] = Field(
         default_factory=dict, description="Any other options of sbatch, such as {reservation: mine}."
@@ -177,6 +178,7 @@ class SlurmPool:
     def _takes(self, stage: Stage) -> tuple[str, int, int, float | None]:
         asked, settings = stage.hints.get("resources", {}), self._settings
         gpus = asked["gpus"] if "gpus" in asked else settings.gpus * gpus_of(stage)
+        gpus += gpus_of_servers(stage)
         cpus, memory = asked.get("cpus", settings.cpus), asked.get("memory_gib", settings.memory_gib)
         return stage.function_name, cpus, math.ceil(gpus), memory
 
@@ -226,7 +228,7 @@ class SlurmPool:
                 found: Outcome = result
                 return found
             last = str(result).strip().splitlines()[-1]
-            return Outcome("failed", job.told(f"failed: {last}"), exit_status=UNEXPECTED)
+            return Outcome("failed", job.describe(f"failed: {last}"), exit_status=UNEXPECTED)
         if alive is None:
             return None
         job.missing = 0 if job.id in alive else job.missing + 1
@@ -234,12 +236,12 @@ class SlurmPool:
             return None
         state = job.state()
         if hint := FINAL.get(state):
-            return Outcome("failed", job.told(f"ended as {state}; {hint}"), exit_status=3)
+            return Outcome("failed", job.describe(f"ended as {state}; {hint}"), exit_status=3)
         interrupted = (job.folder(self._folder) / INTERRUPTED).exists()
         lost = state in LOST or (interrupted and state != "CANCELLED")
         if lost and job.tries < self._settings.requeues:
             return f"was interrupted ({state})"
-        return Outcome("failed", job.told(f"ended without a result ({state})"), exit_status=3)
+        return Outcome("failed", job.describe(f"ended without a result ({state})"), exit_status=3)
 
 
 LOST = frozenset({"PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REVOKED"})
@@ -277,7 +279,7 @@ class _Job:
         info = self.submitted.get_info(mode="force")
         return str(info.get("State") or info.get("jobState") or "unknown to Slurm").split(" by ")[0]
 
-    def told(self, what: str) -> str:
+    def describe(self, what: str) -> str:
         """A sentence about the job, the file of its log and the log's end."""
         paths = self.submitted.paths
         logs = [path for path in (paths.stderr, paths.stdout) if path.exists() and path.stat().st_size]

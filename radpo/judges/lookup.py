@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -53,6 +53,7 @@ class SplitSettings:
     asks, by setting, each with its kind.
     """
 
+    settings: BaseModel
     counted: Mapping[str, Any]
     hints: Mapping[str, Any]
     files: Mapping[str, Path]
@@ -61,17 +62,22 @@ class SplitSettings:
     members: Mapping[str, Sequence[tuple[str, SplitSettings]]] = field(default_factory=dict)
 
 
-def split_settings(kind: str, settings: BaseModel) -> SplitSettings:
-    """A judge's settings split for a key that counts files and models by content."""
-    of = find_judge_kind(kind)
+def split_settings(kind: str, settings: BaseModel, settle: Callable[[Any], Any] = lambda same: same) -> SplitSettings:
+    """A judge's settings split for a key that counts files and models by content.
+
+    Args:
+        settle: makes of the settings, and of those of a panel's judges, what is to be split.
+    """
+    of, settings = find_judge_kind(kind), settle(settings)
     values = settings.model_dump(mode="python")
     files = {name: value for name, value in values.items() if isinstance(value, Path)}
     files |= {name: find(files[name]) or files[name] for name, find in of.finds.items() if name in files}
     models = {name: str(values[name]) for name in of.models}
-    members = {name: [_split_member(member) for member in values[name]] for name in of.members}
+    members = {name: [_split_member(member, settle) for member in values[name]] for name in of.members}
     special = files.keys() | models.keys() | members.keys()
     plain = {name: value for name, value in values.items() if name not in special}
     return SplitSettings(
+        settings=settings,
         counted={name: value for name, value in plain.items() if name not in of.hints},
         hints={name: value for name, value in plain.items() if name in of.hints},
         files=files,
@@ -81,6 +87,6 @@ def split_settings(kind: str, settings: BaseModel) -> SplitSettings:
     )
 
 
-def _split_member(member: Mapping[str, Any]) -> tuple[str, SplitSettings]:
+def _split_member(member: Mapping[str, Any], settle: Callable[[Any], Any]) -> tuple[str, SplitSettings]:
     kind, settings = member["kind"], {name: value for name, value in member.items() if name != "kind"}
-    return kind, split_settings(kind, check_settings(kind, settings))
+    return kind, split_settings(kind, check_settings(kind, settings), settle)

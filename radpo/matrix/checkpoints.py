@@ -7,6 +7,7 @@ from typing import Any
 
 from radpo.benchmarks.pieces import heldout_likelihoods
 from radpo.benchmarks.protocol import Checkpoint, Context
+from radpo.benchmarks.served import settled
 from radpo.benchmarks.settings import DataFile, TrainingFile
 from radpo.benchmarks.sources import plugin_source
 from radpo.core.errors import ConfigError
@@ -44,7 +45,8 @@ def checkpoint(context: Context, matrix: Matrix, name: str, seed: int) -> Checkp
 def _given(context: Context, settings: VariantSettings, name: str, seed: int) -> Checkpoint:
     """What is scored as it is; the goal of a checkpoint is its chat template's."""
     if settings.endpoint is not None:
-        return Checkpoint(name, seed, None, None, endpoint=settings.endpoint, occasion=context.occasion)
+        endpoint = settled(settings.endpoint, context.model_source)
+        return Checkpoint(name, seed, None, None, endpoint=endpoint, occasion=context.occasion)
     if settings.answers is not None:
         return Checkpoint(name, seed, None, None, answers=context.file(settings.answers))
     assert settings.checkpoint is not None

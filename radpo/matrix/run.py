@@ -129,7 +129,7 @@ def occasion_of(matrix: Matrix, out: Path, *, begin: bool = False) -> str:
         begin: note it in the run directory where it is new, so that an interrupted run resumes from its answers.
     """
     endpoints = [variant.endpoint for variant in matrix.variants.values() if variant.endpoint is not None]
-    if all(endpoint.version is not None for endpoint in endpoints):
+    if all(endpoint.version is not None or endpoint.is_served for endpoint in endpoints):
         return ""
     path = out / OCCASION
     if path.is_file():

@@ -11,7 +11,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, ValidationError, create_model, field_validator, model_validator
 
 from radpo.benchmarks.registry import benchmarks
-from radpo.benchmarks.settings import DataFile, MatrixPath, ModelName, Section, TrainingFile
+from radpo.benchmarks.settings import (
+    DataFile,
+    MatrixPath,
+    ModelName,
+    Section,
+    TrainingFile,
+    served_beside_the_matrix,
+)
 from radpo.benchmarks.sizes import SizeHints
 from radpo.clients.endpoint import Endpoint
 from radpo.core.published import read_published
@@ -144,8 +151,10 @@ class VariantSettings(Section):
         description="A trained checkpoint, scored as it is: a folder, a bundled model, a .gguf file, or a Hub id. Its "
         "goal is that of its chat template.",
     )
-    endpoint: Endpoint | None = Field(
-        None, description="A model behind an OpenAI-compatible endpoint, which answers the benchmarks' questions."
+    endpoint: Annotated[Endpoint, AfterValidator(served_beside_the_matrix)] | None = Field(
+        None,
+        description="A model behind an OpenAI-compatible endpoint, which answers the benchmarks' questions: one that "
+        "is there (base_url), or one that radpo starts (serve).",
     )
     answers: MatrixPath | None = Field(
         None, description="A file of answers to a benchmark's questions, in any of the benchmarks' formats."
