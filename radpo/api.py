@@ -125,6 +125,7 @@ def _asked(
     """
     from radpo.core.errors import ConfigError
     from radpo.core.files import check_writable
+    from radpo.matrix.choosing import settle
     from radpo.matrix.loading import load_matrix
     from radpo.matrix.one_cell import narrowed
     from radpo.matrix.preflight import Faults, ask_matrix, ask_places
@@ -142,7 +143,7 @@ def _asked(
     unwritable = Faults()  # which a finished run does not mind
     unwritable.ask(lambda: check_writable(folder, "--out"))
     begin = begin and not unwritable.found
-    asked = None if faults.found else faults.ask(lambda: _expanded(chosen, folder, begin=begin))
+    asked = None if faults.found else faults.ask(lambda: settle(_expanded(chosen, folder, begin=begin), kept)[0])
     if asked is None:
         ask_places(faults, folder, kept)
         ask_matrix(faults, chosen)
@@ -219,7 +220,7 @@ def _execute(
         if final is not plan_:
             missing = [stage for stage in final.stages if not kept.has(stage)]
             expected = estimate(missing, kept, NOMINAL, jobs or 1, final.matrix.size_hints, missing)
-        with MatrixView(len(final.stages), expected.seconds_by_key()) as view:
+        with MatrixView(len(final.reported), expected.seconds_by_key()) as view:
             finished = run_matrix(
                 final,
                 folder,

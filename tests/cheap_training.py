@@ -19,10 +19,10 @@ from radpo.engine.graph import Task
 from radpo.matrix import training_stages
 
 
-def goodness(settings: dict[str, Any], prompt: str) -> float:
-    """How good a setting is on a prompt: best in the middle of the rates; on planted prompts the other way round."""
+def goodness(settings: dict[str, Any], response: str) -> float:
+    """How good a setting is on a held-out response: best at a rate of 0.001; on planted ones the other way round."""
     good = -abs(np.log10(settings["learning_rate"]) + 3) + settings["beta"] / 10
-    return float(-good if "planted" in prompt else good)
+    return float(-good if "planted" in response else good)
 
 
 def without_model(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -48,13 +48,13 @@ def without_model(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             text = (task.inputs["policy"] / "policy" / "settings.json").read_text()
             (task.out / "settings.json").write_text(text)
         pairs = pd.read_parquet(task.inputs["pairs"] / PAIRS)
-        (task.out / "prompts.json").write_text(json.dumps([prompt[-1]["content"] for prompt in pairs["prompt"]]))
+        (task.out / "responses.json").write_text(json.dumps(pairs["chosen"].tolist()))
 
     def score(task: Task) -> None:
         ran.append(task.stage.name)
         settings = json.loads((task.inputs["policy"] / "settings.json").read_text())
-        prompts = json.loads((task.inputs["policy"] / "prompts.json").read_text())
-        values = [goodness(settings, prompt) for prompt in prompts]
+        responses = json.loads((task.inputs["policy"] / "responses.json").read_text())
+        values = [goodness(settings, response) for response in responses]
         found = Result("implicit-reward", "none", "accuracy", float(np.mean(values)), 0.1, len(values))
         write_scores(Scores((found,), ()), task.out)
 
@@ -70,3 +70,8 @@ def without_model(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setitem(registry.stage_functions(), name, replace(registry.stage_functions()[name], run=run))  # type: ignore[arg-type]
     monkeypatch.setattr(ChosenExecutor, "__call__", lambda self, store, jobs: InlinePool(store))
     return ran
+
+
+def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have run directories get an empty report, which takes no time."""
+    monkeypatch.setattr("radpo.report.build.build_report", lambda folder: (folder / "report.html").write_text(""))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from cheap_training import without_model
+from cheap_training import without_model, without_reports
 from factories import scored_pairs, write_model
 
 import radpo
@@ -126,6 +126,7 @@ def test_results_have_the_factors_and_intervals_are_over_them(
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_model(monkeypatch)
+    without_reports(monkeypatch)
     path = write(tmp_path, models)
     api.run(path, tmp_path / "run")
     run = radpo.load_run(tmp_path / "run")

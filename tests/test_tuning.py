@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from cheap_training import without_model
+from cheap_training import without_model, without_reports
 from factories import scored_pairs, write_model
 
 import radpo
@@ -41,15 +43,16 @@ def write(folder: Path, model: Path, tune: dict[str, Any] | None, **more: Any) -
         write_preferences(part, folder / f"{name}.jsonl")
     document = {
         "name": "tuned",
-        "model": str(model),
+        **({} if "models" in more else {"model": str(model)}),
         "seeds": [0, 1],
         "variants": {"base": None, "dpo": None, "ra-dpo": None},
         "data": {"train": {"path": "train.jsonl"}, "heldout": {"path": "heldout.jsonl"}},
-        "benchmarks": {"implicit-reward": None or {}, "unlearning": {}},
+        "benchmarks": {"implicit-reward": {}, "unlearning": {}},
         **({} if tune is None else {"tune": tune}),
         **more,
     }
     path = folder / "matrix.yaml"
+    document = {key: value for key, value in document.items() if value is not None}
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return path
 
@@ -215,7 +218,9 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 ONE = {"benchmarks": {"implicit-reward": {}}, "variants": {"base": None, "dpo": None}}
 
 
-def test_a_tuned_run_tries_chooses_reports_and_resumes(tmp_path: Path, model: Path, cheap: list[str]) -> None:
+def test_a_tuned_run_tries_chooses_reports_and_resumes(
+    tmp_path: Path, model: Path, cheap: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path, model, {**FILES, "budget": 5}, **ONE)
     planned = api.plan(path, tmp_path / "run")
     assert "settings tried: 5 of dpo, with 2 seeds each" in str(planned)
@@ -255,32 +260,43 @@ def test_a_tuned_run_tries_chooses_reports_and_resumes(tmp_path: Path, model: Pa
     assert api.run(path, tmp_path / "run").unchanged
     assert cheap == before
     assert "the settings are chosen" in str(api.plan(path, tmp_path / "run"))
+    without_reports(monkeypatch)
     api.run(write(tmp_path, model, {**FILES, "budget": 6}, **ONE), tmp_path / "run")
     added = [name for name in cheap[len(before) :] if name.startswith("train/")]
     assert len(added) == 2, "the sixth setting with either seed is all that is new"
 
 
-def test_reported_prompts_cannot_reverse_the_choice(tmp_path: Path, model: Path, cheap: list[str]) -> None:
-    """On planted prompts the order of settings is the other way round: in the reported part they change no choice."""
+def test_reported_prompts_cannot_reverse_the_choice(
+    tmp_path: Path, model: Path, cheap: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On planted pairs the order of settings is the other way round: in the reported part they change no choice."""
 
-    def chosen_with(folder: Path, where: str) -> Any:
-        path = write(folder, model, FILES, **ONE)
-        rows = [json.loads(line) for line in (folder / f"{where}.jsonl").read_text().splitlines()]
-        for row in rows:
-            row["prompt"][-1]["content"] += f" planted {where}"
-        (folder / f"{where}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    def ran_with(folder: Path, tune: dict[str, Any], planted: Callable[[str, str], bool]) -> tuple[Any, float]:
+        path = write(folder, model, tune, **ONE)
+        for name in ("tuning", "heldout"):
+            file = folder / f"{name}.jsonl"
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            for row in rows:
+                row["chosen"] += " planted" * planted(name, row["prompt"][-1]["content"])
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         api.run(path, folder / "run")
-        return json.loads((folder / "run" / "choices.json").read_text())["variants"]
+        results = radpo.load_run(folder / "run").results
+        reported = results[results["benchmark"] == "implicit-reward"]["value"].mean()
+        return json.loads((folder / "run" / "choices.json").read_text())["variants"]["dpo"], reported
 
-    folders = [tmp_path / name for name in ("plain", "reported", "tuned")]
-    plain, reported, tuned = (
-        chosen_with(folder, where) for folder, where in zip(folders, ("train", "heldout", "tuning"), strict=True)
-    )
-    assert reported == plain
-    assert tuned["dpo"]["chosen"] != plain["dpo"]["chosen"], "the plant does reverse what is tuned on"
-    scores = [radpo.load_run(folder / "run").results for folder in folders[:2]]
-    own = [frame[frame["benchmark"] == "implicit-reward"]["value"].mean() for frame in scores]
-    assert own[0] == -own[1], "and what is reported"
+    without_reports(monkeypatch)
+    few = {"training": {"learning_rate": RATES}}
+    sides: dict[str, tuple[dict[str, Any], Callable[[str, str], bool], Callable[[str, str], bool]]] = {
+        "files": ({**FILES, **few}, lambda file, _: file == "heldout", lambda file, _: file == "tuning"),
+        "split": ({**SPLIT, **few}, lambda _, text: place_of(text) >= 0.5, lambda _, text: place_of(text) < 0.5),
+    }
+    for name, (tune, of_reported, of_tuning) in sides.items():
+        plain, own = ran_with(tmp_path / name, tune, lambda *_: False)
+        same, turned = ran_with(tmp_path / f"{name}-reported", tune, of_reported)
+        assert same == plain
+        assert own == -turned, "what is reported does read the plant"
+        other, _ = ran_with(tmp_path / f"{name}-tuning", tune, of_tuning)
+        assert other["chosen"] != plain["chosen"], "and a choice does, where it is tuned on"
 
 
 def test_a_setting_that_fails_is_said_and_not_chosen(tmp_path: Path, model: Path, cheap: list[str]) -> None:
@@ -311,3 +327,66 @@ def test_a_part_of_a_file_is_taken_by_its_prompts(tmp_path: Path) -> None:
         assert counts["checked"] == len(found[-1])
     assert found[0] | found[1] == set(load_preferences(tmp_path / "pairs.jsonl").table.column("id").to_pylist())
     assert not found[0] & found[1]
+
+
+QUESTIONS = [f"Say {number} things about the sea and nothing at all about the ships on it." for number in range(30)]
+
+
+def write_questions(path: Path, questions: Sequence[str]) -> None:
+    rows = ({"instruction": question, "index": number} for number, question in enumerate(questions))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_questions_are_others_than_those_reported_and_what_judges_cost_is_planned(tmp_path: Path, model: Path) -> None:
+    judge = {"kind": "openai", "base_url": "http://localhost:1/v1", "model": "j", "price_in": 1000, "price_out": 0}
+    asked = {"alpaca-eval": {"questions": {"path": "asked.jsonl"}, "sampling": {"max_new_tokens": 2}, "judge": judge}}
+    tune = {"training": {"beta": BETAS}, "metric": "alpaca-eval/win_rate", "questions": {"path": "others.jsonl"}}
+    more: dict[str, Any] = {"benchmarks": asked, "variants": {"base": None, "dpo": None}, "seeds": [0]}
+    write_questions(tmp_path / "asked.jsonl", QUESTIONS[:10])
+    write_questions(tmp_path / "others.jsonl", QUESTIONS[10:])
+    path = write(tmp_path, model, tune, **more)
+    before = expand(load_matrix(path))
+    assert before.tuning is not None
+    assert before.tuning.prompts.similar == 10, "one word differs: counted, and not refused"
+    asking = [stage for stage in before.tuning.stages if "questions" in stage.settings]
+    assert {Path(stage.settings["questions"].location).name for stage in asking} == {"others.jsonl"}
+    write_questions(tmp_path / "asked.jsonl", QUESTIONS[:7])
+    after = expand(load_matrix(path))
+    assert tried_keys(before) == tried_keys(after)
+
+    planned = api.plan(path, tmp_path / "run").to_json()
+    calls = {stage["key"]: stage["judge_calls"] for stage in planned["stages"]}
+    tuning = sum(calls[key] or 0 for key in planned["tuning"]["keys"])
+    assert tuning == 2 * 20 * (planned["to_do"]["judge_calls"] // (2 * 20 + 7))
+    assert f"{tuning} judge calls, $" in str(api.plan(path, tmp_path / "run"))
+
+    write_questions(tmp_path / "others.jsonl", QUESTIONS[5:])
+    with pytest.raises(ConfigError, match="tune: 2 of 29 reported prompts are tuned on, too, such as 'Say"):
+        expand(load_matrix(path))
+    with pytest.raises(ConfigError, match=r"tune.questions: missing: alpaca-eval asks questions"):
+        expand(load_matrix(write(tmp_path, model, {**tune, "questions": None, "heldout": "tuning.jsonl"}, **more)))
+    split = {key: value for key, value in tune.items() if key != "questions"}
+    halves = expand(load_matrix(write(tmp_path, model, {**split, "split": 0.5}, **more)))
+    assert halves.tuning is not None
+    assert halves.tuning.prompts.tuning + halves.tuning.prompts.reported == 7 + 22
+
+
+def test_each_model_has_its_own_choice(tmp_path: Path, model: Path) -> None:
+    other = shutil.copytree(model, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "note": "another"}))
+    path = write(tmp_path, model, FILES, models=[str(model), str(other)], seeds=[0], **ONE)
+    plan = expand(load_matrix(path))
+    assert plan.tuning is not None
+    first, last = plan.tuning.trials["dpo"][0], plan.tuning.trials["dpo"][-1]
+    models = [cell.model for cell in plan.cells if cell.variant == "dpo"]
+    chosen_plan = plan.tuning.expand({models[0]: {"dpo": first}, models[1]: {"dpo": last}})
+    rates = {cell.model: cell.train.settings["training"] for cell in chosen_plan.cells if cell.train is not None}
+    assert [rates[model]["beta"] for model in models] == [BETAS[0], BETAS[-1]]
+    assert [chosen_plan.matrix_of(model).variants["dpo"].training for model in chosen_plan.models] == [
+        dict(first.values),
+        dict(last.values),
+    ]
+    narrow = expand(load_matrix(write(tmp_path, model, FILES, exclude=[{"variant": "ra-dpo"}])))
+    assert narrow.tuning is not None
+    assert {cell.variant.split("-learning")[0] for cell in narrow.tuning.cells} == {"dpo"}

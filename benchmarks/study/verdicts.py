@@ -95,8 +95,8 @@ def judge(experiments: Sequence[Experiment], results: pd.DataFrame) -> pd.DataFr
         results: `results.parquet` of all runs, with a column `run`.
 
     Raises:
-        DataError: a figure is not there, the two sides of an experiment have different seeds, or a combination of factors
-            is not there.
+        DataError: a figure or a combination of factors is not there, or the two sides of an experiment have different
+            seeds.
     """
     import pandas as pd
 

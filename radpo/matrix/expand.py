@@ -137,6 +137,11 @@ class Plan:
         tried = self.tuning.cells if self.tuning is not None else ()
         return in_order(stage for cell in (*self.cells, *tried) for stage in cell.wanted)
 
+    @property
+    def reported(self) -> list[Stage]:
+        """All stages of all cells, without what is tried before them."""
+        return in_order(stage for cell in self.cells for stage in cell.wanted)
+
     def cells_of(self, model: Source) -> list[Cell]:
         """The cells of one model."""
         return [cell for cell in self.cells if cell.model == model.location]

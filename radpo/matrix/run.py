@@ -18,7 +18,7 @@ import yaml
 
 from radpo.core.files import replace_file, replace_json, sha256
 from radpo.core.run_files import MANIFEST, REPORT, whole_manifest, write_checkpoints, write_manifest
-from radpo.engine.graph import Stage, in_order
+from radpo.engine.graph import Stage
 from radpo.engine.schedule import Done, Observer, Pool, run_stages
 from radpo.engine.sources import Source
 from radpo.engine.store import Store
@@ -84,9 +84,8 @@ def run_matrix(
         with suppress(OSError):  # a run directory that cannot be written is finished all the same
             _name_checkpoints(plan, folders, store)
         return Finished(reports, unchanged=True)
-    wanted = in_order(stage for cell in plan.cells for stage in cell.wanted)
     done = run_stages(
-        wanted, store, make_pool(), observer,
+        plan.reported, store, make_pool(), observer,
         keep_going=keep_going, weights=weights, notes=notes, on_failure=on_failure,
     )  # fmt: skip
     tried = {item.stage.key: item for item in (*done, *before) if not item.from_store}
