@@ -62,6 +62,10 @@ def test_every_bug_says_what_it_is_and_the_committed_table_is_of_these(bugs: Any
     assert [row["bug"] for row in rows] == [bug.says for bug in bugs.BUGS.values()]
     assert sum(row["caught"] == "True" for row in rows) >= 14
     assert all(row["first"] for row in rows if row["caught"] == "True"), "what shows it is named"
+    with (ROOT / "reports" / "gate" / "reruns.csv").open(encoding="utf-8") as stream:
+        reruns = list(csv.DictReader(stream))
+    assert [row["rerun"] for row in reruns] == [rerun.says for rerun in bugs.RERUNS]
+    assert {row["verdict"] for row in reruns} == {"pass"}
 
 
 @pytest.mark.exhaustive
