@@ -53,7 +53,7 @@ def test_a_benchmark_that_is_only_named_has_the_defaults_and_says_what_it_needs(
     assert sections == load_matrix(write(tmp_path, content)).benchmarks.named()
     assert len(sections) == 2
     content["benchmarks"] = {"mt-bench": None}
-    with pytest.raises(ConfigError, match="benchmarks.mt-bench.questions: missing"):
+    with pytest.raises(ConfigError, match=r"benchmarks\.mt-bench\.questions: missing"):
         load_matrix(write(tmp_path, content))
 
 
