@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from radpo.benchmarks.sizes import BYTES_A_TOKEN, Sizes
+from radpo.clients.endpoint import BATCH_PRICE
 from radpo.engine.graph import Stage
 from radpo.engine.sources import Source
 from radpo.judges.lookup import find_judge_kind
@@ -142,7 +143,7 @@ def asked_of_endpoint(stage: Stage, questions: Sequence[Question], longest: floa
         judge_calls=len(turns),
         judge_prompt_tokens=prompts,
         judge_generated_tokens=generated,
-        judge_dollars=_dollars(said.get("price_in"), said.get("price_out"), prompts, generated),
+        judge_dollars=_dollars(said, prompts, generated),
         disk_bytes=5 * generated,
     )
 
@@ -184,7 +185,7 @@ def _with_judge(
 ) -> Work:
     """Work with that of one more judge."""
     free = find_judge_kind(kind).free
-    price = 0.0 if free else _dollars(said.get("price_in"), said.get("price_out"), prompts, generated)
+    price = 0.0 if free else _dollars(said, prompts, generated)
     return replace(
         work,
         judge_calls=work.judge_calls + calls,
@@ -195,8 +196,10 @@ def _with_judge(
     )
 
 
-def _dollars(price_in: float | None, price_out: float | None, prompts: float, generated: float) -> float | None:
-    """At prices in dollars for a million tokens; None where one of them is not known."""
+def _dollars(said: Mapping[str, Any], prompts: float, generated: float) -> float | None:
+    """At an endpoint's prices in dollars for a million tokens; None where one of them is not known."""
+    price_in, price_out = said.get("price_in"), said.get("price_out")
     if price_in is None or price_out is None:
         return None
-    return float(prompts * price_in + generated * price_out) / 1e6
+    share = BATCH_PRICE if said.get("batch") else 1.0
+    return share * float(prompts * price_in + generated * price_out) / 1e6

@@ -267,7 +267,7 @@ def _common(benchmark: Benchmark) -> Iterator[Option]:
         about = (
             "Or an OpenAI-compatible endpoint that answers, as model=NAME base_url=URL; repeatable. Others: version "
             "(replies are shared with other runs only if it says which checkpoint the name stands for), api_key_env, "
-            "token_limit, sampling_options, reasoning_effort, chat_template_kwargs, extra_body, max_unanswered, "
+            "token_limit, sampling_options, reasoning_effort, chat_template_kwargs, extra_body, batch, max_unanswered, "
             "concurrency, requests_per_minute, timeout, attempts, "
             "price_in, price_out, max_cost, max_requests."
         )

@@ -84,6 +84,8 @@ class State:
         on_the_way: what is not settled yet, by client.
         excess: dollars by which a reply cost more than what was asked for bounds, the most seen of each endpoint.
         stopped: the occasions of running that are to pay for nothing more, the last few.
+        given_up: clients whose requests on their way were counted as possibly billed, with the excess that was added
+            for each request.
     """
 
     identity: str = ""
@@ -91,6 +93,7 @@ class State:
     on_the_way: dict[str, OnTheWay] = field(default_factory=dict)
     excess: dict[str, float] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
+    given_up: dict[str, float] = field(default_factory=dict)
 
     def spent(self, stage: str | None = None) -> Spent:
         """Of a stage, or of all."""
@@ -106,8 +109,10 @@ class State:
     def give_up(self, client: str) -> None:
         """Count what a client that is gone had on its way as possibly billed."""
         left = self.on_the_way.pop(client)
-        excess = left.requests * self.excess.get(left.endpoint, 0.0)
-        self.stages.setdefault(left.stage, Spent()).unclear_cost += left.cost + excess
+        each = self.excess.get(left.endpoint, 0.0)
+        self.stages.setdefault(left.stage, Spent()).unclear_cost += left.cost + left.requests * each
+        if left.requests:
+            self.given_up[client] = each
 
 
 class Account:
@@ -213,6 +218,7 @@ def read_account(folder: Path) -> State:
             on_the_way={client: OnTheWay(**open_) for client, open_ in document["on_the_way"].items()},
             excess={endpoint: float(dollars) for endpoint, dollars in document["excess"].items()},
             stopped=list(map(str, document["stopped"])),
+            given_up={client: float(each) for client, each in document.get("given_up", {}).items()},
         )
     except FileNotFoundError:
         return State()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from radpo.clients.account import Account, OnTheWay, Spent, State
@@ -58,6 +60,12 @@ class _Limit:
     on_the_way: int
     reserved: float
 
+    def has_room(self, highest: float, requests: int) -> bool:
+        """Whether so many more requests, at these dollars at most together, are within the limit."""
+        if self.max_requests is not None and self.spent.sent + requests > self.max_requests:
+            return False
+        return self.max_cost is None or self.spent.dollars + self.reserved + highest <= self.max_cost
+
     def bears(self, highest: float) -> bool:
         """Whether one more request, at this cost at most, is within the limit; False where others may make room.
 
@@ -69,7 +77,7 @@ class _Limit:
             raise SpendingLimitError(
                 f"the limit of {self.max_requests} requests{self.whose} is reached; {kept.format('max_requests')}"
             )
-        if self.max_cost is None or self.spent.dollars + self.reserved + highest <= self.max_cost:
+        if self.has_room(highest, 1):
             return True
         if self.on_the_way:
             return False
@@ -113,20 +121,55 @@ class Budget:
                 except TimeoutError:
                     continue
 
-    def _try(self, highest: float) -> bool:
+    def reserve_some(self, costs: Sequence[float]) -> int:
+        """Set aside what the first of some requests could cost, as many as there is room for now; their number.
+
+        Args:
+            costs: dollars of each at most.
+
+        Raises:
+            SpendingLimitError: there is no room for any, however what is on its way ends.
+            StoppedError: another stage of the run has failed.
+        """
+        account, total, taken = self.account, 0.0, 0
+        with self._current() as state:
+            excess, limits = state.excess.get(account.endpoint, 0.0), self._limits(state)
+            for number, cost in enumerate(costs, start=1):
+                if not all(limit.has_room(total + cost + number * excess, number) for limit in limits):
+                    break
+                total, taken = total + cost, number
+            if taken:
+                self._set_aside(state, total, taken)
+            elif costs:
+                for limit in limits:
+                    limit.bears(costs[0] + excess)
+        return taken
+
+    @contextmanager
+    def _current(self) -> Iterator[State]:
+        """The account, what clients that are gone left behind being settled."""
         account = self.account
         with account.change(durable=True) as state:
             if account.run is not None and account.run.occasion in state.stopped:
                 raise StoppedError("another stage of the run has failed, so no more is paid for; answers are kept")
             account.sweep(state)
+            yield state
+
+    def _set_aside(self, state: State, highest: float, requests: int) -> None:
+        account = self.account
+        mine = state.on_the_way.setdefault(account.client, OnTheWay(account.stage, account.endpoint))
+        mine.requests += requests
+        mine.cost += highest
+        state.stages.setdefault(account.stage, Spent(account.name)).sent += requests
+        self.usage.sent += requests
+
+    def _try(self, highest: float) -> bool:
+        account = self.account
+        with self._current() as state:
             at_most = highest + state.excess.get(account.endpoint, 0.0)
             if not all(limit.bears(at_most) for limit in self._limits(state)):
                 return False
-            mine = state.on_the_way.setdefault(account.client, OnTheWay(account.stage, account.endpoint))
-            mine.requests += 1
-            mine.cost += highest
-            state.stages.setdefault(account.stage, Spent(account.name)).sent += 1
-        self.usage.sent += 1
+            self._set_aside(state, highest, 1)
         return True
 
     def _limits(self, state: State) -> list[_Limit]:
@@ -166,6 +209,34 @@ class Budget:
             self.usage.cost += cost
             self.usage.unclear_cost += unclear
             self._settled.notify_all()
+
+    def settle_batch(
+        self, client: str, highest_cost: float, requests: int, *, cost: float, unclear: float, tokens: tuple[int, int]
+    ) -> None:
+        """Put back what a client set aside for a batch, be it this one or one that is gone, and count what it cost.
+
+        Args:
+            client: who reserved.
+            tokens: of prompts and answers.
+        """
+        account = self.account
+        with account.change() as state:
+            account.sweep(state)
+            spent = state.stages.setdefault(account.stage, Spent(account.name))
+            if client in state.on_the_way:
+                theirs = state.on_the_way[client]
+                theirs.requests -= requests
+                theirs.cost = theirs.cost - highest_cost if theirs.requests else 0.0
+            elif client in state.given_up:  # counted as possibly billed, when the client was gone
+                most = highest_cost + requests * state.given_up[client]
+                spent.unclear_cost = max(0.0, spent.unclear_cost - most)
+            spent.cost += cost
+            spent.unclear_cost += unclear
+            self.usage.prompt_tokens += tokens[0]
+            self.usage.completion_tokens += tokens[1]
+            self._count(spent)
+        self.usage.cost += cost
+        self.usage.unclear_cost += unclear
 
     def close(self) -> None:
         """Note what is left to note, and let go of the account."""

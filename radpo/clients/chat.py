@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radpo.clients.account import Account
+from radpo.clients.batch import Batches, keys_in_batches
+from radpo.clients.batch_api import BatchApi
 from radpo.clients.budget import Budget, Usage
 from radpo.clients.claims import Claims
 from radpo.clients.dialect import SAMPLING, Dialect
 from radpo.clients.endpoint import Endpoint
 from radpo.clients.redaction import Redactor
 from radpo.clients.replies import ChatReply, from_record, read_body
-from radpo.clients.reply_cache import ReplyCache, claims_folder
+from radpo.clients.reply_cache import ReplyCache, batches_folder, claims_folder
 from radpo.core.errors import DataError, ServiceError
 from radpo.core.paid_work import paid_work, payer
 from radpo.core.progress import Progress, no_progress
@@ -286,6 +288,12 @@ class _Fetch:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             trust_env=not self._endpoint.is_local,
         ) as session:
+            batching = self._endpoint.batch
+
+            def batch_begins() -> bool:
+                """Whether the others go in a batch: what the endpoint has to say of the settings is known by then."""
+                known = self._usage.answered > 0 and self._chat.useful
+                return batching and (known or len(replies) >= FIRST_FEW)
 
             async def one(key: str, request: ChatRequest) -> ChatReply | None:
                 """A reply that is there by now, or that the endpoint gives; None while another process asks for it."""
@@ -297,9 +305,9 @@ class _Fetch:
                     claims.release(key)
 
             async def work() -> None:
-                while self._stop is None and (waiting or elsewhere):
+                while self._stop is None and (waiting or elsewhere) and not batch_begins():
                     if not self._chat.useful and 0 < self._under_way >= FIRST_FEW - self._useless:
-                        await self._sleep(PAUSE)  # until one of the first few is of use, no more than those are sent
+                        await self.sleep(PAUSE)  # until one of the first few is of use, no more than those are sent
                         continue
                     shared = not waiting
                     key, request = (elsewhere if shared else waiting).popleft()
@@ -315,15 +323,34 @@ class _Fetch:
                         continue
                     elsewhere.append((key, request))
                     if shared:
-                        await self._sleep(POLL)
+                        await self.sleep(POLL)
 
-            async def guarded() -> None:
+            async def in_batches() -> None:
+                """The first by itself, at the full price, where none of another process' batches holds it."""
+                batches = self._batches(session, budget)
+                async with batches.alone():
+                    known = keys_in_batches(batches.folder)
+                    there = self.kept(list(requests))
+                    waiting.clear()
+                    waiting.extend(item for item in requests.items() if item[0] not in known and item[0] not in there)
+                    self._endpoint = self._endpoint.model_copy(update={"batch": False})
+                    await work()
+                    self._endpoint = self._chat.endpoint
+                self.raise_if_stopped()
+                left = {key: request for key, request in requests.items() if key not in replies}
+                async for key, reply in batches.answers(left):
+                    replies[key] = reply
+                    self.judge(reply)
+                    self._progress(self._before + len(replies), total)
+
+            async def guarded(work: Callable[[], Awaitable[None]]) -> None:
                 try:
                     await work()
                 except Exception as error:  # noqa: BLE001 - whatever it is, the other workers pay for no more
                     self.stop(error)
 
-            workers = [asyncio.create_task(guarded()) for _ in range(min(self._endpoint.concurrency, len(requests)))]
+            works = [in_batches] if batching else [work] * min(self._endpoint.concurrency, len(requests))
+            workers = [asyncio.create_task(guarded(one_work)) for one_work in works]
             try:
                 await asyncio.wait(workers)
             except asyncio.CancelledError:
@@ -337,13 +364,26 @@ class _Fetch:
         self.raise_if_stopped()
         return replies
 
+    def _batches(self, session: aiohttp.ClientSession, budget: Budget) -> Batches:
+        api = BatchApi(session, self._endpoint, self._redact, self.sleep, self.raise_if_stopped)
+        limited = budget.limits_cost
+
+        def highest(request: ChatRequest) -> float:
+            return self._endpoint.highest_cost(
+                request.messages, self._chat.dialect.options(request.options), limited=limited
+            )
+
+        return Batches(self, highest, api, self._endpoint, budget, batches_folder(self._chat.cache))
+
+    def kept(self, keys: Sequence[str]) -> dict[str, ChatReply]:
+        """The replies that there are in the cache by now."""
+        return {key: from_record(record) for key, record in self._cache.get(keys).items()}
+
     def _kept(self, key: str) -> ChatReply | None:
         """A reply that another process has kept meanwhile."""
-        record = self._cache.get([key]).get(key)
-        if record is None:
-            return None
-        self._usage.from_cache += 1
-        return from_record(record)
+        reply = self.kept([key]).get(key)
+        self._usage.from_cache += reply is not None
+        return reply
 
     async def _one(self, session: aiohttp.ClientSession, budget: Budget, key: str, request: ChatRequest) -> ChatReply:
         """Send a request until it is answered, refused for good, or was sent often enough."""
@@ -353,14 +393,14 @@ class _Fetch:
             retry=retry_if_exception_type(_TryAgainError),
             stop=self._enough,
             wait=_pause,
-            sleep=self._sleep,
+            sleep=self.sleep,
             reraise=True,
         )
         try:
             reply: ChatReply = await attempts(self._attempt, session, budget, key, request)
         except _TryAgainError as failure:
             if failure.reply is not None and failure.record is not None:
-                await self._keep(key, failure.record)
+                await self.keep(key, failure.record)
                 return failure.reply
             why = f"no answer after {self._endpoint.attempts} attempts: {self._redact(str(failure))}"
             self._usage.failed += 1
@@ -379,7 +419,7 @@ class _Fetch:
         without_text = isinstance(failure, _TryAgainError) and failure.reply is not None
         return state.attempt_number >= (min(2, self._endpoint.attempts) if without_text else self._endpoint.attempts)
 
-    async def _sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         """Wait, and no longer than until everything stops."""
         assert self._stopped is not None
         try:
@@ -418,7 +458,7 @@ class _Fetch:
                     return None
                 self._usage.failed += 1
                 return ChatReply(None, {}, f"HTTP {document.status}: {self._redact.excerpt(document.content)}")
-            reply, tokens = self._read(document, request)
+            reply, tokens = self.read(document, request)
             if reply is None:
                 raise _TryAgainError("the answer holds no choice with a message", unclear=True)
             if tokens is not None:
@@ -431,7 +471,7 @@ class _Fetch:
             if not reply.is_final:
                 raise _TryAgainError(reply.error or "", unclear=tokens is None, reply=reply, record=record)
             self._usage.answered += reply.text is not None
-            await self._keep(key, record)
+            await self.keep(key, record)
             return reply
         except _TryAgainError as failure:
             unclear = unclear if failure.unclear else 0.0
@@ -442,7 +482,7 @@ class _Fetch:
         finally:
             await budget.settle(highest, cost=cost, unclear=unclear)
 
-    async def _keep(self, key: str, record: Mapping[str, Any]) -> None:
+    async def keep(self, key: str, record: Mapping[str, Any]) -> None:
         """Keep a reply; those that come while others are being written are written together."""
         self._unwritten.append((key, record))
         async with self._writing:
@@ -474,10 +514,11 @@ class _Fetch:
             return 0.0
         return self._endpoint.cost(0, length - asked)
 
-    def _read(self, document: Any, request: ChatRequest) -> tuple[ChatReply | None, tuple[int, int] | None]:
-        """A body's reply as it can be kept, and its tokens."""
+    def read(self, document: Any, request: ChatRequest | None) -> tuple[ChatReply | None, tuple[int, int] | None]:
+        """A body's reply as it can be kept, and its tokens; `request` is None where another process asked."""
+        omitted = () if request is None else self._chat.dialect.omitted(request.options)
         try:
-            reply, tokens = read_body(self._redact.document(document), self._chat.dialect.omitted(request.options))
+            reply, tokens = read_body(self._redact.document(document), omitted)
             if reply is not None:
                 json.dumps(reply.record(tokens))
         except RecursionError:
@@ -488,7 +529,7 @@ class _Fetch:
         """The parsed answer's body; a `_Refusal` where the endpoint will not answer this request."""
         import aiohttp
 
-        body = {"model": self._endpoint.asked_for, "messages": [dict(m) for m in request.messages], **options}
+        body = self._body(request, options)
         url = f"{self._endpoint.address}/chat/completions"
         try:
             async with session.post(url, json=body, allow_redirects=False) as response:
@@ -526,6 +567,13 @@ class _Fetch:
         except (ValueError, RecursionError):
             raise _TryAgainError("the answer was cut off or is no JSON", unclear=True) from None
 
+    def body(self, request: ChatRequest) -> dict[str, Any]:
+        """A request's body, its options as the endpoint takes them."""
+        return self._body(request, self._chat.dialect.options(request.options))
+
+    def _body(self, request: ChatRequest, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {"model": self._endpoint.asked_for, "messages": [dict(m) for m in request.messages], **options}
+
     async def _slot(self) -> None:
         """Wait until the rate allows one more request."""
         if self._endpoint.requests_per_minute is None:
@@ -533,7 +581,7 @@ class _Fetch:
         now = asyncio.get_running_loop().time()
         at = max(now, self._next_slot)
         self._next_slot = at + 60 / self._endpoint.requests_per_minute
-        await self._sleep(at - now)
+        await self.sleep(at - now)
 
 
 def _pause(state: RetryCallState) -> float:

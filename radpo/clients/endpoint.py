@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -21,6 +22,8 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 # A chat format's own tokens for one message (role, separators): no format in use has as many.
 _PER_MESSAGE = 16
+BATCH_PRICE = 0.5
+"""What a request in a batch costs, as a share of the price, at those who offer batches."""
 # What of a request's options is billed as a part of its prompt.
 _READ_BY_THE_MODEL = ("tools", "functions", "response_format", "chat_template_kwargs")
 _SETTINGS = {
@@ -55,6 +58,8 @@ class Endpoint(Serving):
             SGLang's and transformers' servers take them.
         extra_body: whatever else every request's body is to hold, such as `{top_k: 20}`; what it names goes over the
             request's own.
+        batch: ask through the API's batch endpoint: prices count half, and answers may take a day. The first request
+            goes by itself, at the full price, so that wrong settings show at once.
         max_unanswered: the share of requests that may stay without an answer (refused, failing each time, or answered
             without a text); single ones always may.
         price_in, price_out: dollars for a million tokens of prompt and of answer.
@@ -79,6 +84,7 @@ class Endpoint(Serving):
     reasoning_effort: str | None = Field(None, min_length=1, exclude_if=_is_none)
     chat_template_kwargs: dict[str, Any] | None = Field(None, exclude_if=_is_none)
     extra_body: dict[str, Any] | None = Field(None, exclude_if=_is_none)
+    batch: bool = Field(False, exclude_if=operator.not_)
     max_unanswered: Annotated[float, Field(ge=0, le=1)] = 0.05
     price_in: Annotated[float, Field(ge=0)] | None = None
     price_out: Annotated[float, Field(ge=0)] | None = None
@@ -167,8 +173,9 @@ class Endpoint(Serving):
         return key or None
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Dollars for so many tokens, 0 where there are no prices."""
-        return ((self.price_in or 0.0) * prompt_tokens + (self.price_out or 0.0) * completion_tokens) / 1e6
+        """Dollars for so many tokens, 0 where there are no prices; of a batch half the price."""
+        share = BATCH_PRICE if self.batch else 1.0
+        return share * ((self.price_in or 0.0) * prompt_tokens + (self.price_out or 0.0) * completion_tokens) / 1e6
 
     @property
     def has_prices(self) -> bool:

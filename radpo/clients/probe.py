@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from radpo.clients.budget import SpendingLimitError
 from radpo.clients.chat import Chat, ChatRequest
@@ -38,7 +39,11 @@ def probe(endpoint: Endpoint) -> None:
     endpoint.api_key()
     if time.monotonic() - _answered.get(who, -REMEMBERED) < REMEMBERED:
         return
-    brief = {"attempts": min(2, endpoint.attempts), "timeout": min(LONGEST_WAIT, endpoint.timeout)}
+    brief: dict[str, Any] = {
+        "batch": False,
+        "attempts": min(2, endpoint.attempts),
+        "timeout": min(LONGEST_WAIT, endpoint.timeout),
+    }
     with TemporaryDirectory(prefix="radpo-probe-") as folder:
         chat = Chat(endpoint.model_copy(update=brief), Path(folder) / "replies.sqlite")
         try:

@@ -44,12 +44,18 @@ def remove_cache(path: Path) -> None:
     """Remove a cache that nobody uses, with all that belongs to it."""
     for ending in ("", *_BESIDE, ".ballast"):
         path.with_name(path.name + ending).unlink(missing_ok=True)
-    shutil.rmtree(claims_folder(path), ignore_errors=True)
+    for folder in (claims_folder(path), batches_folder(path)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def claims_folder(path: Path) -> Path:
     """Where the requests that a cache's users are asking are noted (`radpo.clients.claims`)."""
     return path.with_name(f"{path.name}.claims")
+
+
+def batches_folder(path: Path) -> Path:
+    """Where batches that a cache's users have begun are noted (`radpo.clients.batch`)."""
+    return path.with_name(f"{path.name}.batches")
 
 
 class ReplyCache:
