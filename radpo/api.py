@@ -63,7 +63,7 @@ def run(
 
     faults = Faults(lambda message: placed(Path(matrix), message))
     asked, folder, kept = _asked(faults, Path(matrix), out, store, variant, seed)
-    if not kept.root.exists():
+    if not kept.root.is_dir():
         faults.ask(lambda: check_writable(kept.root, "--store"))
     if faults.found:
         _prepared(asked, folder, kept, executor, executor_options or {}, jobs, faults)  # all else that is lacking
@@ -156,7 +156,7 @@ def _using(plan_: Plan, kept: Store) -> AbstractContextManager[Path]:
     """Held as long as a plan's stages are computed and read, so that none of them is removed as garbage."""
     from radpo.core.files import check_writable
 
-    if not kept.root.exists():
+    if not kept.root.is_dir():
         check_writable(kept.root, "--store")
     return kept.using(stage.key for stage in plan_.stages)
 
@@ -330,7 +330,7 @@ def import_results(
         out: the run directory.
         files: the result files of each variant.
         baseline: the variant that the others are compared with. Default: the first.
-        only: the model whose rows count, where a file has several models'.
+        only: the model whose rows count, where a file has several models'; else the one that is called as the variant.
 
     Returns:
         The report.

@@ -308,7 +308,7 @@ def test_notes_on_what_is_left_out_name_the_questions_and_what_the_judge_said(tm
     )
     fine = mt_bench_pairs.PairJudgment("q1", 1, "a", "b", "model_1", "model_1")
     odd = mt_bench_pairs.PairJudgment("q7", 2, "a", "b", "model_1", "error", ("[[A]]", "Hm."))
-    assert mt_bench_pairs.scores([fine, odd], "a", "b").notes[0].endswith("and are left out: q7 turn 2 ([[A]]; Hm.).")
+    assert mt_bench_pairs.scores([fine, odd], "a").notes[0].endswith("and are left out: q7 turn 2 ([[A]]; Hm.).")
     rows = [
         {
             "question_id": name,

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -107,6 +108,59 @@ def test_fastchats_and_arena_hards_judgments_have_the_files_own_figures(real_dat
     )
     (own,) = arena_hard.score(arena_hard.load_judgments([arena])).values()
     assert figure(tmp_path / "run", "m", "arena-hard", "all", "score")[0] == own.score
+
+
+def test_imported_figures_are_the_published_ones(real_data: Path, tmp_path: Path) -> None:
+    """AlpacaEval's leaderboard, MT-Bench's published scores, Arena-Hard's leaderboard of 2024-07-31."""
+    board = pd.read_csv(real_data / "alpaca_eval2" / "leaderboard.csv", index_col=0)
+    files = {
+        path.name.removesuffix(".jsonl.gz"): path for path in (real_data / "alpaca_eval2" / "annotations").iterdir()
+    }
+    published = {"gemma-2b-it", "claude-2.1", "alpaca-7b", "NullModel"}
+    assert call(tmp_path / "alpaca", *(f"{name}={files[name]}" for name in sorted(published))).exit_code == 0
+    for name in published:
+        value, error = figure(tmp_path / "alpaca", name, "alpaca-eval", "all", "win_rate")
+        assert (value, error) == pytest.approx((board["win_rate"][name], board["standard_error"][name]), abs=1e-9)
+    scores = {"claude-3-opus-20240229": 8.675, "claude-3-5-sonnet-20240620": 9.206, "llama2_chat_7b": 6.191}
+    judged = real_data / "mt_bench" / "model_judgment"
+    words = [f"{name}={judged / f'gpt-4_single.{name}.jsonl.gz'}" for name in scores]
+    assert call(tmp_path / "mt", *words).exit_code == 0
+    for name, score in scores.items():
+        assert figure(tmp_path / "mt", name, "mt-bench", "all", "score")[0] == pytest.approx(score, abs=5e-4)
+    battles = real_data / "arena_hard_v0.1" / "battles.jsonl.gz"
+    leaders = pd.read_csv(real_data / "arena_hard_v0.1" / "arena_hard_leaderboard_20240731.csv", index_col="model")
+    names = ("gpt-4-0613", "gpt-3.5-turbo-0125")  # one file has both: each variant is the model of its name
+    assert call(tmp_path / "arena", *(f"{name}={battles}" for name in names)).exit_code == 0
+    for name in names:
+        score = figure(tmp_path / "arena", name, "arena-hard", "all", "score")[0]
+        assert score == pytest.approx(leaders["score"][name], abs=0.05)
+
+
+def test_pairwise_judgments_have_fastchats_figures_of_each_model(tmp_path: Path) -> None:
+    """What FastChat's show_result.py --mode pairwise-all counts of every model over all pairs."""
+    games = [
+        (81, 1, "a", "b", "model_1", "model_1"), (81, 2, "a", "b", "model_1", "model_2"),
+        (82, 1, "b", "c", "tie", "tie"), (82, 2, "c", "a", "model_2", "model_2"), (83, 1, "c", "b", "error", "model_1"),
+        (83, 2, "b", "a", "model_1", "model_1"),
+    ]  # fmt: skip
+    file = tmp_path / "gpt-4_pair.jsonl"
+    rows = [
+        {"question_id": question, "model_1": one, "model_2": other, "g1_winner": first, "g2_winner": second,
+         "judge": ["gpt-4", "pair-v2"], "g1_judgment": "", "g2_judgment": "", "turn": turn, "tstamp": 1.0}
+        for question, turn, one, other, first, second in games
+    ]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert call(tmp_path / "run", *(f"{name}={file}" for name in "abc")).exit_code == 0
+    expected = {"a": (2, 1, 1), "b": (1, 1, 2), "c": (0, 1, 1)}  # wins, losses, ties, the unparsed one left out
+    for name, (win, loss, tie) in expected.items():
+        rate = 100 * (win + tie / 2) / (win + loss + tie)
+        value, _ = figure(tmp_path / "run", name, "mt-bench-pairwise", "all", "win_rate_adjusted")
+        assert value == pytest.approx(rate)
+    examples = load_run(tmp_path / "run").examples
+    assert set(examples[examples["variant"] == "a"]["opponent"]) == {"b", "c"}
+    with pytest.raises(DataError, match=r"judgments of 3 models \(a, b, c\): call the variant as one of them"):
+        call(tmp_path / "other", f"mine={file}")
+    assert call(tmp_path / "other", f"mine={file}", "--only", "c").exit_code == 0
 
 
 def test_what_cannot_be_imported_is_said(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from radpo.benchmarks import pieces
-from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context, Whose
 from radpo.benchmarks.settings import MatrixPath, Option, Section
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.task_files import YAML, files_outside, local_dataset, read_task, split_shots
@@ -249,7 +249,7 @@ def scores(run: AcademicRun) -> Scores:
     return Scores(tuple(results), tuple(examples), tuple(notes))
 
 
-def imports(path: Path, only: str | None) -> Scores | None:
+def imports(path: Path, whose: Whose) -> Scores | None:
     """The scores of lm-eval's results document, with the examples of the samples beside it.
 
     Raises:

@@ -27,7 +27,7 @@ from radpo.benchmarks.length_control import (
     length_controlled,
     lengths,
 )
-from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context, Whose
 from radpo.benchmarks.questions import load_benchmark_questions
 from radpo.benchmarks.settings import DataFile, ExistingModel, JudgeSettings, MatrixPath, SamplingSettings, Section
 from radpo.benchmarks.sizes import Sizes
@@ -151,7 +151,7 @@ def score_existing(existing: Existing) -> dict[str, Any]:
     return {"length_controlled_winrate": found.winrate, "notes": [found.note] if found.note else []}
 
 
-def imports(path: Path, only: str | None) -> Scores | None:
+def imports(path: Path, whose: Whose) -> Scores | None:
     """The scores of a file of alpaca-eval's annotations."""
     return scores(load_annotations(path)) if {"preference", "generator_2"} <= first_row(path).keys() else None
 

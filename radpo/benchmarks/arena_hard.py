@@ -18,7 +18,7 @@ from pydantic import Field
 from radpo.benchmarks import pieces
 from radpo.benchmarks.answers import Answers, check_answers, check_names
 from radpo.benchmarks.arena_style import load_answer_folder, style_features
-from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context, Whose
 from radpo.benchmarks.settings import (
     DataFile,
     ExistingModel,
@@ -163,21 +163,17 @@ def score_existing(existing: Existing) -> dict[str, Any]:
     return leaderboard(games, only=existing.only, rounds=existing.rounds, style=style)
 
 
-def imports(path: Path, only: str | None) -> Scores | None:
-    """The scores of a file of Arena-Hard's judgments of one model.
+def imports(path: Path, whose: Whose) -> Scores | None:
+    """The scores of one model in a file of Arena-Hard's judgments, or of its battles.
 
     Raises:
-        DataError: it is malformed, or holds several models' and none of them is named.
+        DataError: it is malformed, or holds several models' and none of them is meant.
     """
-    if not {"model", "games"} <= first_row(path).keys():
+    there = first_row(path).keys()
+    if not ({"model", "games"} <= there or {"model_a", "model_b", "winner"} <= there):
         return None
-    battles = load_judgments([path])
-    models = sorted(battles.frame["model"].unique())
-    if only is None and len(models) > 1:
-        raise DataError(f"{path}: has judgments of {len(models)} models; name one with --only: {', '.join(models)}")
-    if only is not None and only not in models:
-        raise DataError(f"{path}: has no judgments of {only}; there are {', '.join(models)}")
-    return scores(battles, score(battles), only or models[0])
+    battles = load_judgments([path]) if "games" in there else load_battles(path)
+    return scores(battles, score(battles), whose.choose(path, battles.frame["model"]))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from radpo.benchmarks import pieces
 from radpo.benchmarks.answers import Answers, check_answers, load_model_answers
-from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context, Whose
 from radpo.benchmarks.settings import DataFile, ExistingModel, JudgeSettings, MatrixPath, SamplingSettings, Section
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import Work, judged
@@ -382,11 +382,12 @@ def score_existing(existing: Existing) -> dict[str, Any]:
     return asdict(score(load_judgments(existing.judgments, existing.questions, existing.only)))
 
 
-def imports(path: Path, only: str | None) -> Scores | None:
+def imports(path: Path, whose: Whose) -> Scores | None:
     """The scores of a file of FastChat's single-answer judgments."""
     if not {"question_id", "turn", "score", "judgment"} <= first_row(path).keys():
         return None
-    return scores(load_judgments(path, only=only))
+    model = whose.choose(path, (str(row.get("model", "")) for _, row in read_rows(path)))
+    return scores(load_judgments(path, only=model))
 
 
 def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage:

@@ -17,12 +17,12 @@ from pydantic import Field, field_validator
 from radpo.benchmarks import mt_bench, pieces
 from radpo.benchmarks.answers import Answers, check_answers
 from radpo.benchmarks.mt_bench import reference_of, turn_prompt
-from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context
+from radpo.benchmarks.protocol import Benchmark, Checkpoint, Context, Whose
 from radpo.benchmarks.settings import ExistingModel, MatrixPath
 from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.work import Work, judged
 from radpo.core.errors import DataError
-from radpo.core.json_rows import read_rows
+from radpo.core.json_rows import first_row, read_rows
 from radpo.core.metrics import Metric, result
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Scores
@@ -80,6 +80,19 @@ def score_existing(existing: Existing) -> dict[str, Any]:
     """
     assert existing.judgments is not None
     return asdict(score_pairs(load_pair_judgments(existing.judgments), existing.baseline, existing.only))
+
+
+def imports(path: Path, whose: Whose) -> Scores | None:
+    """The scores of one model in a file of FastChat's pairwise judgments, over all that it was compared with.
+
+    Raises:
+        DataError: it is malformed, or holds several models' and none of them is meant.
+    """
+    if not {"model_1", "model_2", "g1_winner", "g2_winner"} <= first_row(path).keys():
+        return None
+    judgments = load_pair_judgments(path)
+    model = whose.choose(path, (name for j in judgments for name in (j.model_1, j.model_2)))
+    return scores(judgments, model)
 
 
 WINNERS = ("model_1", "model_2", "tie", "error")
@@ -264,48 +277,50 @@ def bias_of(found: PairScores) -> Bias:
 def scores(
     judgments: Sequence[PairJudgment],
     model: str,
-    baseline: str,
     *,
     questions: Sequence[Question] = (),
     answers: tuple[Answers, Answers] | None = None,
     goal: float | None = None,
 ) -> Scores:
-    """One model's win rate over the baseline in percent, standard error clustered by question, and a row a turn.
+    """One model's win rate over the others in percent, standard error clustered by question, and a row a comparison.
 
     Args:
+        model: whose judgments count.
         questions, answers: what was asked, and the model's and the baseline's answers, for the examples.
         goal: the score that the model was asked for, for the examples' detail.
 
     Raises:
         DataError: nothing was parsed.
     """
-    score_pairs([j for j in judgments if {model, baseline} == {j.model_1, j.model_2}], baseline)
+    judgments = [j for j in judgments if model in (j.model_1, j.model_2)]
+    several = len({*(j.model_1 for j in judgments), *(j.model_2 for j in judgments)}) > 2
+    score_pairs(judgments, only=model)
     asked = {question.question_id: question.turns for question in questions}
     examples = []
     for judgment in judgments:
         winner = outcome(judgment)
         if winner is None:
             continue
-        turn = judgment.turn - 1
+        turn, other = judgment.turn - 1, judgment.model_2 if judgment.model_1 == model else judgment.model_1
         texts = [None, None] if answers is None else [of[judgment.question_id][turn] for of in answers]
         detail: dict[str, Any] = {} if goal is None else {"goal": goal}
-        detail |= {"question_id": judgment.question_id, "turn": judgment.turn, "baseline": baseline}
+        detail |= {"question_id": judgment.question_id, "turn": judgment.turn, "baseline": other}
         examples.append(
             Example(
                 benchmark=NAME,
                 subset="all",
-                example_id=f"{judgment.question_id}/turn-{judgment.turn}",
+                example_id=f"{judgment.question_id}/turn-{judgment.turn}" + (f"/{other}" if several else ""),
                 prompt=asked[judgment.question_id][turn] if judgment.question_id in asked else "",
                 output=texts[0],
                 baseline_output=texts[1],
                 prompt_id=judgment.question_id,
-                opponent=baseline,
+                opponent=other,
                 metric="win_rate_adjusted",
                 value=50.0 if winner == "tie" else 100.0 * (winner == model),
                 detail=json.dumps({**detail, "reasons": judgment.reasons}, ensure_ascii=False),
             )
         )
-    estimate = mean([e.value for e in examples], clusters=[e.example_id.rpartition("/")[0] for e in examples])
+    estimate = mean([e.value for e in examples], clusters=[str(e.prompt_id) for e in examples])
     figure = result(NAME, METRICS, "all", "win_rate_adjusted", estimate.value, estimate.stderr, estimate.n)
     return Scores((figure,), tuple(examples), _unparsed_note(judgments))
 
@@ -349,7 +364,7 @@ def _run(task: Task) -> None:
     judgments = judge_pairs(questions, answers, (model, name), judge, references=references, progress=task.progress)
     write_pair_judgments(judgments, task.out / "judgments.jsonl", judge.name)
     goal = task.stage.settings["goal"]
-    found = scores(judgments, model, name, questions=questions, answers=answers, goal=goal)
+    found = scores(judgments, model, questions=questions, answers=answers, goal=goal)
     figures = score_pairs(judgments, name)
     pieces.write_judged(task, replace(found, figures=asdict(figures)), judge, bias_of(figures))
 
@@ -372,5 +387,6 @@ BENCHMARK = Benchmark(
     place=21,
     files={"answers.jsonl": "answers/answers.jsonl", "judgments.jsonl": "judgments.jsonl"},
     Existing=Existing,
+    imports=imports,
     score_existing=score_existing,
 )

@@ -6,7 +6,7 @@ group `radpo.benchmarks` that leads to a `Benchmark`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from radpo.benchmarks.settings import DataFile, ExistingModel, SamplingSettings,
 from radpo.benchmarks.sources import file_source, model_source
 from radpo.benchmarks.work import Work
 from radpo.clients.endpoint import Endpoint
-from radpo.core.errors import ConfigError
+from radpo.core.errors import ConfigError, DataError
 from radpo.core.metrics import Metric
 from radpo.core.paid_work import ACCOUNT
 from radpo.core.results import Scores
@@ -285,6 +285,37 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Whose:
+    """Which model's rows of a file of finished results count.
+
+    Args:
+        only: the model, if it is named.
+        variant: what the results will be called.
+    """
+
+    only: str | None = None
+    variant: str | None = None
+
+    def choose(self, path: Path, models: Iterable[str]) -> str:
+        """The model among those of a file: the one that is named, else the only one, else that of the variant's name.
+
+        Raises:
+            DataError: there is no such model, or several and none is meant.
+        """
+        there = sorted(set(models))
+        if self.only is not None and self.only not in there:
+            raise DataError(f"{path}: no judgments of {self.only}; there are {', '.join(there) or 'none at all'}")
+        if self.only is not None or len(there) == 1:
+            return self.only or there[0]
+        if self.variant in there:
+            return str(self.variant)
+        raise DataError(
+            f"{path}: has judgments of {len(there)} models ({', '.join(there)}): call the variant as one of them, or "
+            "name one with --only"
+        )
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """One benchmark, or one analysis of what training did: everything that radpo knows of it.
 
@@ -314,7 +345,7 @@ class Benchmark:
             stage's own folder or INPUT/NAME in that of one of its inputs.
         standalone: completes the settings, as written, of a run of it by itself, where a matrix has its own baseline.
         elsewhere: options of its command that another benchmark takes, by that one's name: it then runs in its place.
-        imports: the scores in a file of finished results, of the one model that is named where the file has several;
+        imports: the scores in a file of finished results, of the one model that is chosen where the file has several;
             None where the file is of another kind.
         Existing: judgments that there are, which `score_existing` scores without a model.
         score_existing: a document of figures under the benchmark's own names, or a tidy frame.
@@ -339,7 +370,7 @@ class Benchmark:
     files: Mapping[str, str] = field(default_factory=dict)
     standalone: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    imports: Callable[[Path, str | None], Scores | None] | None = None
+    imports: Callable[[Path, Whose], Scores | None] | None = None
     Existing: type[ExistingModel] | None = None
     score_existing: Callable[[Any], Mapping[str, Any] | pd.DataFrame] | None = None
 

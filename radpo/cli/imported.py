@@ -20,12 +20,15 @@ def import_(
     baseline: Annotated[
         str | None, typer.Option(help="The variant that the others are compared with. Default: the first.")
     ] = None,
-    only: Annotated[str | None, typer.Option(help="Only this model's rows, where files hold several models'.")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="The model whose rows count, where files hold several models'. Default: the variant's name."),
+    ] = None,
 ) -> None:
     """Import finished results as the variants of a run, with its report and comparisons; nothing is computed anew.
 
     Files: lm-eval's results_*.json (with the samples_*.jsonl beside it), alpaca-eval's annotations, FastChat's
-    single-answer judgments, Arena-Hard's judgments.
+    judgments of single answers and of pairs, Arena-Hard's judgments and battles.
     """
     from radpo import api
 

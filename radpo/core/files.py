@@ -200,6 +200,8 @@ def check_writable(folder: Path, option: str) -> None:
         ConfigError: it cannot; the message says why.
     """
     found = existing(folder)
+    if not found.is_dir():
+        raise ConfigError(f"{found}: is a file, and {folder} cannot be a folder there; give another with {option}")
     try:
         with tempfile.TemporaryFile(dir=found) as file:
             file.write(bytes(4096))

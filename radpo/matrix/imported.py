@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from radpo.benchmarks.protocol import Whose
 from radpo.benchmarks.registry import benchmarks
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.files import replace_file, replace_json, sha256
@@ -42,7 +43,7 @@ def import_results(
         files: the result files of each variant.
         write_report: puts report.html into a run directory that has everything else.
         baseline: the variant that the others are compared with; the first unless given.
-        only: the model whose rows count, where a file has several models'.
+        only: the model whose rows count, where a file has several models'; else the one that is called as the variant.
 
     Returns:
         The report.
@@ -66,7 +67,7 @@ def import_results(
         place = {"variant": variant, "model": "none", "seed": SEED}
         seen: dict[tuple[str, str, str], Path] = {}
         for path in paths:
-            found = read_results(path, only)
+            found = read_results(path, Whose(only, variant))
             notes.update(dict.fromkeys(found.notes))
             for row in found.results:
                 figure = (row.benchmark, row.subset, row.metric)
@@ -100,10 +101,10 @@ def import_results(
     return out / REPORT
 
 
-def read_results(path: Path, only: str | None = None) -> Scores:
+def read_results(path: Path, whose: Whose) -> Scores:
     """The scores that a file holds, by the first benchmark that knows its kind. Raises as `import_results`."""
     for benchmark in benchmarks().values():
-        found = None if benchmark.imports is None else benchmark.imports(path, only)
+        found = None if benchmark.imports is None else benchmark.imports(path, whose)
         if found is not None:
             return found
     kinds = ", ".join(name for name, one in benchmarks().items() if one.imports is not None)

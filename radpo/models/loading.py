@@ -106,6 +106,15 @@ def model_fingerprint(name: str) -> str:
     return f"folder:{digest.hexdigest()}"
 
 
+def awaits_conversion(name: str) -> bool:
+    """Whether a model is a .gguf file that `resolve_model` would first have to convert, which takes long."""
+    try:
+        gguf = _gguf_file(name)
+    except ModelError:
+        return False
+    return gguf is not None and not _folder_of(gguf, name).is_dir()
+
+
 def model_places(name: str) -> list[Path]:
     """The files that a model is read from, and the folders that hold them.
 

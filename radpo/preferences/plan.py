@@ -205,7 +205,7 @@ def attribute_vectors(columns: Mapping[str, Any], scale: tuple[float, float]) ->
     if len(outside):
         raise DataError(
             f"kind attributes: {outside[0]:g} is not on the attributes' scale {scale[0]:g}-{scale[1]:g}; "
-            "state the scale (--attribute-scale)"
+            "state the scale (data.attribute_scale, --attribute-scale)"
         )
     return vectors
 

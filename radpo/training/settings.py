@@ -230,8 +230,9 @@ def parse_settings(assignments: Sequence[str]) -> TrainingSettings:
         first = error.errors()[0]
         allowed = ", ".join(TrainingSettings.model_fields)
         key = ".".join(map(str, first["loc"])) or "settings"
-        hint = setting_hint(key) if first["type"] == "extra_forbidden" else ""
-        raise ConfigError(f"--set {key}: {first['msg']}; settings are {allowed}{hint}") from error
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"--set {key}: no such setting; settings are {allowed}{setting_hint(key)}") from error
+        raise ConfigError(f"--set {key}: {first['msg']}") from error
 
 
 def loss_arguments(settings: TrainingSettings) -> dict[str, Any]:
