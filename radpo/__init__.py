@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from radpo.core.errors import RadpoError
 
 if TYPE_CHECKING:
-    from radpo.api import plan, run
+    from radpo.api import compare, plan, run
     from radpo.benchmarks.protocol import Benchmark
     from radpo.core.metrics import Metric
     from radpo.core.run import load_run
@@ -30,6 +30,7 @@ __all__ = [
     "RadpoError",
     "Variant",
     "__version__",
+    "compare",
     "load_run",
     "plan",
     "run",
@@ -38,6 +39,7 @@ __all__ = [
 _PLACES = {
     "Benchmark": "radpo.benchmarks.protocol",
     "run": "radpo.api",
+    "compare": "radpo.api",
     "plan": "radpo.api",
     "load_run": "radpo.core.run",
     "Metric": "radpo.core.metrics",

@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from radpo.engine.executors import ChosenExecutor
     from radpo.engine.graph import Stage
     from radpo.engine.schedule import Done, Pool
@@ -56,6 +58,29 @@ def run(
     Raises:
         ConfigError: the matrix file, an option or a plug-in is wrong.
         StageError: a stage failed.
+
+    Answers that there are already, checked by rules; a matrix with a model is run in the same way:
+
+    >>> import radpo
+    >>> from tempfile import TemporaryDirectory
+    >>> place = TemporaryDirectory()
+    >>> for name, text in {
+    ...     "questions.jsonl": '{"question_id": "q", "turns": ["The capital of France?"],'
+    ...     ' "constraints": [[{"kind": "keyword", "word": "Paris"}]]}',
+    ...     "good.jsonl": '{"question_id": "q", "turns": ["It is Paris."]}',
+    ...     "bad.jsonl": '{"question_id": "q", "turns": ["It is Rome."]}',
+    ...     "m.yaml": "{name: m, baseline: bad, variants: {bad: {answers: bad.jsonl}, good: {answers: good.jsonl}},"
+    ...     " benchmarks: {mt-bench: {questions: {path: questions.jsonl}}}}",
+    ... }.items():
+    ...     _ = Path(place.name, name).write_text(text)
+    >>> matrix, folder = Path(place.name, "m.yaml"), Path(place.name, "run")
+    >>> finished = radpo.run(matrix, folder)
+    >>> scores = radpo.load_run(finished.run_dirs[0]).results.query("subset == 'all' and metric == 'score'")
+    >>> dict(zip(scores["variant"], scores["value"]))
+    {'bad': 1.0, 'good': 10.0}
+    >>> radpo.run(matrix, folder).unchanged
+    True
+    >>> place.cleanup()
     """
     from radpo.core.files import check_writable
     from radpo.matrix.loading import placed
@@ -303,14 +328,18 @@ def _prepared(
     from radpo.matrix.machines import NOMINAL
     from radpo.matrix.preflight import ask_places, ask_plan
     from radpo.matrix.run import is_current
+    from radpo.models.loading import awaits_conversion
 
     matrix = plan_.matrix
     missing = [stage for stage in plan_.stages if not kept.has(stage)]
     chosen = faults.ask(lambda: choose_executor(matrix.executor, executor, executor_options))
-    expected = faults.ask(lambda: estimate(missing, kept, NOMINAL, jobs or 1, matrix.size_hints, missing))
+    ask_plan(faults, plan_, missing, chosen)
+    # Sizes of a model that is yet to be converted take a minute: not while something else is lacking anyway.
+    expected = None
+    if not (faults.found and any(awaits_conversion(model) for model in matrix.all_models)):
+        expected = faults.ask(lambda: estimate(missing, kept, NOMINAL, jobs or 1, matrix.size_hints, missing))
     if missing or not is_current(plan_, folder):
         ask_places(faults, folder, kept, missing, expected)
-    ask_plan(faults, plan_, missing, chosen)
     faults.raise_any()
     assert chosen is not None
     assert expected is not None
@@ -344,6 +373,36 @@ def import_results(
 
     named = {variant: [Path(path) for path in paths] for variant, paths in files.items()}
     return imported.import_results(Path(out), named, build_report, baseline=baseline, only=only)
+
+
+def compare(
+    runs: str | Path | Sequence[str | Path], against: str | None = None, *, high_score: float | None = None
+) -> pd.DataFrame:
+    """Every difference between the variants of a run and one of them, with its interval and its test.
+
+    These are the rows of the run's comparisons.parquet, and the p-values those of its report and its gate.
+
+    Args:
+        runs: a run directory, or several, whose variants are then called RUN/VARIANT.
+        against: the variant to compare with. Default: the run's baseline.
+        high_score: from which score on a response counts as high, where that is not to be the run's own setting.
+
+    Returns:
+        A row a variant and a figure, as `comparisons` of `radpo.core.run.Run` describes it.
+
+    Raises:
+        DataError: there is no such variant, or a run cannot be read.
+
+    >>> rows = compare("reports/quickstart").query("metric == 'delta_logp_rejected_high' and subset == 'none'")
+    >>> rows[["variant", "baseline", "n"]].to_dict("records")
+    [{'variant': 'dpo', 'baseline': 'base', 'n': 23}, {'variant': 'ra-dpo', 'baseline': 'base', 'n': 23}]
+    """
+    from radpo.core.run import load_runs
+    from radpo.stats import comparison
+
+    run_dirs = [runs] if isinstance(runs, str | Path) else runs
+    run = load_runs([Path(folder) for folder in run_dirs])
+    return comparison.against(run, against or run.baseline, high_score=high_score)
 
 
 def evaluate(
@@ -382,6 +441,47 @@ def evaluate(
         ConfigError: a setting is wrong, or the benchmark has nothing to score.
         StageError: a stage failed.
     """
+    from radpo.matrix.one_cell import name_of
+
+    (document,) = evaluate_each(
+        benchmark, settings, variants={name or name_of(variant): variant}, model=model, data=data, training=training,
+        seed=seed, out=out, store=store,
+    ).values()  # fmt: skip
+    return document
+
+
+def evaluate_each(
+    benchmark: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    variants: Mapping[str, Mapping[str, Any]],
+    model: str | None = None,
+    data: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    store: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """One benchmark's figures of several variants, which are compared with the first of them.
+
+    Args:
+        benchmark: as `evaluate` takes it.
+        settings: as `evaluate` takes them.
+        variants: what is scored, by name, each as `evaluate` takes it.
+        model: as `evaluate` takes it.
+        data: as `evaluate` takes it.
+        training: as `evaluate` takes it.
+        seed: as `evaluate` takes it.
+        out: the run directory, as `evaluate` makes it; of several variants, each has a folder of its files.
+        store: as `run` takes it.
+
+    Returns:
+        By variant, what `evaluate` returns.
+
+    Raises:
+        ConfigError: a setting is wrong, or the benchmark has nothing to score.
+        StageError: a stage failed.
+    """
     from radpo.benchmarks.registry import benchmarks
     from radpo.core.errors import ConfigError
     from radpo.core.files import replace_json
@@ -391,29 +491,34 @@ def evaluate(
     from radpo.matrix.one_cell import one_cell
     from radpo.matrix.run import leave_files
 
+    (name, first), *others = variants.items()
     matrix = one_cell(
-        {benchmark: settings or {}}, variant, name=name, seed=seed, model=model, data=data, training=training
-    )
+        {benchmark: settings or {}}, first, name=name, others=dict(others), seed=seed, model=model, data=data,
+        training=training,
+    )  # fmt: skip
+    documents: dict[str, dict[str, Any]] = {}
     with _kept_in(out) as folder:
         _, kept = places(matrix.name, folder, store)
         plan_ = _expanded(matrix, folder)
-        stage = plan_.cells[0].benchmarks.get(benchmark)
-        if stage is None:
+        stages = {cell.variant: cell.benchmarks[benchmark] for cell in plan_.cells if benchmark in cell.benchmarks}
+        if not stages:
             raise ConfigError(f"{benchmark}: there is nothing to compare with; give baseline_outputs, other answers")
         with _using(plan_, kept):
             _execute(plan_, folder, kept)
-            document = with_extreme_intervals(benchmarks()[benchmark].metrics, read_figures(kept.open(stage)))
-            document["notes"] = [*document.get("notes", ()), *pair_notes(plan_.stages, kept)]
-            if benchmarks()[benchmark].takes_answers and "answers" not in variant:
-                goal = variant.get("goal", "default")
-                document["goal"] = None if goal == "none" else goal
-            found = {}
-            for file, place in benchmarks()[benchmark].files.items():
-                source, _, inner = place.rpartition("/")
-                found[file] = kept.open(stage.inputs[source] if source else stage) / inner
-            leave_files(found, folder)
-            replace_json(folder / "scores.json", document)
-    return document
+            for called, stage in stages.items():
+                document = with_extreme_intervals(benchmarks()[benchmark].metrics, read_figures(kept.open(stage)))
+                document["notes"] = [*document.get("notes", ()), *pair_notes(plan_.stages, kept)]
+                if benchmarks()[benchmark].takes_answers and "answers" not in variants[called]:
+                    goal = variants[called].get("goal", "default")
+                    document["goal"] = None if goal == "none" else goal
+                documents[called] = document
+                found = {}
+                for file, place in benchmarks()[benchmark].files.items():
+                    source, _, inner = place.rpartition("/")
+                    found[file] = kept.open(stage.inputs[source] if source else stage) / inner
+                leave_files(found, folder / called if others else folder)
+            replace_json(folder / "scores.json", documents if others else documents[name])
+    return documents
 
 
 def train(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -33,7 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "source"  # a copy: setuptools leaves what it builds beside the source
     for name in ("radpo", "benchmarks", "examples"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for what in PACKAGES:
         assert call("init", what, f"mine-{what}", "--out", str(folder)).exit_code == 0
@@ -60,6 +62,25 @@ def test_the_wheel_has_every_file_of_the_package(site: Path) -> None:
     assert len(there) > 200
     missing = sorted(path for path in there if not (site / path).is_file())
     assert not missing, "add their package to `packages` in pyproject.toml"
+
+
+def test_every_link_that_a_package_index_shows_is_absolute(site: Path) -> None:
+    from email.parser import Parser
+
+    (file,) = site.glob("radpo-*.dist-info/METADATA")
+    metadata = Parser().parsestr(file.read_text(encoding="utf-8"))
+    page = metadata.get_payload()
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert all(link.startswith("https://") for link in links), links
+    assert "https://arxiv.org/abs/2410.08067" in links
+    assert "## Your own model and pairs" in page
+    for_the_index = runpy.run_path(str(ROOT / "setup.py"))["for_the_index"]
+    told = for_the_index("![top](a.jpg) [own pairs](docs/own-pairs.md) [x](https://x.org)", "https://host/us/radpo")
+    at = "https://host/us/radpo"
+    assert told == f"![top]({at}/raw/HEAD/a.jpg) [own pairs]({at}/blob/HEAD/docs/own-pairs.md) [x](https://x.org)"
+    assert {url.split(", ")[0] for url in metadata.get_all("Project-URL")} >= {"Paper", "The authors' release"}
+    named = {one.rpartition(" :: ")[2] for one in metadata.get_all("Classifier") if "Python ::" in one}
+    assert named == {"3.11", "3.12", "3.13"}
 
 
 def test_from_the_wheel_alone_a_matrix_with_a_variant_of_ones_own_runs_in_an_empty_folder(

@@ -66,10 +66,11 @@ def closed_port() -> int:
 
 @pytest.fixture(scope="module")
 def mistakes(place: Path) -> dict[str, tuple[str, list[str], str, int]]:
-    """Twelve typical mistakes: the matrix file, words of the command, what is said, the exit status."""
+    """Typical mistakes: the matrix file, words of the command, what is said, the exit status."""
     data = {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl"}}
     port = closed_port()
     here = ["--out", str(place / "run"), "--store", str(place / "store")]
+    (place / "taken").write_text("a file", encoding="utf-8")
     return {
         "a typo in a benchmark": (
             matrix(place, {"benchmarks": {"unlerning": {}}}), here,
@@ -105,6 +106,10 @@ def mistakes(place: Path) -> dict[str, tuple[str, list[str], str, int]]:
             matrix(place, {}), ["--out", str(place / "run"), "--store", "/proc/no/store"],
             r"/proc/no/store: cannot be written.*--store", 2,
         ),
+        "a file in the store's place": (
+            matrix(place, {}), ["--out", str(place / "run"), "--store", str(place / "taken")],
+            r"taken: is a file, and .*taken cannot be a folder there; give another with --store", 2,
+        ),
         "no key": (
             matrix(place, judge(api_key_env="NO_KEY")), here,
             r"m.yaml:\d+: benchmarks.mt-bench.judge: https://api.openai.com/v1 needs a key: set .* NO_KEY", 2,
@@ -121,10 +126,10 @@ def mistakes(place: Path) -> dict[str, tuple[str, list[str], str, int]]:
 
 
 @pytest.mark.parametrize("command", ["run", "plan --check"])
-def test_twelve_typical_mistakes_are_said_within_seconds_and_before_any_stage(
+def test_typical_mistakes_are_said_within_seconds_and_before_any_stage(
     place: Path, mistakes: dict[str, tuple[str, list[str], str, int]], command: str
 ) -> None:
-    assert len(mistakes) == 12
+    assert len(mistakes) == 13
     file = place / "m.yaml"
     for what, (text, words, said, status) in mistakes.items():
         file.write_text(text, encoding="utf-8")
@@ -136,6 +141,19 @@ def test_twelve_typical_mistakes_are_said_within_seconds_and_before_any_stage(
         assert len(str(told.value).splitlines()) == 1, f"{what}: {told.value}"
     assert not list((place / "store").glob("stages/*")), "nothing was computed"
     assert not (place / "run" / "manifest.json").exists()
+
+
+def test_a_model_is_not_converted_while_something_else_is_lacking(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RADPO_CACHE", str(tmp_path))
+    monkeypatch.setattr("radpo.models.loading._convert_gguf", lambda *words: pytest.fail("converted"))
+    changes = {"model": "smollm2-135m-instruct", "resources": {"train": {"gpus": 8}}}
+    file = place / "gguf.yaml"
+    text = matrix(place, changes).replace(f"model: {place / 'model'}", "model: smollm2-135m-instruct")
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(NotReadyError, match="8 are asked for"):
+        api.check(file, tmp_path / "run")
 
 
 def test_everything_that_is_lacking_is_in_one_list(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
-from radpo.cli.options import need_one, one_of, parse_pairs, quiet_libraries, show, show_table
+from radpo.cli.options import need_one, one_of, parse_pairs, print_json, quiet_libraries, show, show_table
 from radpo.core.errors import ConfigError
 from radpo.core.yaml_text import value_of
 
@@ -256,7 +256,11 @@ def _common(benchmark: Benchmark) -> Iterator[Option]:
             "model", str, "The model to score: a bundled model, a folder, a .gguf file, or a Hub id.", panel=ANSWERING
         )
     else:
-        yield Option("policy", str, "The trained checkpoint: a folder, a Hub id, or a bundled model.")
+        about = (
+            "The trained checkpoint: a folder, a Hub id, or a bundled model, also as NAME=FOLDER; repeatable: several "
+        )
+        about += "are measured alike and compared with the first."
+        yield Option("policy", list[str], about, metavar="[NAME=]POLICY")
         yield Option("reference", str, "The model it was trained from.", (("model",),))
         yield Option("scale", tuple[float, float], "The lowest and the highest possible score.", (("data", "scale"),))
         if "questions" not in benchmark.Settings.model_fields:
@@ -317,17 +321,23 @@ def _run(benchmark: Benchmark, options: list[Option], given: dict[str, Any]) -> 
     chosen = next((other for name, other in benchmark.elsewhere.items() if settings.get(name)), benchmark.name)
     if benchmark.takes_answers or given.get("judge") or given.get("judge_set"):
         _choose_judge(benchmark, settings, given)
-    variant = _variant(benchmark, given)
+    variants = _variants(benchmark, given)
     quiet_libraries()
     try:
-        document = api.evaluate(
-            chosen, settings, variant=variant, name=given["name"], seed=given["seed"] or 0, model=values.get("model"),
+        documents = api.evaluate_each(
+            chosen, settings, variants=variants, seed=given["seed"] or 0, model=values.get("model"),
             data=values.get("data"), training={"precision": "float32", **values.get("training", {})}, out=out,
             store=given["store"],
         )  # fmt: skip
     except ConfigError as error:
         raise ConfigError(_in_options(str(error), chosen, options, benchmark)) from error
-    show(document, as_json)
+    if len(variants) == 1:
+        show(next(iter(documents.values())), as_json)
+    elif as_json:
+        print_json(documents)
+    else:
+        for name, document in documents.items():
+            show({"policy": name, **document}, as_json)
 
 
 def _looks_at_existing(benchmark: Benchmark, given: Mapping[str, Any]) -> bool:
@@ -394,6 +404,27 @@ def _is_judge(field: FieldInfo) -> bool:
 
     annotation = _bare(field.annotation)
     return isinstance(annotation, type) and issubclass(annotation, JudgeSettings)
+
+
+def _variants(benchmark: Benchmark, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Who is scored, by name, as a matrix describes variants."""
+    from radpo.matrix.one_cell import name_of
+
+    policies = given.get("policy") or [None]
+    if len(policies) > 1 and given["name"] is not None:
+        raise ConfigError("--name: several policies have names of their own: --policy NAME=FOLDER")
+    found: dict[str, dict[str, Any]] = {}
+    for policy in policies:
+        called, sign, rest = (policy or "").partition("=")
+        is_named = bool(sign and rest and called.strip(".")) and "/" not in called
+        variant = _variant(benchmark, {**given, "policy": rest if is_named else policy})
+        name = given["name"] or (called if is_named else name_of(variant))
+        if name in found:
+            raise ConfigError(
+                f"--policy {policy}: {name!r} is there already; give it another name: --policy NAME=FOLDER"
+            )
+        found[name] = variant
+    return found
 
 
 def _variant(benchmark: Benchmark, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,12 +85,17 @@ def compose(text: str, place: str, *, max_nodes: int = MAX_NODES) -> yaml.Node |
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{place}:{mark.line + 1}" if mark else place
-        raise ConfigError(f"{where}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{where}: cannot be read as YAML: {_said(error)}") from error
     if node is not None:
         if aliased:
             _check_size(node, place, max_nodes)
         _check_nodes(node, place)
     return node
+
+
+def _said(error: Exception) -> str:
+    """What the parser says, in one line, without the name that it has for every text."""
+    return " ".join(str(error).replace(' in "<unicode string>",', " at").split())
 
 
 def construct(node: yaml.Node, place: str) -> Any:
@@ -105,7 +110,7 @@ def construct(node: yaml.Node, place: str) -> Any:
         for scalar in _nodes(node):
             if isinstance(scalar, yaml.ScalarNode) and scalar.tag != _MERGE:
                 _construct_scalar(scalar, place)
-        raise ConfigError(f"{place}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{place}: cannot be read as YAML: {_said(error)}") from error
 
 
 def value_of(text: str) -> Any:

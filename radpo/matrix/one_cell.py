@@ -41,21 +41,23 @@ def one_cell(
     variant: Mapping[str, Any],
     *,
     name: str | None = None,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
     **more: Any,
 ) -> Matrix:
-    """The matrix that one command asks for: one variant with one seed.
+    """The matrix that one command asks for: one variant with one seed, or a few that are scored alike.
 
     Args:
         sections: the settings of the benchmarks, by name.
         variant: as a matrix file describes one, such as {"checkpoint": "FOLDER"}.
         name: what to call it; after what it is unless given.
+        others: what else is scored, by name; compared with the first.
         more: other sections of the matrix, such as model, data and training; those that are empty are left out.
 
     Raises:
         ConfigError: as `radpo.matrix.loading.check_matrix`.
     """
-    called = name or _name_of(variant)
+    called = name or name_of(variant)
     completed = {}
     for benchmark, settings in sections.items():
         complete = benchmarks()[benchmark].standalone
@@ -63,7 +65,7 @@ def one_cell(
     document = {
         "name": "-".join(sections) or called,
         "seeds": [seed],
-        "variants": {called: dict(variant)},
+        "variants": {called: dict(variant), **{other: dict(each) for other, each in (others or {}).items()}},
         "baseline": called,
         "benchmarks": completed,
         **{key: value for key, value in more.items() if value},
@@ -71,14 +73,15 @@ def one_cell(
     return check_matrix(document)
 
 
-def _name_of(variant: Mapping[str, Any]) -> str:
+def name_of(variant: Mapping[str, Any]) -> str:
     """A model's own name: the endpoint's, its folder's, or what its file of answers says."""
     if variant.get("endpoint") is not None:
         return str(variant["endpoint"].get("model", "endpoint"))
     if variant.get("answers") is not None:
         file = Path(variant["answers"])
         return load_model_answers(file).model if file.is_file() else file.name
-    return Path(str(variant.get("checkpoint", variant.get("method")))).name
+    path = Path(str(variant.get("checkpoint", variant.get("method"))))
+    return (path.resolve() if path.is_dir() else path).name  # of `.` and `..` the folder's own
 
 
 def _literally(name: str) -> str:

@@ -120,7 +120,8 @@ def score(row: Mapping[str, Any], column: str, scale: tuple[float, float]) -> fl
     """A score on the scale."""
     value = _number(row, column)
     if not scale[0] <= value <= scale[1]:
-        fix = f"{value:g} is not on the scale {scale[0]:g}-{scale[1]:g}; rescale, or state the scale (data.scale, --scale)"
+        on = f"{value:g} is not on the scale {scale[0]:g}-{scale[1]:g}"
+        fix = f"{on}; rescale, or state the scale (data.scale, --scale)"
         raise BadRowError(column, "outside the scale", fix)
     return value
 
