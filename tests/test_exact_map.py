@@ -251,7 +251,12 @@ def test_a_small_map_is_the_same_twice_and_has_a_page(tmp_path: Path) -> None:
     assert unseen["unlearning"].to_numpy() == pytest.approx(0, abs=1e-12)
     cells = exact_map.compare(values)
     decided = decide([prediction(verdicts=["ahead"], at_least=0.5, where={"noise": 1})], values)
-    page = write_map_page(tmp_path / "map.html", cells, curves.assign(location="spread"), decided).read_text()
+    page = write_map_page(
+        tmp_path / "map.html",
+        cells,
+        exact_map.over_draws(curves.assign(location="spread", noise=curves["noise"] * 4)),
+        decided,
+    ).read_text()
     assert page.count("<h2>") == 1 + 12 + 2
     assert "refuted if" in page
 
@@ -264,3 +269,27 @@ def test_every_prediction_of_the_file_says_what_would_refute_it() -> None:
         assert one.who in ("paper", "closed form", "tiny model")
         assert one.rule["outcome"] in exact_map.OUTCOMES
         assert ("larger" in one.rule) == ("than" in one.rule) != ("at_least" in one.rule)
+
+
+def test_points_of_the_language_model_stand_beside_exact_ones() -> None:
+    import points
+
+    rows = [
+        {"run": run, "variant": method, "benchmark": place[0], "subset": place[1], "metric": place[2], "seed": seed,
+         "value": float(seed) + (2.0 if method == "ra-dpo" else 0.0)}
+        for run in points.RUNS for places in points.MEASURES.values() for method, place in places.items()
+        for seed in (0, 1)
+    ]  # fmt: skip
+    table = points.compare(pd.DataFrame(rows).drop_duplicates(), draws=2)
+    assert len(table) == 4 * 3 * (1 + 2 * 2)
+    ours = table[table["policy"] == "language model"]
+    assert (ours["difference"] == 2.0).all()
+    assert ours["kl_dpo"].isna().all()
+    assert table.query("penalty == 100")["kl_dpo"].max() < table.query("penalty == 1")["kl_dpo"].max()
+    exact = table[table["penalty"] == 1].set_index(["policy", "measure", "noise"]).sort_index()
+    assert (exact["kl_dpo"] > 0).all()
+    for policy in ("log-linear", "table"):
+        scores = exact.loc[(policy, "score"), "dpo"]
+        assert scores.between(5.5, 10).all()
+        assert scores.is_monotonic_decreasing, "the noisier, the less is learned"
+        assert (exact.loc[(policy, "unlearning_own"), "difference"] > 0).all()

@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,20 @@ def test_a_chart_shows_every_point_and_escapes_names() -> None:
     assert "a<b" in "".join(tree.itertext())
 
 
+def test_a_tuned_point_is_tuned_on_prompts_that_are_not_reported(tmp_path: Path) -> None:
+    from factories import write_model
+
+    from radpo.matrix.expand import expand
+    from radpo.matrix.loading import load_matrix
+
+    write_model(tmp_path / "model")
+    study.make_inputs(tmp_path, replace(study.TOY, companions=("noise-1",), tuned=("noise-1",)))
+    assert study.write_matrices(tmp_path, replace(study.TOY, tuned=("noise-1",))) == ["main", "tuned-noise-1"]
+    plan = expand(load_matrix(tmp_path / "tuned-noise-1.yaml"))  # which refuses prompts that are in both
+    assert plan.tuning is not None
+    assert {len(trials) for trials in plan.tuning.trials.values()} == {3}
+
+
 def test_the_whole_study_runs_at_toy_size(tmp_path: Path) -> None:
     command = [sys.executable, str(STUDY / "study.py"), "--toy", "--jobs", "2", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -346,12 +361,15 @@ def test_seed_means_are_what_the_page_says() -> None:
     assert spoken(found) == "2.00 [-0.48, 4.48]"
 
 
-@pytest.mark.parametrize("name", ["smollm2", "smollm2-gpu"])
-def test_the_matrices_of_the_real_model_expand_to_plans(name: str, bundled_model: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [("smollm2", "calibration"), ("smollm2-gpu", "calibration"), ("real", "academic"), ("real-gpu", "goal-inference")],
+)
+def test_the_matrices_of_the_real_model_expand_to_plans(name: str, last: str, bundled_model: str) -> None:
     from radpo.matrix.expand import expand
     from radpo.matrix.loading import load_matrix
 
     plan = expand(load_matrix(STUDY.parent / "study" / f"{name}.yaml"))
     assert plan.matrix.model == bundled_model
     assert len(plan.cells) == len(plan.matrix.variants) * len(plan.matrix.seeds)
-    assert {stage.name.partition("/")[0] for stage in plan.stages} >= {"train", "unlearning", "calibration"}
+    assert {stage.name.partition("/")[0] for stage in plan.stages} >= {"train", "unlearning", last}

@@ -95,7 +95,7 @@ def main() -> None:
     values, curves = measure(
         FULL if arguments.full else COARSE, arguments.seed, arguments.out / "draws", arguments.jobs
     )
-    cells, decided = compare(values), decide(predictions, values)
+    cells, decided, curves = compare(values), decide(predictions, values), over_draws(curves)
     cells.to_parquet(arguments.out / "cells.parquet", index=False)
     curves.to_parquet(arguments.out / "curves.parquet", index=False)
     decided.to_csv(arguments.out / "predictions.csv", index=False, float_format="%.3f")
@@ -294,6 +294,13 @@ def compare(values: pd.DataFrame) -> pd.DataFrame:
         frame = table.index.to_frame(index=False).assign(outcome=outcome, unit=unit, value=mean, low=low, high=high)
         frames.append(frame.assign(verdict=verdicts(mean, low, high, smallest), draws=table.shape[1]))
     return pd.concat(frames, ignore_index=True)
+
+
+def over_draws(curves: pd.DataFrame) -> pd.DataFrame:
+    """Score at each KL that all draws reach, by cell and method: mean over draws, 95% t interval."""
+    wide = curves.pivot_table(index=[*CELL, "method", "kl"], columns="draw", values="score", sort=False).dropna()
+    mean, low, high = interval(wide.to_numpy())
+    return wide.index.to_frame(index=False).assign(value=mean, low=low, high=high, n=wide.shape[1])
 
 
 def differences(values: pd.DataFrame, outcome: str) -> pd.DataFrame:

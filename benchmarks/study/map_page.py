@@ -10,9 +10,8 @@ import numpy as np
 from exact_map import OUTCOMES, POLICIES, UNLIMITED
 
 from radpo.figures.charts import lines
-from radpo.figures.styles import FONT, GREY, styled, value_text, variant_styles
+from radpo.figures.styles import FONT, styled, value_text, variant_styles
 from radpo.report.page import Shown, write_page
-from radpo.stats.estimates import mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 # Blue to orange through a light grey, told apart with any colour vision; the ends are the report's blue and orange.
 DIVERGING = ((0.0, "#0b5d96"), (0.25, "#7fb6dd"), (0.5, "#eceff1"), (0.75, "#f2ab74"), (1.0, "#c04f00"))
+INK = "#3d4650"
 UNDECIDED = "·"
 SHOWN = ("score", "unlearning", "unlearning_own", "over_optimisation", "score_tuned", "score_fixed")
 
@@ -29,7 +29,7 @@ def write_map_page(path: Path, cells: pd.DataFrame, curves: pd.DataFrame, decide
 
     Args:
         cells: as `exact_map.compare` gives.
-        curves: as `exact_map.measure` gives.
+        curves: as `exact_map.over_draws` gives.
         decided: as `predictions.decide` gives.
     """
     legend = (
@@ -49,11 +49,11 @@ def write_map_page(path: Path, cells: pd.DataFrame, curves: pd.DataFrame, decide
     ]
     shown += [
         Shown(
-            f"Score at growing KL, noise of {noise:g}, log-linear policies", growing(curves, noise),
-            "Expected true score of spread scores, uniform gaps and where more is better, with the most pairs; "
-            "whiskers: 95% intervals over draws. Grey circles: dpo; orange diamonds: ra-dpo asked for 10.",
+            f"Score at growing KL, {policy} policies", growing(curves, policy),
+            "Expected true score where ratings have a noise of 4, scores are spread, gaps uniform and more is better, "
+            "with the fewest pairs; whiskers: 95% intervals over draws. Grey circles: dpo; orange diamonds: ra-dpo.",
         )
-        for noise in sorted(curves["noise"].unique())
+        for policy in POLICIES
     ]  # fmt: skip
     return write_page(path, "Where reward-augmented DPO beats DPO: policies solved exactly", shown, _table(decided))
 
@@ -95,7 +95,7 @@ def heat_map(cells: pd.DataFrame) -> Figure:
     figure.update_yaxes(autorange="reversed", showgrid=False, dividerwidth=0)
     figure.update_xaxes(showgrid=False, side="top", dividerwidth=0, tickangle=-60)
     figure = styled(figure, height=150 + 15 * len(rows), margin={"l": 40, "r": 8, "t": 110, "b": 12})
-    return figure.update_layout(font={"family": FONT, "size": 10.5, "color": GREY})
+    return figure.update_layout(font={"family": FONT, "size": 10.5, "color": INK})
 
 
 def _hover(row: Any) -> str:
@@ -106,24 +106,24 @@ def _hover(row: Any) -> str:
     )
 
 
-def growing(curves: pd.DataFrame, noise: float) -> Figure:
-    """Score against KL for both methods in the plainest world."""
-    import pandas as pd
-
+def growing(curves: pd.DataFrame, policy: str) -> Figure:
+    """Score against KL for both methods where there is least to learn from."""
     finite = curves[curves["pairs"] != UNLIMITED]
     chosen = finite[
-        (finite["policy"] == "log-linear") & (finite["shape"] == "more is better") & (finite["location"] == "spread")
-        & (finite["gaps"] == "uniform") & (finite["noise"] == noise) & (finite["pairs"] == finite["pairs"].max())
+        (finite["policy"] == policy) & (finite["shape"] == "more is better") & (finite["location"] == "spread")
+        & (finite["gaps"] == "uniform") & (finite["noise"] == 4) & (finite["pairs"] == finite["pairs"].min())
     ]  # fmt: skip
-    rows = []
-    for (method, kl), part in chosen.groupby(["method", "kl"]):
-        found = mean(part["score"].to_numpy())
-        rows.append(
-            {"variant": method, "kl": kl, "value": found.value, "low": found.low, "high": found.high, "n": found.n}
-        )
     styles = variant_styles(["dpo", "ra-dpo"], "dpo")
     axes = ("KL from the reference (nats)", "expected true score")
-    return lines(pd.DataFrame(rows), styles, x="kl", axes=axes, hover="KL %{x}: %{y:.3f}", height=300)
+    return lines(
+        chosen.assign(variant=chosen["method"]), styles, x="kl", axes=axes, hover="KL %{x}: %{y:.3f}", height=300
+    )
+
+
+def _figure(row: dict[str, Any]) -> str:
+    if not row["cells"]:
+        return "–"
+    return f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}], {row['cells']} cells"
 
 
 def _table(decided: pd.DataFrame) -> str:
@@ -131,7 +131,7 @@ def _table(decided: pd.DataFrame) -> str:
     head = "<tr><th>reading</th><th>whose</th><th>refuted if</th><th>figure</th><th>needed</th><th>came</th></tr>"
     body = "".join(
         f"<tr><td>{html.escape(row['reading'])}</td><td>{row['who']}</td><td>{html.escape(row['refuted'])}</td>"
-        f"<td>{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}], {row['cells']} cells</td>"
+        f"<td>{_figure(row)}</td>"
         f"<td>{row['threshold']:.2f}</td><td><b>{row['decision']}</b></td></tr>"
         for row in decided.to_dict("records")
     )

@@ -1,6 +1,8 @@
 """The controlled testbed from nothing to a table of claims: a model, its data, five runs of radpo, a page.
 
-Run from the repository's root: python benchmarks/study/study.py [--out runs/testbed] [--jobs N]
+Run from the repository's root: python benchmarks/study/study.py [--out runs/testbed] [--full] [--jobs N]
+
+With --full there are also points of the exact map (exact_map.py) on the language model, each method tuned.
 
 All that is made lies in OUT; interrupted, the same command goes on there. OUT/study gets what is worth keeping:
 claims.csv, results.parquet (all runs), study.html, and the main run's report, manifest and matrix.
@@ -14,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,8 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "capped": {"best": 8},
 }
 """What the companion runs' training pairs are drawn with (`task.draw_pairs`)."""
+TUNED = ("noise-1", "noise-4")
+"""The companions whose pairs the tuned points are on; the runs are named tuned-noise-SD."""
 KEPT = ("manifest.json", "matrix.yaml")
 """The main run's files that the study keeps."""
 CURVES = ("loss", "rewards/accuracies", "rewards/margins")
@@ -54,6 +58,7 @@ class Size:
     seeds: tuple[int, ...]
     companions: tuple[str, ...]
     variants: tuple[str, ...] = ()
+    tuned: tuple[str, ...] = ()
 
 
 FULL = Size(
@@ -73,9 +78,10 @@ def main() -> None:
     parser.add_argument(
         "--jobs", type=int, default=cores(), help="stages at once; by default a core each, which gives the figures kept"
     )
+    parser.add_argument("--full", action="store_true", help="the tuned points as well")
     parser.add_argument("--toy", action="store_true", help="too small to mean anything: whether all of it runs")
     arguments = parser.parse_args()
-    size = TOY if arguments.toy else FULL
+    size = TOY if arguments.toy else replace(FULL, tuned=TUNED if arguments.full else ())
     arguments.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     make_inputs(arguments.out, size)
@@ -105,6 +111,9 @@ def make_inputs(out: Path, size: Size) -> None:
         write_pairs(draw_pairs(size.pairs, "train", **COMPANIONS.get(name, {})), out / f"{name}.jsonl")
     write_pairs(draw_pairs(size.heldout, "heldout"), out / "heldout.jsonl")
     write_questions(size.questions, "questions", out / "questions.jsonl")
+    if size.tuned:
+        write_pairs(draw_pairs(size.heldout, "tuning"), out / "tuning.jsonl")
+        write_questions(size.questions, "tuning", out / "tuning_questions.jsonl")
 
 
 def write_matrices(out: Path, size: Size) -> list[str]:
@@ -119,7 +128,12 @@ def write_matrices(out: Path, size: Size) -> list[str]:
         matrix["data"]["train"]["path"] = f"{name}.jsonl"
         matrix["benchmarks"]["calibration"]["best_seen"] = COMPANIONS.get(name, {}).get("best", BEST)
         (out / f"{name}.yaml").write_text(yaml.safe_dump(matrix, sort_keys=False), encoding="utf-8")
-    return list(templates)
+    for name in size.tuned:
+        matrix = yaml.safe_load((HERE / "tuned.yaml").read_text(encoding="utf-8"))
+        matrix |= {"name": f"tuned-{name}"}
+        matrix["data"]["train"]["path"] = f"{name}.jsonl"
+        (out / f"tuned-{name}.yaml").write_text(yaml.safe_dump(matrix, sort_keys=False), encoding="utf-8")
+    return [*templates, *(f"tuned-{name}" for name in size.tuned)]
 
 
 def conclude(out: Path, runs: list[str], there: frozenset[tuple[str, str]] | None = None) -> pd.DataFrame:
@@ -145,7 +159,7 @@ def conclude(out: Path, runs: list[str], there: frozenset[tuple[str, str]] | Non
     report(out / "runs" / "main", study / "report.html")
     results.to_parquet(study / "results.parquet", index=False)
     experiments = [experiment for experiment in EXPERIMENTS if experiment.takes <= there] if there else EXPERIMENTS
-    table = judge(experiments, results)
+    table = judge(experiments, results).sort_values("decides", ascending=False, kind="stable", ignore_index=True)
     table.to_csv(study / "claims.csv", index=False, float_format="%.4f")
     write_claims_page(study / "study.html", table, results, CONDITIONED)
     return table
