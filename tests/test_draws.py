@@ -174,3 +174,21 @@ def test_runs_that_share_a_model_are_not_taken_for_independent() -> None:
     )
     assert some is not None
     assert some.estimate.over is None, "a combination lacks: these runs only"
+
+
+def test_settings_are_tuned_over_draws(tmp_path: Path, models: Path) -> None:
+    write_preferences(scored_pairs([(9, 3)] * 40)[30:], tmp_path / "tuning.jsonl")
+    tune = {
+        "training": {"beta": [0.1, 0.5]},
+        "metric": "implicit-reward/none/accuracy",
+        "heldout": {"path": "tuning.jsonl"},
+    }
+    plan = expand(load_matrix(write(tmp_path, models, tune={**tune, "seeds": [0, 11]})))
+    assert plan.tuning is not None
+    assert len(plan.tuning.cells) == 2 * 2
+    settings = [cell.train.settings for cell in plan.tuning.cells if cell.train is not None]
+    assert {one["model"].location[-1] for one in settings} == {"3", "4"}
+    draws = [stage.settings["draw"] for stage in plan.tuning.stages if "draw" in stage.settings]
+    assert sorted(draws) == [0, 2]
+    with pytest.raises(ConfigError, match=r"tune.seeds: runs are numbered 0 to 11 by draws"):
+        load_matrix(write(tmp_path, models, tune={**tune, "seeds": [12]}))

@@ -158,6 +158,7 @@ CHANGES: dict[str, Change | tuple[Change, Change]] = {
     "The caches that `datasets` leaves in it": write("matrices/saved/cache-1a2b.arrow"),
     "Training pairs": source("training pairs"),
     "How many rows are taken (`limit`)": setting("main", "data/train/limit", 2),
+    "Which part of the rows is taken, by their prompts (`share`)": setting("main", "data/train/share", [0.0, 0.9]),
     "Questions": source("questions"),
     "A baseline's answers": source("a baseline's answers"),
     "The name of a file of answers, where the answers do not name their model": (

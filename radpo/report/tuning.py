@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BENCHMARK = "tuning"
+WHOLE_TICKS = 12
+"""Up to so many settings, each number of them has its mark on the scale."""
 
 
 def tuning_sections(run: Run, styles: Styles) -> list[ReportSection]:
@@ -29,9 +31,12 @@ def tuning_sections(run: Run, styles: Styles) -> list[ReportSection]:
     picked = rows[(rows["metric"] == "chosen") & (rows["value"] == 1)]
     chosen = dict(zip(picked["variant"], picked["subset"], strict=True))
     reading = "Chosen: " + "; ".join(f"{variant} with {settings}" for variant, settings in chosen.items())
+    curve = lines(best, styles, x="budget", axes=("settings tried", axis))
+    if (most := int(best["budget"].max())) <= WHOLE_TICKS:
+        curve.update_xaxes(tickvals=list(range(1, most + 1)))
     panels = [
         panel("Settings tried", by_group(tried, styles, axis=axis)),
-        panel("Expected best of so many settings", lines(best, styles, x="budget", axes=("settings tried", axis))),
+        panel("Expected best of so many settings", curve),
     ]
     caption = (
         f"Settings were chosen by {metric} on prompts that are not reported, the best mean over seeds. n = "
