@@ -17,6 +17,9 @@ from radpo.benchmarks import academic
 from radpo.benchmarks.academic import AcademicRun, run, scores, write_run
 from radpo.benchmarks.task_files import files_outside
 from radpo.core.errors import ConfigError, DataError, ModelError
+from radpo.engine.graph import Stage, Task
+from radpo.matrix.expand import expand
+from radpo.matrix.loading import load_matrix
 
 GOAL_TEMPLATE = "{% if goal is not defined %}{% set goal = 10 %}{% endif %}Overall score: {{ goal }}." + TEMPLATE
 
@@ -219,6 +222,70 @@ def test_a_run_is_kept_with_lm_evals_own_document_and_a_row_a_document(outcome, 
     write_run(outcome, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "lm_eval.json").read_text()) == outcome.lm_eval_results
     assert len(pd.read_parquet(tmp_path / "out" / "examples.parquet")) == 10
+
+
+def put_together(*runs: AcademicRun, out: Path) -> Path:
+    """What the stage writes that puts the results of several tasks together."""
+    for number, one in enumerate(runs):
+        write_run(one, out / f"task-{number:03}")
+    (out / "all").mkdir()
+    inputs = {f"task-{number:03}": out / f"task-{number:03}" for number in range(len(runs))}
+    task = Task(
+        Stage("s", "f", academic.BENCHMARK.functions["academic-scores"], {}), inputs, out / "all", lambda *of: None
+    )
+    task.stage.function.run(task)
+    return out / "all"
+
+
+def same_tables(first: Path, second: Path, *, order: bool = True) -> None:
+    for table, by in (("results.parquet", ["subset", "metric"]), ("examples.parquet", ["subset", "example_id"])):
+        frames = [pd.read_parquet(folder / table) for folder in (first, second)]
+        if not order:
+            frames = [frame.sort_values(by, ignore_index=True) for frame in frames]
+        pd.testing.assert_frame_equal(*frames)
+    notes = [json.loads((folder / "notes.json").read_text()) for folder in (first, second)]
+    assert notes[0] == notes[1]
+    documents = [json.loads((folder / "lm_eval.json").read_text()) for folder in (first, second)]
+    for document in documents:
+        for config in document["configs"].values():
+            del config["dataset_kwargs"]  # where the rows lie
+    for key in ("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "group_subtasks"):
+        assert documents[0][key] == documents[1][key], key
+    assert documents[0].keys() == documents[1].keys()
+
+
+def test_tasks_one_by_one_give_what_they_give_at_once(place, outcome, tmp_path):
+    one_by_one = [run(place / "model", [name], place / "tasks", batch_size=4, precision="float32")
+                  for name in ("colours", "sums")]  # fmt: skip
+    write_run(outcome, tmp_path / "at once")
+    same_tables(put_together(*one_by_one, out=tmp_path / "one by one"), tmp_path / "at once")
+    # A group that holds one of them, with a figure of its own: the task goes by the group, as where both are asked.
+    tasks = write_tasks(tmp_path / "tasks")
+    aggregate = "aggregate_metric_list: [{metric: acc, aggregation: mean}]"
+    (tasks / "all.yaml").write_text(f"group: all\ntask: [colours]\n{aggregate}\n")
+    grouped = run(place / "model", ["all", "sums"], tasks, batch_size=4, precision="float32")
+    write_run(grouped, tmp_path / "grouped")
+    group = run(place / "model", ["all"], tasks, batch_size=4, precision="float32")
+    same_tables(put_together(group, *one_by_one, out=tmp_path / "with a group"), tmp_path / "grouped", order=False)
+
+
+def test_several_tasks_are_stages_of_their_own_which_matrices_share(place, tmp_path):
+    def stages_of(*tasks: str) -> dict[str, Stage]:
+        section = {"tasks": list(tasks), "include": str(place / "tasks")}
+        document = {
+            "name": "m",
+            "model": str(place / "model"),
+            "variants": {"base": None},
+            "benchmarks": {"academic": section},
+        }
+        (tmp_path / "matrix.yaml").write_text(yaml.safe_dump(document))
+        return {stage.name: stage for stage in expand(load_matrix(tmp_path / "matrix.yaml")).stages}
+
+    alone, both = stages_of("sums:1"), stages_of("colours", "sums:1")
+    assert set(both) == {"academic-scores/base/seed-0", "academic/base/seed-0/colours", "academic/base/seed-0/sums:1"}
+    assert set(alone) == {"academic/base/seed-0"}
+    assert alone["academic/base/seed-0"].key == both["academic/base/seed-0/sums:1"].key
+    assert len(stages_of("colours", "sums", "colours")) == 3, "one that is named twice is one"
 
 
 def test_results_document_is_json_with_versions(outcome):

@@ -26,6 +26,7 @@ from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.task_files import YAML, files_outside, local_dataset, read_task, split_shots
 from radpo.benchmarks.work import Work, of_model
 from radpo.core.errors import ConfigError, DataError, ModelError
+from radpo.core.files import write_json
 from radpo.core.json_rows import first_row, read_rows
 from radpo.core.metrics import Metric
 from radpo.core.progress import Progress, no_progress
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
 NAME = "academic"
+TOGETHER = "academic-scores"
+"""The function of the stage that puts several tasks' results together."""
+SHOTS = "academic: few-shot examples:"
 METRICS = (
     Metric("acc", "accuracy", "share", margin=0.05, overview=True),
     Metric("acc_norm", "accuracy, normalised", "share", margin=0.05, overview=True),
@@ -353,7 +357,7 @@ def _shots_note(document: Mapping[str, Any]) -> str:
         if name not in hidden and name not in groups:
             counts.setdefault(count, []).append(name)
     said = "; ".join(f"{count} for {', '.join(sorted(set(names)))}" for count, names in sorted(counts.items()))
-    return f"academic: few-shot examples: {said}."
+    return f"{SHOTS} {said}."
 
 
 def _task_manager(tasks: Sequence[str], folders: Sequence[Path], cache: Path) -> TaskManager:
@@ -505,10 +509,21 @@ def _output(sample: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
 
 
 def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stage:
-    """One stage: lm-eval with the checkpoint."""
-    outside = files_outside([split_shots(entry)[0] for entry in settings.tasks], settings.include)
+    """A stage for each task, group or tag: lm-eval with the checkpoint; of several, one that puts them together."""
+    entries = list(dict.fromkeys(member for given in settings.tasks for member in NAMED.get(given, (given,))))
+    if len(entries) == 1:
+        return _task_stage(context, settings, checkpoint, entries[0], checkpoint.label)
+    tasks = {
+        f"task-{number:03}": _task_stage(context, settings, checkpoint, entry, f"{checkpoint.label}/{_short(entry)}")
+        for number, entry in enumerate(entries)
+    }
+    return context.stage(TOGETHER, checkpoint.label, {}, tasks)
+
+
+def _task_stage(context: Context, settings: Settings, checkpoint: Checkpoint, entry: str, label: str) -> Stage:
+    outside = files_outside([split_shots(entry)[0]], settings.include)
     asked: dict[str, Any] = {
-        "tasks": [_counted(context, entry) for entry in settings.tasks],
+        "tasks": [_counted(context, entry)],
         "include": None if settings.include is None else context.file(settings.include),
         **({"files": [context.file(path) for path in outside]} if outside else {}),
         "limit": settings.limit,
@@ -516,7 +531,13 @@ def stages(context: Context, settings: Settings, checkpoint: Checkpoint) -> Stag
     }
     if checkpoint.asked != "default":
         asked["goal"] = checkpoint.asked
-    return context.about(checkpoint, NAME, checkpoint.label, asked)
+    return context.about(checkpoint, NAME, label, asked)
+
+
+def _short(entry: str) -> str:
+    """A task as stages are called: a file by its own name alone."""
+    name, shots = split_shots(entry)
+    return f"{Path(name).stem if name.endswith(YAML) else name}{shots}"
 
 
 def _counted(context: Context, entry: str) -> str | dict[str, Any]:
@@ -553,6 +574,49 @@ def _score(task: Task) -> None:
         progress=task.progress,
     )
     write_run(outcome, task.out)
+
+
+def _together(task: Task) -> None:
+    """Several tasks' results -> one document (`lm_eval.json`) and one set of tables, as lm-eval gives them at once.
+
+    What a group among them has is left out of the others.
+    """
+    import pandas as pd
+
+    folders = [task.inputs[name] for name in sorted(task.inputs)]
+    documents = [json.loads((folder / "lm_eval.json").read_text(encoding="utf-8")) for folder in folders]
+    taken = [
+        {name for other in documents if other is not one for group in other.get("groups", {})
+         for name in _leaves(group, other["group_subtasks"])}
+        for one in documents
+    ]  # fmt: skip
+    names = {name for document in documents for name in document["results"]}
+    merged: dict[str, Any] = {}
+    for key in dict.fromkeys(key for document in documents for key in document):
+        values = [document.get(key) for document in documents]
+        if any(isinstance(value, dict) and not names.isdisjoint(value) for value in values):
+            by_task = [(value or {}, elsewhere) for value, elsewhere in zip(values, taken, strict=True)]
+            merged[key] = {
+                name: found for of, elsewhere in by_task for name, found in of.items() if name not in elsewhere
+            }
+        else:
+            merged[key] = next(document[key] for document in documents if key in document)
+    (task.out / "lm_eval.json").write_text(json.dumps(merged, indent=1, ensure_ascii=False), encoding="utf-8")
+    for table in ("results.parquet", "examples.parquet"):
+        frames = [pd.read_parquet(folder / table) for folder in folders]
+        kept = [frame[~frame["subset"].isin(elsewhere)] for frame, elsewhere in zip(frames, taken, strict=True)]
+        pd.concat(kept, ignore_index=True).to_parquet(task.out / table, index=False)
+    notes = [
+        note
+        for folder, elsewhere in zip(folders, taken, strict=True)
+        for note in json.loads((folder / "notes.json").read_text(encoding="utf-8"))
+        if not note.startswith((SHOTS, *(f"academic, {name}:" for name in elsewhere)))
+    ]
+    write_json(task.out / "notes.json", [*dict.fromkeys(notes), _shots_note(merged)])
+
+
+def _together_cost(sizes: Sizes, stage: Stage) -> Work:
+    return Work(disk_bytes=2e5 * len(stage.inputs))
 
 
 def _cost(sizes: Sizes, stage: Stage) -> Work | None:
@@ -676,8 +740,11 @@ BENCHMARK = Benchmark(
     metrics=METRICS,
     stages=stages,
     imports=imports,
-    functions={NAME: Function(_score, version=4, packages=(*pieces.NUMERICS, "lm-eval"))},
-    cost={NAME: _cost},
+    functions={
+        NAME: Function(_score, version=4, packages=(*pieces.NUMERICS, "lm-eval")),
+        TOGETHER: Function(_together, version=1),
+    },
+    cost={NAME: _cost, TOGETHER: _together_cost},
     sections=sections,
     answers=False,
     rendered_prompts=True,
