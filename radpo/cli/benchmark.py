@@ -214,7 +214,7 @@ def _of_field(
     elif isinstance(annotation, type) and issubclass(annotation, JudgeSettings):
         about = "The judge: openai, panel, reward-model, verifier, or an installed one."
         yield Option("judge", str, about, ((*place, "kind"),), JUDGING)
-        about = "A setting of the judge, such as model=gpt-4; repeatable."
+        about = "A setting of the judge, such as model=NAME; repeatable."
         yield Option("judge_set", list[str], about, ((*place, "*"),), JUDGING, metavar="KEY=VALUE")
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield from _of_model(annotation, place, ANSWERING if issubclass(annotation, SamplingSettings) else panel)

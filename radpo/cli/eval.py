@@ -29,7 +29,7 @@ def eval_judge(
     judge_set: Annotated[
         list[str] | None,
         typer.Option(
-            "--judge-set", metavar="KEY=VALUE", help="A setting of the judge, such as model=gpt-4; repeatable."
+            "--judge-set", metavar="KEY=VALUE", help="A setting of the judge, such as model=NAME; repeatable."
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N pairs.")] = None,

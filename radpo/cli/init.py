@@ -17,8 +17,9 @@ def init(
         str,
         typer.Argument(
             metavar="[WHAT]",
-            help="quickstart, gate, paper/RECIPE and accelerate: files ready to use. variant, benchmark, judge, "
-            "executor: a package of your own. RECIPE is a file of the recipes, such as paper/qwen2-7b-instruct.",
+            help="quickstart, gate, paper/RECIPE, judges/RECIPE and accelerate: files ready to use. variant, "
+            "benchmark, judge, executor: a package of your own. RECIPE is a file of the recipes, such as "
+            "paper/qwen2-7b-instruct.",
             autocompletion=lambda: starters(),
         ),
     ] = "quickstart",

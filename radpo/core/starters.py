@@ -6,6 +6,7 @@ the folders), a source tree beside the package.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ PARTS = {
     "accelerate": ("accelerate/*.yaml",),
 }
 """The files of each starter that is copied as it is, as patterns below benchmarks/."""
+RECIPES = ("paper", "judges")
+"""The folders of recipes, each of which is a starter; all of them extend what is in paper/."""
 RECIPE = ("paper/README.md", "paper/make_data.py")
-"""What every recipe of paper/ comes with, beside the files that it names."""
+"""What every recipe comes with, beside the files that it names."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,12 @@ def write(made: Starter, folder: Path, *, force: bool = False) -> list[Path]:
 
 def _makers() -> dict[str, Callable[[], Starter]]:
     root = bundled("benchmarks")
-    recipes = [path.stem for path in sorted(root.glob("paper/*.yaml")) if path.name != "common.yaml"]
+    files = [path for folder in RECIPES for path in sorted(root.glob(f"{folder}/*.yaml"))]
+    recipes = [f"{path.parent.name}/{path.stem}" for path in files if path.name != "common.yaml"]
     return {
         "quickstart": partial(_copied, root, PARTS["quickstart"], "quickstart.yaml"),
         "gate": partial(_gate, root),
-        **{f"paper/{name}": partial(_recipe, root, name) for name in recipes},
+        **{name: partial(_recipe, root, name) for name in recipes},
         "accelerate": partial(_copied, root, PARTS["accelerate"]),
         **{what: partial(_package, what, f"my-{what}") for what in PACKAGES},
     }
@@ -113,8 +117,8 @@ def _gate(root: Path) -> Starter:
 
 
 def _recipe(root: Path, name: str) -> Starter:
-    matrix = f"paper/{name}.yaml"
-    made = _copied(root, (*_with_what_it_names(root, matrix), *RECIPE))
+    matrix = f"{name}.yaml"
+    made = _copied(root, (*_with_what_it_names(root, matrix), *RECIPE, f"{Path(name).parent}/README.md"))
     return Starter(made.files, ("see paper/README.md for the data", f"radpo plan {matrix} --machine 8xh100-sxm"))
 
 
@@ -123,7 +127,8 @@ def _with_what_it_names(root: Path, matrix: str) -> Iterator[str]:
     yield matrix
     text = (root / matrix).read_text(encoding="utf-8")
     for kind, name in re.findall(r"^(extends|published): (\S+)$", text, flags=re.MULTILINE):
-        yield from _with_what_it_names(root, f"paper/{name}") if kind == "extends" else [f"paper/{name}"]
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(matrix), name))
+        yield from _with_what_it_names(root, path) if kind == "extends" else [path]
 
 
 def _matching(root: Path, patterns: tuple[str, ...]) -> Iterator[Path]:

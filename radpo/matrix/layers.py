@@ -91,7 +91,8 @@ def _layers(path: Path, parse: Parse, before: tuple[Path, ...]) -> Iterator[Laye
 def merged(layers: list[Layer]) -> Any:
     """What the files say together: mappings are joined key by key, anything else is the first file's that says it.
 
-    A key that is null in a later file is null, so that a benchmark or a variant's settings can be taken back.
+    A key that is null in a later file is null, so that a benchmark or a variant's settings can be taken back. A judge
+    or an executor of another `kind` replaces the one below, whose settings it does not have.
     """
     document: Any = {}
     for layer in reversed(layers):
@@ -103,6 +104,8 @@ def merged(layers: list[Layer]) -> Any:
 
 def _joined(below: Any, above: Any) -> Any:
     if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    if "kind" in above and "kind" in below and above["kind"] != below["kind"]:
         return above
     return {**below, **{key: _joined(below.get(key), value) for key, value in above.items()}}
 
