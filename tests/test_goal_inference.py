@@ -15,6 +15,7 @@ from radpo.models.likelihood import TokenizedResponse, log_likelihoods, tokenize
 from radpo.models.loading import load_model, load_tokenizer
 from radpo.preferences.goals import condition, goal_wording
 from radpo.theory.bandit import log_softmax
+from radpo.theory.raters import rating_chances
 
 GOALS = np.arange(1.0, 11.0)
 
@@ -49,6 +50,21 @@ def test_the_posterior_is_bayes_rule_on_a_policy_known_exactly() -> None:
             weights.append(0.1 * here / unnormalised.sum())
         exact = np.array(weights) / sum(weights)
         np.testing.assert_allclose(posterior(part["logp"].to_numpy()[None, :])[0], exact, rtol=1e-9)
+
+
+def test_on_a_bandit_with_a_noisy_rater_the_posterior_is_that_of_drawing_goals_and_responses() -> None:
+    # Asked for g, a policy that conditions rightly gives y with p(y | rated g); goals are drawn alike, then responses.
+    scores, reference = np.array([2.0, 5.2, 7.9, 9.6]), np.array([0.4, 0.3, 0.2, 0.1])
+    chances = rating_chances(scores, 1.5)  # (responses, goals): p(g | y)
+    policy = reference[:, None] * chances
+    policy /= policy.sum(axis=0)
+    rng = np.random.default_rng(0)
+    goals = rng.integers(0, 10, 200_000)
+    drawn = (rng.random(len(goals))[:, None] > policy.cumsum(axis=0).T[goals, :-1]).sum(axis=1)
+    counted = np.array([np.bincount(goals[drawn == place], minlength=10) for place in range(4)])
+    found = posterior(np.log(policy))
+    np.testing.assert_allclose(counted / counted.sum(axis=1, keepdims=True), found, atol=0.01)
+    assert (np.diff(found @ GOALS) > 0.5).all(), "better responses speak for higher goals"
 
 
 def test_a_policy_that_reads_its_goal_knows_what_a_response_is_worth() -> None:
