@@ -16,6 +16,7 @@ from factories import scored_pairs, write_model
 import radpo
 from radpo import api
 from radpo.core.errors import ConfigError, DataError
+from radpo.core.run import load_runs
 from radpo.matrix.expand import Plan, expand
 from radpo.matrix.loading import load_matrix
 from radpo.preferences.preferences import Reading
@@ -139,6 +140,13 @@ def test_results_have_the_factors_and_intervals_are_over_them(
     assert "draws" in (tmp_path / "run" / "matrix.yaml").read_text()
     again = load_matrix(path)
     assert again.seeds == tuple(range(12))
+
+    both = load_runs([tmp_path / "run", tmp_path / "run"])
+    assert both.factors == run.factors, "directories whose seeds stand for the same"
+    table = pd.read_parquet(tmp_path / "run" / "results.parquet")
+    table.assign(seed_data="a").to_parquet(tmp_path / "run" / "results.parquet")
+    with pytest.raises(DataError, match=r"results.parquet: a column is of the wrong type"):
+        radpo.load_run(tmp_path / "run")
 
     # A model that is better by 1 than the other: with two models the mean's interval is a t interval of one degree.
     name = Name("implicit-reward", "none", "accuracy")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from radpo.core.errors import DataError
-from radpo.core.results import FACTOR_COLUMN
+from radpo.core.results import FACTOR_COLUMNS
 from radpo.stats.estimates import Estimate, holm, mean
 from radpo.stats.mixed import FactorEstimate, over_runs
 from radpo.stats.paired import ALPHA
@@ -197,7 +197,7 @@ def _effect(experiment: Experiment, results: pd.DataFrame) -> Effect:
 
 def _factors(experiment: Experiment, results: pd.DataFrame) -> dict[str, list[int]]:
     """The levels of what runs are drawn by, by factor, in the order of the seeds; only factors of several levels."""
-    columns = [column for column in results.columns if column.startswith(FACTOR_COLUMN)]
+    columns = [column for column in FACTOR_COLUMNS if column in results.columns]
     rows = _rows_of(results, experiment.ours).sort_values("seed")
     return {column: rows[column].astype(int).tolist() for column in columns if rows[column].nunique() > 1}
 

@@ -63,8 +63,10 @@ COMPARISON_DTYPES = {
 }
 
 
-FACTOR_COLUMN = "seed_"
-"""The columns of results.parquet begin so that have the levels of random factors, where runs are drawn by several."""
+FACTORS = ("model", "data", "order", "sampling")
+"""The random factors that runs can be drawn by, each apart."""
+FACTOR_COLUMNS = tuple(f"seed_{factor}" for factor in FACTORS)
+"""The columns of results.parquet that have their levels, where runs are drawn so."""
 
 
 def known_stderr(stderr: float | None) -> float | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from radpo.core.errors import DataError
 from radpo.core.metrics import Metric, find_metric, fits, metrics_from_json
 from radpo.core.published import COLUMNS as PUBLISHED
-from radpo.core.results import COMPARISON_DTYPES, EXAMPLE_DTYPES, FACTOR_COLUMN, RESULT_DTYPES
+from radpo.core.results import COMPARISON_DTYPES, EXAMPLE_DTYPES, FACTOR_COLUMNS, RESULT_DTYPES
 from radpo.core.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
@@ -255,19 +255,16 @@ class Run:
     def factors(self) -> dict[str, dict[int, int]]:
         """The random factors that seeds stand for (model, data, order, sampling), each with its level by seed.
 
-        Only those of several levels; none where a seed is one number for all, or the directories are several.
+        Only those of several levels; none where a seed is one number for all, or not the same in all directories.
         """
-        if len(self.sources) > 1:
+        columns = [column for column in FACTOR_COLUMNS if column in self.results.columns]
+        rows = self.results[["seed", *columns]].dropna(subset=["seed"]).drop_duplicates()
+        if rows["seed"].duplicated().any():
             return {}
-        columns = [column for column in self.results.columns if column.startswith(FACTOR_COLUMN)]
-        rows = self.results[["seed", *columns]].drop_duplicates("seed")
-        return {
-            column.removeprefix(FACTOR_COLUMN): dict(
-                zip(rows["seed"].astype(int), rows[column].astype(int), strict=True)
-            )
-            for column in columns
-            if rows[column].nunique() > 1
-        }
+        several = [column for column in columns if rows[column].notna().all() and rows[column].nunique() > 1]
+        seeds = [int(seed) for seed in rows["seed"]]
+        levels = {column: list(map(int, rows[column])) for column in several}
+        return {column.removeprefix("seed_"): dict(zip(seeds, found, strict=True)) for column, found in levels.items()}
 
     def opponent(self, variant: str, benchmark: str) -> str | None:
         """Whose answers a variant's were compared with: a variant or another model; None where nobody says.
@@ -334,7 +331,7 @@ def load_runs(run_dirs: Sequence[Path]) -> Run:
         DataError: a file that the report needs is missing or malformed, or a table lacks a column.
     """
     manifests = [_manifest(run_dir / "manifest.json") for run_dir in run_dirs]
-    results = [_table(run_dir / "results.parquet", RESULT_DTYPES) for run_dir in run_dirs]
+    results = [_results(run_dir / "results.parquet") for run_dir in run_dirs]
     likelihoods = [_optional(run_dir / "likelihoods.parquet", LIKELIHOODS) for run_dir in run_dirs]
     examples = [
         _examples(run_dir / "examples.parquet", told) for run_dir, told in zip(run_dirs, likelihoods, strict=True)
@@ -524,6 +521,13 @@ def _table(path: Path, columns: Iterable[str] | Mapping[str, str]) -> pd.DataFra
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}: a column is of the wrong type ({error}); run the matrix again") from error
     return frame.reset_index(drop=True)
+
+
+def _results(path: Path) -> pd.DataFrame:
+    """A table of results, with the levels of random factors where it has them."""
+    frame = _table(path, RESULT_DTYPES)
+    there = {column: "Int64" for column in FACTOR_COLUMNS if column in frame.columns}
+    return _table(path, {**RESULT_DTYPES, **there}) if there else frame
 
 
 def _optional(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from radpo.benchmarks.settings import Section
+from radpo.core.results import FACTORS
 
 Level = Annotated[int, Field(ge=0, lt=2**32)]
-FACTORS = ("model", "data", "order", "sampling")
 PLACE = "{seed}"
 """Stands in a model's name where the level of the factor `model` goes."""
 

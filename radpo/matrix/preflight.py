@@ -103,7 +103,8 @@ def ask_plan(faults: Faults, plan: Plan, missing: Sequence[Stage], executor: Cho
     if executor is not None:
         _ask(faults, "", executor.ready, missing)
     keys = {stage.key for stage in missing}
-    needed = {name for cell in plan.cells for name, stage in cell.benchmarks.items() if stage.key in keys}
+    cells = (*plan.cells, *(plan.tuning.cells if plan.tuning is not None else ()))
+    needed = {name for cell in cells for name, stage in cell.benchmarks.items() if stage.key in keys}
     with paying({} if plan.account is None else {ACCOUNT: asdict(plan.account)}, "preflight", "preflight"):
         _ask_sections(faults, plan.matrix, needed)
         for stage in missing:

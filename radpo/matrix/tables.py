@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from radpo.benchmarks.registry import benchmarks
 from radpo.core.run_files import VERDICTS
 from radpo.engine.store import Store
-from radpo.matrix.draws import FACTORS, Levels
+from radpo.matrix.draws import Levels
 from radpo.matrix.expand import Cell
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def gather(
     """
     import pandas as pd
 
-    from radpo.core.results import FACTOR_COLUMN, examples_frame, results_frame
+    from radpo.core.results import FACTOR_COLUMNS, examples_frame, results_frame
 
     results: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
@@ -60,9 +60,9 @@ def gather(
                 results += _heldout_results(json.loads((folder / "heldout.json").read_text(encoding="utf-8")), place)
     found = results_frame([*results, *tried])
     if levels is not None:
-        for at, factor in enumerate(FACTORS):
+        for at, column in enumerate(FACTOR_COLUMNS):
             drawn = [levels(int(seed))[at] for seed in found["seed"]]
-            found[f"{FACTOR_COLUMN}{factor}"] = pd.array(drawn, dtype="Int64")
+            found[column] = pd.array(drawn, dtype="Int64")
     return {
         "results.parquet": found,
         "examples.parquet": examples_frame(examples),

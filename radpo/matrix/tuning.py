@@ -105,9 +105,14 @@ def check_disjoint(matrix: Matrix, tuning: Sequence[Stage], reported: Sequence[S
     tuned_on = {prompt_words(text): text for text in _prompts(trials_matrix(matrix), tuning)}
     shown = {prompt_words(text): text for text in _prompts(reported_matrix(matrix, {}), reported)}
     if same := sorted(tuned_on.keys() & shown.keys()):
+        instead = (
+            "leave them out of one side, or give tune.split in place of files"
+            if matrix.tune is not None and matrix.tune.split is None
+            else "a benchmark's own questions are not split; name them, as its `questions`"
+        )
         raise ConfigError(
             f"tune: {len(same)} of {len(shown)} reported prompts are tuned on, too, such as "
-            f"{tuned_on[same[0]]!r:.120}; leave them out of one side, or give tune.split in place of files"
+            f"{tuned_on[same[0]]!r:.120}; {instead}"
         )
     index = EvaluationPrompts({"reported": list(shown.values())})
     similar = {place for text in tuned_on.values() for place in index.overlaps(text).get("reported", ())}
