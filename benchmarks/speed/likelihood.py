@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from limit import least_seconds, needed_tokens
+
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer, resolve_model
 
@@ -56,7 +58,8 @@ def main() -> None:
         rows.append(row)
         print(
             f"{row['what']}: ours {row['ours']}, lm-eval {row['peer']} {row['unit']}; ratio {row['ratio']} "
-            f"{row['spread']}, goal {row['goal']}; largest difference {row['apart']:.1e} nats a token",
+            f"{row['spread']}, goal {row['goal']}; {row['share_of_limit']} of the limit; "
+            f"largest difference {row['apart']:.1e} nats a token",
             flush=True,
         )
     if arguments.json:
@@ -80,6 +83,9 @@ def compare(what: str, items: Sequence[TokenizedResponse], model: Any, peer: Any
     rate = {name: [len(items) / taken for taken in times[1:]] for name, times in seconds.items()}
     ratios = [ours / theirs for ours, theirs in zip(rate["ours"], rate["peer"], strict=True)]
     tokens = sum(len(item.prompt_ids) + len(item.response_ids) for item in items)
+    predicted = sum(len(item.response_ids) for item in items)
+    needed = needed_tokens(item.prompt_ids + item.response_ids[:-1] for item in items)
+    least = least_seconds(model, needed, predicted, "float32", 1)
     return {
         "what": f"{what}, {len(items)} responses, {tokens} tokens, SmolLM2-135M, float32",
         "ours": round(statistics.median(rate["ours"]), 3),
@@ -89,6 +95,8 @@ def compare(what: str, items: Sequence[TokenizedResponse], model: Any, peer: Any
         "spread": [round(min(ratios), 3), round(max(ratios), 3)],
         "goal": 3.0,
         "apart": apart,
+        "share_of_limit": round(statistics.median(least / taken for taken in seconds["ours"][1:]), 3),
+        "share_goal": 0.8,
     }
 
 

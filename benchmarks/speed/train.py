@@ -29,6 +29,7 @@ from unittest.mock import patch
 REAL = Path(os.environ.get("RADPO_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 UF = REAL / "preferences" / "ultrafeedback_binarized_960.jsonl.gz"
 PAIRS, MICRO_BATCH, MAX_LENGTH, SEED = 24, 4, 512, 0
+SHARE_GOALS = {"train": 0.75, "reference": 0.8}
 ARMS = ("trl-defaults", "trl-precomputed", "radpo")
 
 
@@ -39,10 +40,12 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m-instruct", help="a bundled model, a folder, or a Hub id")
     parser.add_argument("--rounds", type=int, default=1, help="how often every trainer runs")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="how many pairs it trains on, all in one epoch")
-    parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
+    parser.add_argument("--arm", help=argparse.SUPPRESS)
+    parser.add_argument("--times", type=int, default=1, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.arm:
-        print(json.dumps(measure(arguments.arm, arguments.model, arguments.pairs)))
+        for _ in range(arguments.times):
+            print(json.dumps(measure(arguments.arm, arguments.model, arguments.pairs)), flush=True)
         return
     found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
     for _ in range(arguments.rounds):
@@ -62,7 +65,7 @@ def main() -> None:
     for r in rows:
         print(
             f"{r['what']}: ours {r['ours']}, peer {r['peer']} {r['unit']}; ratio {r['ratio']} {r['spread']}, "
-            f"goal {r['goal']}"
+            f"goal {r['goal']}" + (f"; {r['share_of_limit']} of the limit" if "share_of_limit" in r else "")
         )
     if arguments.json:
         arguments.json.write_text(json.dumps({"name": "train", "rows": rows}, indent=1), encoding="utf-8")
@@ -74,7 +77,9 @@ def row(
     """Pairs per CPU second of ours and of a peer, and the ratios round by round."""
     ours, theirs = ([pairs / run[figure] for run in found[arm]] for arm in ("radpo", peer))
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    return _row(f"{what} against {peer}", ours, theirs, "pairs per CPU second", ratios, goal)
+    shares = [run[f"least_{figure}"] / run[figure] for run in found["radpo"]]
+    share = {"share_of_limit": round(statistics.median(shares), 3), "share_goal": SHARE_GOALS[figure]}
+    return {**_row(f"{what} against {peer}", ours, theirs, "pairs per CPU second", ratios, goal), **share}
 
 
 def memory(found: dict[str, list[dict[str, float]]], peer: str, goal: float) -> dict[str, Any]:
@@ -99,16 +104,22 @@ def _row(
 
 
 def measure(arm: str, model: str, count: int) -> dict[str, float]:
-    """One trainer's CPU seconds for the precompute and for the steps, and its peak memory in training."""
+    """One trainer's CPU seconds for the precompute and for the steps, and its peak memory in training.
+
+    Args:
+        arm: of `ARMS`; also `trl-liger` (TRL with precomputed references and Liger kernels), and `radpo-NAME` for ours
+            with the attention that transformers calls NAME.
+    """
     import torch
+    from limit import least_seconds, needed_tokens
     from trl import DPOConfig, DPOTrainer
 
-    from radpo.models.likelihood import log_likelihoods
+    from radpo.models.likelihood import log_likelihoods, responses
     from radpo.models.loading import load_model, load_tokenizer, resolve_model
     from radpo.models.precision import settle
     from radpo.preferences.relabel import to_trl
     from radpo.training.dataset import training_dataset
-    from radpo.training.reference import reference_log_likelihoods
+    from radpo.training.reference import reference_log_likelihoods, tokenize_pairs
     from radpo.training.trainer import SharedPrefixDPOTrainer
 
     folder = resolve_model(model)
@@ -141,7 +152,8 @@ def measure(arm: str, model: str, count: int) -> dict[str, float]:
         "logging_steps": 1,
     }
     with tempfile.TemporaryDirectory() as out:
-        if arm == "radpo":
+        ours, _, attention = arm.partition("-")
+        if ours == "radpo":
             with patch("radpo.training.reference.log_likelihoods", timed(log_likelihoods)):
                 reference = reference_log_likelihoods(folder, pairs, max_length=MAX_LENGTH, precision=precision)
             data, trainer_class = training_dataset(pairs, reference), SharedPrefixDPOTrainer
@@ -149,9 +161,11 @@ def measure(arm: str, model: str, count: int) -> dict[str, float]:
             data, trainer_class = to_trl(pairs), DPOTrainer
         if arm != "trl-defaults":
             settings |= {"gradient_checkpointing": False, "precompute_ref_log_probs": True}
+        if arm == "trl-liger":
+            settings["use_liger_kernel"] = True
         with patch.object(DPOTrainer, "_precompute_ref_logps", timed(DPOTrainer._precompute_ref_logps)):
             trainer = trainer_class(
-                model=load_model(folder),
+                model=load_model(folder, attention=(attention if ours == "radpo" else "") or None),
                 ref_model=load_model(folder) if arm == "trl-defaults" else None,
                 args=DPOConfig(output_dir=out, **settings),
                 train_dataset=data,
@@ -161,7 +175,16 @@ def measure(arm: str, model: str, count: int) -> dict[str, float]:
         start = clock()
         trainer.train()
         taken["train"] = clock() - start
-    return {**{name: round(value, 2) for name, value in taken.items()}, "peak_gib": round(peak_gib(), 3)}
+    peak = peak_gib()
+    asked = list(responses(tokenize_pairs(load_tokenizer(folder), pairs), MAX_LENGTH))
+    predicted = sum(len(one.response_ids) for one in asked)
+    needed = sum(
+        needed_tokens([a.prompt_ids + a.response_ids[:-1], b.prompt_ids + b.response_ids[:-1]])
+        for a, b in zip(asked[::2], asked[1::2], strict=True)
+    )
+    for figure, passes in (("reference", 1), ("train", 3)):
+        taken[f"least_{figure}"] = least_seconds(load_model(folder), needed, predicted, precision, passes)
+    return {**{name: round(value, 3) for name, value in taken.items()}, "peak_gib": round(peak, 3)}
 
 
 def preference_pairs(count: int, tokenizer: Any) -> Any:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -28,7 +28,9 @@ from radpo.benchmarks.work import Work, of_model
 from radpo.core.errors import ConfigError, DataError, ModelError
 from radpo.core.files import write_json
 from radpo.core.json_rows import first_row, read_rows
+from radpo.core.machine import gpus
 from radpo.core.metrics import Metric
+from radpo.core.optional import installed_version, need_package
 from radpo.core.progress import Progress, no_progress
 from radpo.core.results import Example, Result, Scores, write_scores
 from radpo.core.run import Run
@@ -39,10 +41,10 @@ from radpo.figures.sections import ReportSection, panel, points, seeds_note, sho
 from radpo.figures.styles import Styles
 from radpo.models.chat_template import date_notes, template_of
 from radpo.models.context import saved_context
-from radpo.models.decoding import turn_end_notes
+from radpo.models.decoding import saved_generation_config, turn_end_notes
 from radpo.models.generation import Goal
 from radpo.models.loading import load_tokenizer, torch_dtype
-from radpo.models.precision import Precision
+from radpo.models.precision import Precision, Settled
 from radpo.models.prompt_cuts import Asked, Cut, cut_note, cut_of
 from radpo.preferences.goals import is_goal_aware
 from radpo.stats.comparison import compared
@@ -51,6 +53,8 @@ from radpo.stats.quantities import Name, label_of, primary_names, unit_of
 if TYPE_CHECKING:
     import pandas as pd
     from lm_eval.tasks import TaskManager
+
+    from radpo.models.lm_eval import Noting
 
 NAME = "academic"
 TOGETHER = "academic-scores"
@@ -85,6 +89,14 @@ class Settings(Section):
     include: MatrixPath | None = Field(None, description="A folder of task YAML files, searched first.")
     limit: Annotated[int, Field(ge=1)] | None = Field(None, description="Documents per task. Default: all.")
     batch_size: int = Field(16, ge=1, description="Prompts at once.")
+    precision: Precision = Field(
+        "auto",
+        description="Precision of the model, as lm-eval's dtype. auto is float32 on a CPU and bfloat16 on a GPU that "
+        "has it. In bfloat16 log-likelihoods are coarse: those of short choices may tie.",
+    )
+    backend: Literal["transformers", "vllm"] = Field(
+        "transformers", description="What computes: transformers in this process, or lm-eval's own vLLM model."
+    )
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,8 @@ def run(
     goal: Goal = "default",
     limit: int | None = None,
     batch_size: int = 16,
-    precision: Precision = "auto",
+    precision: Settled = "float32",
+    backend: str = "transformers",
     progress: Progress = no_progress,
 ) -> AcademicRun:
     """Run lm-eval tasks with the checkpoint's chat template, lm-eval's own fixed seeds, no code from the Hub trusted.
@@ -118,6 +131,8 @@ def run(
         include_path: a folder of task YAML files; their `data_files` are relative to the YAML's own folder.
         goal: the score to ask for; by default the checkpoint's own template decides.
         limit: how many documents of each task to take; all unless given.
+        precision: of the model's weights and arithmetic.
+        backend: `transformers` or `vllm`.
         progress: called before and after the run, in tasks: lm-eval runs them in one go.
 
     Raises:
@@ -127,7 +142,7 @@ def run(
             more than the checkpoint's context holds.
     """
     with _own_caches() as cache:
-        return _run(model_folder, tasks, include_path, goal, limit, batch_size, precision, progress, cache)
+        return _run(model_folder, tasks, include_path, goal, limit, batch_size, precision, backend, progress, cache)
 
 
 @contextmanager
@@ -157,16 +172,16 @@ def _run(
     goal: Goal,
     limit: int | None,
     batch_size: int,
-    precision: Precision,
+    precision: Settled,
+    backend: str,
     progress: Progress,
     cache: Path,
 ) -> AcademicRun:
     import datasets
-    import torch
     from lm_eval import simple_evaluate
     from lm_eval.utils import handle_non_serializable
 
-    from radpo.models.lm_eval import CountingHFLM, ask_git_quietly, check_generation_room
+    from radpo.models.lm_eval import ask_git_quietly, check_generation_room
 
     wanted, folders = _wanted(tasks, include_path)
     tasks = list(wanted)
@@ -190,15 +205,7 @@ def _run(
     specs = [item for name, item in {**loaded["groups"], **loaded["tasks"]}.items() if name not in children]
     context = saved_context(model_folder, tokenizer).tokens
     check_generation_room(loaded["tasks"], context)
-    model = CountingHFLM(
-        pretrained=str(model_folder),
-        tokenizer=tokenizer,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        dtype=torch_dtype(precision),
-        batch_size=batch_size,
-        max_length=context,
-        trust_remote_code=False,
-    )
+    model = _model(backend, model_folder, tokenizer, precision, batch_size, context)
     ask_git_quietly()
     document = simple_evaluate(
         model=model,
@@ -214,11 +221,36 @@ def _run(
     progress(len(tasks), len(tasks))
     notes = [
         *date_notes(model_folder),
-        *turn_end_notes(model.model.generation_config, tokenizer),
+        *turn_end_notes(saved_generation_config(model_folder), tokenizer),
         *model.template_notes(),
+        *([] if precision == "float32" else [f"the model computes in {precision}."]),
+        *([] if backend == "transformers" else [f"the model is run by {backend} {installed_version(backend)}."]),
     ]
     results = json.loads(json.dumps(document, default=handle_non_serializable))
     return AcademicRun(results, samples, model.cuts, tuple(f"academic: {note}" for note in notes))
+
+
+def _model(
+    backend: str, folder: Path, tokenizer: Any, precision: Settled, batch_size: int, context: int | None
+) -> Noting:
+    """The checkpoint as one of lm-eval's models."""
+    if backend == "vllm":
+        from radpo.models.lm_eval_vllm import vllm_model
+
+        return vllm_model(folder, tokenizer, precision=precision, context=context)
+    import torch
+
+    from radpo.models.lm_eval import CountingHFLM
+
+    return CountingHFLM(
+        pretrained=str(folder),
+        tokenizer=tokenizer,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        dtype=torch_dtype(precision),
+        batch_size=batch_size,
+        max_length=context,
+        trust_remote_code=False,
+    )
 
 
 def scores(run: AcademicRun) -> Scores:
@@ -531,6 +563,10 @@ def _task_stage(context: Context, settings: Settings, checkpoint: Checkpoint, en
     }
     if checkpoint.asked != "default":
         asked["goal"] = checkpoint.asked
+    if (precision := _precision(context, settings.precision)) != "float32":
+        asked["precision"] = precision
+    if settings.backend != "transformers":
+        asked |= {"backend": settings.backend, "backend_version": installed_version(settings.backend)}
     return context.about(checkpoint, NAME, label, asked)
 
 
@@ -538,6 +574,18 @@ def _short(entry: str) -> str:
     """A task as stages are called: a file by its own name alone."""
     name, shots = split_shots(entry)
     return f"{Path(name).stem if name.endswith(YAML) else name}{shots}"
+
+
+def _precision(context: Context, asked: Precision) -> Settled:
+    """What auto is: on a CPU always float32, as lm-eval's figures are published; the context's where a GPU computes."""
+    if asked != "auto":
+        return asked
+    return context.auto_precision if context.precision is not None or gpus() else "float32"
+
+
+def _ready(stage: Stage) -> None:
+    if stage.settings.get("backend") == "vllm":
+        need_package("vllm", "benchmarks.academic.backend vllm", "radpo[vllm]")
 
 
 def _counted(context: Context, entry: str) -> str | dict[str, Any]:
@@ -569,8 +617,8 @@ def _score(task: Task) -> None:
         goal=settings.get("goal", "default"),
         limit=settings["limit"],
         batch_size=settings["batch_size"],
-        # In bfloat16 the log-likelihoods of short choices fall on a coarse grid and tie.
-        precision="float32",
+        precision=settings.get("precision", "float32"),
+        backend=settings.get("backend", "transformers"),
         progress=task.progress,
     )
     write_run(outcome, task.out)
@@ -663,7 +711,7 @@ def _hinted_cost(sizes: Sizes, stage: Stage) -> Work | None:
 
 def _tasks_work(sizes: Sizes, stage: Stage, prefill: float, generated: float, steps: float) -> Work:
     counted = of_model(sizes, stage, prefill_tokens=prefill, generated_tokens=generated, decode_steps=steps)
-    return replace(counted, precision="float32", disk_bytes=2e5)
+    return replace(counted, precision=stage.settings.get("precision", "float32"), disk_bytes=2e5)
 
 
 def _local_tasks(folder: Path) -> dict[str, tuple[Mapping[str, Any], list[dict[str, Any]]]]:
@@ -741,7 +789,7 @@ BENCHMARK = Benchmark(
     stages=stages,
     imports=imports,
     functions={
-        NAME: Function(_score, version=4, packages=(*pieces.NUMERICS, "lm-eval")),
+        NAME: Function(_score, version=4, packages=(*pieces.NUMERICS, "lm-eval"), ready=_ready),
         TOGETHER: Function(_together, version=1),
     },
     cost={NAME: _cost, TOGETHER: _together_cost},

@@ -5,10 +5,13 @@ from __future__ import annotations
 import platform
 import re
 from importlib.metadata import requires
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from radpo.core.errors import ConfigError, ModelError
 from radpo.core.optional import installed_version
+
+if TYPE_CHECKING:
+    from radpo.models.speeds import Speeds
 
 GROUPS = ("radpo.variants", "radpo.benchmarks", "radpo.judges", "radpo.executors")
 OPTIONAL = ("vllm", "ray")
@@ -23,6 +26,7 @@ def examine() -> dict[str, Any]:
     from radpo.core.machine import cores
     from radpo.models.loading import BUNDLED, model_fingerprint
     from radpo.models.precision import arithmetic, bf16_supported
+    from radpo.models.speeds import speeds
 
     models: dict[str, str] = {}
     for name, bundled in BUNDLED.items():
@@ -41,9 +45,21 @@ def examine() -> dict[str, Any]:
         "gpu": gpu,
         "bfloat16": "yes" if bf16_supported() else "no",
         "precision auto": str(arithmetic()),
+        **_speeds(speeds(anew=True), "GPU" if torch.cuda.is_available() else "a core"),
         "model cache": str(cache_folder()),
         **models,
         "plug-ins": plugins() or "none",
+    }
+
+
+def _speeds(found: Speeds, of: str) -> dict[str, str]:
+    """What was measured now, which plans go by from here on."""
+    return {
+        **{
+            f"matrix products, {name}": f"{getattr(found, name) / 1e9:,.0f} GFLOP/s {of}"
+            for name in ("float32", "bfloat16")
+        },
+        "memory": f"{found.bandwidth / 1e9:,.1f} GB/s {of}",
     }
 
 

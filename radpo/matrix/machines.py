@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from radpo.benchmarks.work import Work
 from radpo.core.errors import ConfigError
-from radpo.core.machine import describe_machine
+from radpo.core.machine import describe_machine, gpus
 from radpo.core.suggestions import did_you_mean
 from radpo.engine.store import Store
+from radpo.models.speeds import speeds
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ NOMINAL = Machine("nominal", 1e11, 2e11, 1e10, CPU_LAYER_SECONDS)
 
 
 def find_machine(name: str, threads: int) -> Machine:
-    """A machine by name; `here` is this one, measured now, in two seconds, at its best and not at what others leave.
+    """A machine by name; `here` is this one, as it was measured once, at its best and not at what others leave.
 
     Args:
         name: `here`, or a GPU, or several of one kind: `8xh100-sxm`. A name may be cut where it stays plain: `8xh100`.
@@ -144,48 +144,10 @@ def _what_computes(machine: Mapping[str, Any], threads: int | None) -> tuple[Any
 
 
 def _measure(threads: int) -> Machine:
-    import torch
-
-    if torch.cuda.is_available():
-        name, device, wide = torch.cuda.get_device_name(), "cuda", 4096
-        share, layer = 1, 8e-4
-    else:
-        name, device, wide = f"this machine, {threads} threads", "cpu", 256
-        share, layer = threads, CPU_LAYER_SECONDS
-    kept = torch.get_num_threads()
-    # One thread, times their number: where others use the machine too, several threads wait for each other.
-    torch.set_num_threads(1)
-    try:
-        rates = [_product(torch, device, wide, kind) for kind in (torch.float32, torch.bfloat16)]
-        bandwidth = _copy(torch, device)
-    finally:
-        torch.set_num_threads(kept)
-    cpu_threads = threads if device == "cpu" else None
-    several = max(1, torch.cuda.device_count()) if device == "cuda" else 1
-    return Machine(name, rates[0] * share, rates[1] * share, bandwidth, layer, cpu_threads, this=True, gpus=several)
-
-
-def _product(torch: Any, device: str, wide: int, kind: Any) -> float:
-    """Floating-point operations a second."""
-    left, right = (torch.randn(wide, 4 * wide, device=device).to(kind) for _ in range(2))
-    right = right.T.contiguous()
-    return float(2 * wide * 4 * wide * wide / _best(torch, device, lambda: left @ right))
-
-
-def _copy(torch: Any, device: str) -> float:
-    source = torch.ones(2**24, device=device)
-    target = torch.empty_like(source)
-    return float(2 * source.numel() * 4 / _best(torch, device, lambda: target.copy_(source)))
-
-
-def _best(torch: Any, device: str, work: Any) -> float:
-    """Seconds of the quickest of many times, which is the one that nothing else on the machine came between."""
-    taken: list[float] = []
-    end = time.perf_counter() + 0.6
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+    """This machine: of a CPU, one thread's speed times their number, as if nobody else used it."""
+    found = speeds()
+    if gpus():
+        return Machine(gpus()[0], found.float32, found.bfloat16, found.bandwidth, 8e-4, this=True)
+    name = f"this machine, {threads} threads"
+    rates = found.float32 * threads, found.bfloat16 * threads
+    return Machine(name, *rates, found.bandwidth, CPU_LAYER_SECONDS, threads, this=True)

@@ -110,13 +110,17 @@ class SharedPrefixHFLM(HFLM):  # type: ignore[misc]
         return TokenizedResponse(tuple(kept[: -len(continuation)]), tuple(continuation))
 
 
-class CountingHFLM(SharedPrefixHFLM):
-    """lm-eval's `HFLM`, its values unchanged, with two differences around them.
+class Noting:
+    """Beside a model of lm-eval's: notes what is cut off prompts, and has system messages in every template.
 
     lm-eval cuts a prompt that does not fit the context from the left, with a line in its log only; here every cut is
-    kept in `cuts`. And `generate` fills what a task leaves open from the checkpoint's generation_config.json
-    (repetition_penalty, ...), which differs between variants; here it finds only token ids there.
+    kept in `cuts`.
     """
+
+    beyond_context = 0
+    """By how many tokens a prompt with its continuation may exceed `max_length`."""
+    tokenizer: Any
+    max_length: int
 
     def __init__(self, **settings: Any) -> None:
         self.cuts: dict[Asked, Cut] = {}
@@ -136,7 +140,7 @@ class CountingHFLM(SharedPrefixHFLM):
                 [dict(message) for message in conversation[1:]], conversation[0]["content"], "user"
             )
         self._holding += bool(held_control_tokens(self.tokenizer, (message["content"] for message in conversation)))
-        rendered: str = super().apply_chat_template(conversation, add_generation_prompt)
+        rendered: str = super().apply_chat_template(conversation, add_generation_prompt)  # type: ignore[misc]
         return rendered
 
     def template_notes(self) -> list[str]:
@@ -161,11 +165,25 @@ class CountingHFLM(SharedPrefixHFLM):
                     f"the model's context of {self.max_length} tokens is shorter than what a task asks the likelihood "
                     f"of ({len(continuation)} tokens: {str(asked and asked[1])[:60]!r}); leave the task out"
                 )
-            over = len(context) + len(continuation) - self.max_length - 1
+            over = len(context) + len(continuation) - self.max_length - self.beyond_context
             if over > 0 and asked is not None:
-                self.cuts[asked] = Cut(over, len(context), self.tok_decode(context[over:], skip_special_tokens=False))
-        found: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, *args, **kwargs)
+                self.note_cut(asked, context, over)
+        found: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, *args, **kwargs)  # type: ignore[misc]
         return found
+
+    def note_cut(self, asked: Asked, tokens: list[int], over: int) -> None:
+        """Keep what is read of a prompt that loses `over` of its tokens."""
+        self.cuts[asked] = Cut(over, len(tokens), self.tokenizer.decode(tokens[over:], skip_special_tokens=False))
+
+
+class CountingHFLM(Noting, SharedPrefixHFLM):
+    """lm-eval's `HFLM`, its values unchanged, with what `Noting` adds, and no settings of the checkpoint's own.
+
+    `generate` fills what a task leaves open from the checkpoint's generation_config.json (repetition_penalty, ...),
+    which differs between variants; here it finds only token ids there.
+    """
+
+    beyond_context = 1  # the last token is predicted and not read
 
     def tok_batch_encode(
         self,

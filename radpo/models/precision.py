@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 from radpo.core.cache import cache_folder
@@ -74,7 +75,7 @@ def arithmetic() -> Arithmetic:
         if requested not in ("float32", "bfloat16"):
             raise ConfigError(f"{VARIABLE}={requested}: give float32 or bfloat16, or leave it unset")
         return Arithmetic("float32" if requested == "float32" else "bfloat16", f"{VARIABLE} says so")
-    file, machine = cache_folder() / FILE, _machine()
+    file, machine = cache_folder() / FILE, machine_key()
     if found := _kept(file, machine):
         return found
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ def arithmetic() -> Arithmetic:
         if found := _kept(file, machine):
             return found
         found = _measured()
-        replace_json(file, {**_read(file), machine: asdict(found)})
+        replace_json(file, {**kept_figures(file), machine: asdict(found)})
         return found
 
 
@@ -95,13 +96,14 @@ def bf16_supported() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _machine() -> str:
-    """What the measurement depends on, in words."""
+def machine_key() -> str:
+    """What a measurement depends on, in words."""
     found = describe_machine()
     return " | ".join(str(part) for part in (found["cpu"], found["cores"], found["gpu"], version("torch")))
 
 
-def _read(file: Any) -> dict[str, Any]:
+def kept_figures(file: Path) -> dict[str, Any]:
+    """What a file of the cache folder has kept, by `machine_key`; empty where it is none."""
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -111,7 +113,7 @@ def _read(file: Any) -> dict[str, Any]:
 
 def _kept(file: Any, machine: str) -> Arithmetic | None:
     try:
-        kept = _read(file)[machine]
+        kept = kept_figures(file)[machine]
         if kept["precision"] not in ("float32", "bfloat16"):
             return None
         return Arithmetic(kept["precision"], str(kept["reason"]))
