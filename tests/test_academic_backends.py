@@ -139,16 +139,17 @@ def test_precision_is_settled_where_keys_are_made_and_plans_count_it(
 
     monkeypatch.setenv("RADPO_PRECISION", "bfloat16")
 
-    def settled(precision: Any = None, **settings: Any) -> tuple[Any, str]:
-        (stage,) = expand(load_matrix(write_matrix(tmp_path, **settings)), precision=precision).stages
+    def settled(machine: Any = None, **settings: Any) -> tuple[Any, str]:
+        (stage,) = expand(load_matrix(write_matrix(tmp_path, **settings)), precision=machine).stages
         work = count_work(Sizes(SizeHints()), stage)
         assert work is not None
         return stage.settings.get("precision"), work.precision
 
-    assert settled() == (None, "float32"), "auto on a CPU, whose key is as it was"
+    assert settled() == (None, "float32"), "by default on a CPU, whose key is as it was"
     assert settled(precision="float32") == (None, "float32")
-    assert settled(precision="bfloat16") == ("bfloat16", "bfloat16"), "planned for a GPU"
-    assert settled(**{"precision": "bfloat16"}) == ("bfloat16", "bfloat16")
+    assert settled(precision="bfloat16") == ("bfloat16", "bfloat16")
+    assert settled(precision="auto") == ("bfloat16", "bfloat16")
+    assert settled(machine="bfloat16") == ("bfloat16", "bfloat16"), "planned for a GPU"
     monkeypatch.setattr(academic, "gpus", lambda: ["NVIDIA H100"])
     assert settled() == ("bfloat16", "bfloat16")
 

@@ -157,3 +157,46 @@ def test_checked_pairs_are_the_file_read_again_and_again(tmp_path: Path) -> None
     assert (few.total, pa.Table.from_batches(list(few)).equals(whole.slice(0, 5))) == (5, True)
     assert checked("more.parquet", limit=50).total == 7
     assert sha256(few.path) != sha256(pairs.path) == sha256(checked("again.parquet").path)
+
+
+def test_a_checkpoint_reads_a_prompt_once_for_each_goal_and_no_response_twice(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from radpo.models import likelihood
+    from radpo.models.heldout import asked_with_goals
+    from radpo.models.loading import load_tokenizer
+
+    rows: list[likelihood._Row] = []
+    whole = likelihood._score
+    monkeypatch.setattr(likelihood, "_score", lambda m, batch, shared: rows.extend(batch) or whole(m, batch, shared))
+    heldout_log_likelihoods(model, PAIRS, **HOW)
+    _, pairs = asked_with_goals(PAIRS.to_pylist(), load_tokenizer(model, with_goal=False), "system", HOW["scale"])
+    assert len(pairs) == len(PAIRS) * 4
+    distinct = {pair.prompt_ids: pair for pair in pairs}.values()
+    assert len(distinct) < len(pairs), "a response that scored the best is asked for it once"
+    needed = sum(len(p.prompt_ids) - 1 + len(p.chosen_ids) + len(p.rejected_ids) for p in distinct)
+    assert sum(row.width for row in rows) <= needed
+
+
+def test_what_the_reference_needs_is_one_stage_for_all_variants_seeds_and_uses(model: Path, tmp_path: Path) -> None:
+    import yaml
+
+    from radpo.matrix.expand import expand
+    from radpo.matrix.loading import load_matrix
+    from radpo.preferences.writing import write_preferences
+
+    write_preferences(PAIRS, tmp_path / "pairs.jsonl")
+    document = {
+        "name": "m", "model": str(model), "seeds": [0, 1], "training": {"batch_size": 2, "max_length": 400},
+        "variants": {"base": None, "dpo": {"training": {"beta": [0.1, 0.2]}}, "ra-dpo": None, "ipo": None},
+        "data": {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl"}},
+        "benchmarks": {"unlearning": {}, "displacement": {}, "implicit-reward": {}},
+    }  # fmt: skip
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(document))
+    plan = expand(load_matrix(tmp_path / "m.yaml"))
+    trained = [stage for stage in plan.stages if stage.function_name == "train"]
+    measured = [stage for stage in plan.stages if stage.function_name == "likelihood"]
+    assert len(trained) == 2 * 4
+    assert len(measured) == 1 + len(trained), "a pass over the pairs for each checkpoint and one for the reference"
+    (reference,) = [stage for stage in measured if "policy" not in stage.inputs]
+    assert {stage.inputs["heldout_likelihoods"].key for stage in trained} == {reference.key}

@@ -89,10 +89,10 @@ class Settings(Section):
     include: MatrixPath | None = Field(None, description="A folder of task YAML files, searched first.")
     limit: Annotated[int, Field(ge=1)] | None = Field(None, description="Documents per task. Default: all.")
     batch_size: int = Field(16, ge=1, description="Prompts at once.")
-    precision: Precision = Field(
-        "auto",
-        description="Precision of the model, as lm-eval's dtype. auto is float32 on a CPU and bfloat16 on a GPU that "
-        "has it. In bfloat16 log-likelihoods are coarse: those of short choices may tie.",
+    precision: Precision | None = Field(
+        None,
+        description="Precision of the model, as lm-eval's dtype. Default: float32 on a CPU, auto on a GPU, which is "
+        "bfloat16 where it has it. In bfloat16 log-likelihoods are coarse: those of short choices may tie.",
     )
     backend: Literal["transformers", "vllm"] = Field(
         "transformers", description="What computes: transformers in this process, or lm-eval's own vLLM model."
@@ -576,11 +576,11 @@ def _short(entry: str) -> str:
     return f"{Path(name).stem if name.endswith(YAML) else name}{shots}"
 
 
-def _precision(context: Context, asked: Precision) -> Settled:
-    """What auto is: on a CPU always float32, as lm-eval's figures are published; the context's where a GPU computes."""
-    if asked != "auto":
-        return asked
-    return context.auto_precision if context.precision is not None or gpus() else "float32"
+def _precision(context: Context, asked: Precision | None) -> Settled:
+    """Unless the matrix says so a CPU computes in float32, and a GPU, here or planned for, in what `auto` is there."""
+    if asked is None:
+        asked = "float32" if context.precision is None and not gpus() else "auto"
+    return context.auto_precision if asked == "auto" else asked
 
 
 def _ready(stage: Stage) -> None:
