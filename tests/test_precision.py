@@ -207,7 +207,8 @@ def test_a_run_on_another_executor_is_warned_that_auto_is_of_this_machine(
         raise KeyboardInterrupt
 
     expected = SimpleNamespace(seconds_by_key=dict, notes_by_key=dict)
-    asked = SimpleNamespace(missing=[], expected=expected, executor=SimpleNamespace(executor=SimpleNamespace(name=executor)))
+    chosen = SimpleNamespace(executor=SimpleNamespace(name=executor))
+    asked = SimpleNamespace(missing=[], expected=expected, executor=chosen)
     monkeypatch.setattr("radpo.core.warn._WARNED", set())
     monkeypatch.setattr(api, "_prepared", lambda *arguments: asked)
     monkeypatch.setattr("radpo.matrix.run.run_matrix", stop)  # all that matters here is done
