@@ -221,9 +221,12 @@ CHANGES: dict[str, Change | tuple[Change, Change]] = {
     "A judge's model, temperature and other settings that can change a verdict": setting(
         "main", "benchmarks/mt-bench/judge/temperature", 0.5
     ),
-    "Its concurrency, limits, prices and key": both(
+    "What else its requests hold: `reasoning_effort`, `chat_template_kwargs`, `extra_body`, `structured`": setting(
+        "main", "benchmarks/mt-bench/judge/extra_body", {"top_k": 3}
+    ),
+    "Its concurrency, limits, prices and key, and whether it is asked in batches": both(
         *(setting("main", f"benchmarks/mt-bench/judge/{key}", value) for key, value in (
-            ("concurrency", 2), ("max_requests", 9), ("price_in", 1.0), ("api_key_env", "OTHER"),
+            ("concurrency", 2), ("max_requests", 9), ("price_in", 1.0), ("api_key_env", "OTHER"), ("batch", True),
         ))
     ),
     "The published prompts that it is asked with, in the folder given or beside it": source(
@@ -253,6 +256,9 @@ CHANGES: dict[str, Change | tuple[Change, Change]] = {
     "What `precision: auto` is": (auto, lambda world, patch: patch.setenv("RADPO_PRECISION", "bfloat16")),
     "The date that chat templates print": both(
         *(setting(name, "date", "2026-10-02") for name in ("main", "hub", "relabeled"))
+    ),
+    "`chat_template_kwargs` of the matrix": both(
+        *(setting(name, "chat_template_kwargs", {"enable_thinking": False}) for name in ("main", "hub", "relabeled"))
     ),
     "The matrix's name, `published`, `size_hints`": both(
         write("matrices/published.csv", "variant,benchmark,subset,metric,value,source\n"),
