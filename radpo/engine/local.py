@@ -147,11 +147,12 @@ class LocalPool:
 
     def _ended(self, stage: Stage, outcome: Outcome) -> None:
         for server in servers_of(stage):
-            self._servers[server.id].asked_by.discard(stage.key)
             if outcome.status not in ("busy", "corrupt"):  # else it comes again
                 self._needed[server.id].discard(stage.key)
-            if not self._needed[server.id] and not self._servers[server.id].asked_by:
-                self._end_server(server.id)
+            if (serving := self._servers.get(server.id)) is not None:  # one that died may have been ended since
+                serving.asked_by.discard(stage.key)
+                if not self._needed[server.id] and not serving.asked_by:
+                    self._end_server(server.id)
 
     def events(self, seconds: float) -> list[Event]:
         """What the workers sent; one that died without a word failed its stage."""
