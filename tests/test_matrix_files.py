@@ -15,6 +15,7 @@ from radpo.core.errors import ConfigError, ModelError
 from radpo.engine.store import Store
 from radpo.matrix.estimate import count_work, estimate
 from radpo.matrix.expand import expand
+from radpo.matrix.layers import overridden
 from radpo.matrix.loading import load_matrix
 from radpo.matrix.machines import KNOWN, find_machine, seconds
 from radpo.matrix.manifest import resolved
@@ -59,6 +60,9 @@ def test_a_file_begins_with_the_one_that_it_extends(tmp_path: Path) -> None:
     whole["benchmarks"] = {"unlearning": {}}
     (tmp_path / "whole.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
     assert matrix == load_matrix(tmp_path / "whole.yaml"), "the same matrix as written in one file"
+    asked = {"questions": {"path": str(tmp_path / "pairs.jsonl")}}
+    with overridden({"benchmarks": {"unlearning": None, "mt-bench": asked}}):
+        assert list(load_matrix(tmp_path / "top.yaml").benchmarks.named()) == ["mt-bench"]
 
 
 @pytest.mark.parametrize(

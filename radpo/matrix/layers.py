@@ -91,15 +91,24 @@ def _layers(path: Path, parse: Parse, before: tuple[Path, ...]) -> Iterator[Laye
 def merged(layers: list[Layer]) -> Any:
     """What the files say together: mappings are joined key by key, anything else is the first file's that says it.
 
-    A key that is null in a later file is null, so that a benchmark or a variant's settings can be taken back. A judge
-    or an executor of another `kind` replaces the one below, whose settings it does not have.
+    A key that is null in a later file is null, so that settings of a variant can be taken back; a benchmark that is
+    there below is left out. A judge or an executor of another `kind` replaces the one below, with all its settings.
     """
     document: Any = {}
     for layer in reversed(layers):
         if not isinstance(layer.document, dict):
             return layer.document if layer is layers[0] else document
-        document = _joined(document, {key: value for key, value in layer.document.items() if key != KEY})
+        above = {key: value for key, value in layer.document.items() if key != KEY}
+        left_out = [name for name in _benchmarks(document) if _benchmarks(above).get(name, "kept") is None]
+        document = _joined(document, above)
+        for name in left_out:
+            del document["benchmarks"][name]
     return document
+
+
+def _benchmarks(document: Any) -> dict[Any, Any]:
+    found = document.get("benchmarks") if isinstance(document, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _joined(below: Any, above: Any) -> Any:
