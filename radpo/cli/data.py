@@ -47,7 +47,7 @@ def data_list(as_json: Json = False) -> None:
         print_json(found)
         return
     for name, one in found.items():
-        state = "here" if one["here"] else f"{one['size'] / 1e6:.1f} MB to fetch"
+        state = "here" if one["here"] else f"{one['size'] / 1e3:,.0f} kB to fetch"
         say(f"{name}\n  {one['about']}; {one['licence']}, {one['citation']}; {state}")
 
 
