@@ -77,7 +77,7 @@ class Size:
     seeds: int
 
 
-COARSE, FULL = Size((300, 3_000), 10), Size((300, 1_000, 3_000, 10_000), 20)
+TOY, COARSE, FULL = Size((300,), 2), Size((300, 3_000), 10), Size((300, 1_000, 3_000, 10_000), 20)
 
 
 def main() -> None:
@@ -85,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/map"))
     parser.add_argument("--full", action="store_true", help="all numbers of pairs and 20 draws; else 2 and 10")
+    parser.add_argument("--toy", action="store_true", help="too small to mean anything: whether all of it runs")
     parser.add_argument("--seed", type=int, default=0, help="of all draws")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     arguments = parser.parse_args()
@@ -92,9 +93,8 @@ def main() -> None:
     from predictions import decide, read_predictions
 
     predictions = read_predictions()
-    values, curves = measure(
-        FULL if arguments.full else COARSE, arguments.seed, arguments.out / "draws", arguments.jobs
-    )
+    size = TOY if arguments.toy else FULL if arguments.full else COARSE
+    values, curves = measure(size, arguments.seed, arguments.out / "draws", arguments.jobs)
     cells, decided, curves = compare(values), decide(predictions, values), over_draws(curves)
     cells.to_parquet(arguments.out / "cells.parquet", index=False)
     curves.to_parquet(arguments.out / "curves.parquet", index=False)
