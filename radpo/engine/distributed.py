@@ -51,7 +51,7 @@ def launch_distributed(task: Task, processes: int) -> None:
     if on_gpus and torch.cuda.device_count() < processes:
         raise ConfigError(
             f"resources.{task.stage.function_name}.gpus: {processes} are asked for, and the stage sees "
-            f"{torch.cuda.device_count()}; ask for no more"
+            f"{torch.cuda.device_count()}; ask for no more, or use machines that have them (--executor ray or slurm)"
         )
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or cores()) // processes)
     environment = {**os.environ, **SHARDED, "OMP_NUM_THREADS": str(threads)}
