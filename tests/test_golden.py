@@ -58,7 +58,8 @@ def test_the_matrices_reach_every_method_benchmark_judge_and_executor() -> None:
     }
     assert judges == own("judges")
     executors = {run.words[run.words.index("--executor") + 1] if "--executor" in run.words else "local" for run in RUNS}
-    assert executors == own("executors")
+    # A Slurm job begins with a new process; what a run of such jobs comes to is held in test_slurm.py.
+    assert executors == own("executors") - {"slurm"}
 
 
 def own(group: str) -> set[str]:
