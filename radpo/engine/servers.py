@@ -118,7 +118,9 @@ def wait_for(server: Server, folder: Path) -> int:
         waited = time.monotonic() - begun
         if waited > server.start_seconds:
             raise ServiceError(
-                _with_log(f"{name}: does not answer after {server.start_seconds:g} s; give it more by start_seconds", folder)
+                _with_log(
+                    f"{name}: does not answer after {server.start_seconds:g} s; give it more by start_seconds", folder
+                )
             )
         if time.monotonic() - reported > REPORT_SECONDS:
             reported = time.monotonic()
