@@ -1,6 +1,9 @@
 """Judging by an endpoint: radpo's judge against the openai package's client, same prompts, a server of 100 ms answers.
 
 Run from the repository's root: python benchmarks/speed/judge.py [--json FILE]
+
+Then 5,000 and 50,000 judgments, each number in a process of its own: what its memory grows by while it judges, beyond
+the requests that it is given. Prompts and verdicts are kept to the end; flat memory means that nothing else is.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from radpo.judges.fastchat import OPTIONS, grading
 from radpo.judges.openai import OpenAIJudge, OpenAISettings
 
 COUNT, CONCURRENCY, SECONDS, ROUNDS = 2000, 64, 0.1, 3
+MANY, KIB_A_JUDGMENT = (5_000, 50_000), 5.0
 IDEAL = COUNT / CONCURRENCY * SECONDS
 """Seconds that the server alone takes."""
 
@@ -29,15 +33,13 @@ def main() -> None:
     """Time both, check that they agree, print medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the rows here as JSON")
+    parser.add_argument("--many", type=int, nargs=2, default=MANY, help="the two numbers of judgments for memory")
     arguments = parser.parse_args()
     port: SimpleQueue[int] = multiprocessing.get_context("spawn").SimpleQueue()
     server = multiprocessing.get_context("spawn").Process(target=_serve, args=(port,), daemon=True)
     server.start()
     url = f"http://127.0.0.1:{port.get()}/v1"
-    requests = [
-        GradeRequest([{"role": "user", "content": f"Question {n}: " + "words of a question " * 20}], "an answer " * 100)
-        for n in range(COUNT)
-    ]
+    requests = _requests(COUNT)
     seconds: dict[str, list[float]] = {"ours": [], "peer": [], "cached": []}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(ROUNDS):
@@ -56,17 +58,52 @@ def main() -> None:
             assert len(again.grade(requests)) == COUNT
             assert again.chat.usage.sent == 0
             seconds["cached"].append(time.perf_counter() - start)
+    few, many = (_grown(url, count) for count in arguments.many)
     server.terminate()
     rows = [
         _row(f"{COUNT} judgments at concurrency {CONCURRENCY}, answers of 100 ms, times the ideal {IDEAL:.3f} s",
              [s / IDEAL for s in seconds["ours"]], [s / IDEAL for s in seconds["peer"]], "times the ideal", 1.3),
         _row(f"{COUNT} judgments from the cache", [COUNT / s for s in seconds["cached"]], None, "judgments/s", 10_000),
+        _row(f"memory that {arguments.many[1]} judgments take more than {arguments.many[0]}, for each of them",
+             [(many - few) * 1024 / (arguments.many[1] - arguments.many[0])], None, "KiB a judgment", KIB_A_JUDGMENT),
     ]  # fmt: skip
     for row in rows:
         peer = "" if row["peer"] is None else f", openai's client {row['peer']}"
         print(f"{row['what']}: ours {row['ours']}{peer} {row['unit']}; spread {row['spread']}, goal {row['goal']}")
     if arguments.json:
         arguments.json.write_text(json.dumps({"name": "judge", "rows": rows}, indent=1), encoding="utf-8")
+
+
+def _requests(count: int) -> list[GradeRequest]:
+    return [
+        GradeRequest([{"role": "user", "content": f"Question {n}: " + "words of a question " * 20}], "an answer " * 100)
+        for n in range(count)
+    ]
+
+
+def _grown(url: str, count: int) -> float:
+    """MiB by which a process grows at most while it has so many answers judged."""
+    answer: SimpleQueue[float] = multiprocessing.get_context("spawn").SimpleQueue()
+    process = multiprocessing.get_context("spawn").Process(target=_judge_many, args=(url, count, answer))
+    process.start()
+    found = answer.get()
+    process.join()
+    return found
+
+
+def _judge_many(url: str, count: int, answer: SimpleQueue[float]) -> None:
+    def mib(name: str) -> float:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+    requests, settings = _requests(count), OpenAISettings(model="judge", base_url=url, concurrency=CONCURRENCY)
+    with tempfile.TemporaryDirectory() as folder:
+        judge = OpenAIJudge(settings, Path(folder) / "replies.sqlite")
+        judge.grade(requests[:CONCURRENCY])  # what is loaded and opened once
+        before = mib("VmRSS:")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        assert len(judge.grade(requests)) == count
+        answer.put(mib("VmHWM:") - before)
 
 
 def _row(what: str, ours: list[float], peer: list[float] | None, unit: str, goal: float) -> dict[str, Any]:
