@@ -188,7 +188,7 @@ def test_what_the_reference_needs_is_one_stage_for_all_variants_seeds_and_uses(m
     write_preferences(PAIRS, tmp_path / "pairs.jsonl")
     document = {
         "name": "m", "model": str(model), "seeds": [0, 1], "training": {"batch_size": 2, "max_length": 400},
-        "variants": {"base": None, "dpo": {"training": {"beta": [0.1, 0.2]}}, "ra-dpo": None, "ipo": None},
+        "variants": {"base": None, "dpo": {"training": {"beta": [0.1, 0.2]}}, "ra-dpo": None, "dpo-norm": None},
         "data": {"train": {"path": "pairs.jsonl"}, "heldout": {"path": "pairs.jsonl"}},
         "benchmarks": {"unlearning": {}, "displacement": {}, "implicit-reward": {}},
     }  # fmt: skip
