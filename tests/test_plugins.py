@@ -84,7 +84,7 @@ def test_a_package_that_cannot_be_imported_is_warned_about_once_and_hurts_no_oth
     with pytest.warns(PluginWarning, match=r"radpo.judges 'sick' of sick-package 1.0 \(sick:KIND\)") as told:
         found = load_plugins("radpo.judges", JudgeKind)
     assert len(told) == 1
-    assert list(found) == ["openai", "reward-model", "verifier", "lengths"]
+    assert list(found) == ["openai", "panel", "reward-model", "verifier", "lengths"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert list(load_plugins("radpo.judges", JudgeKind)) == list(found), "told once"
@@ -186,7 +186,7 @@ def test_an_executors_options_in_a_matrix_file_are_checked(site: Path, tmp_path:
     assert (chosen.kind, chosen.options) == ("cluster", {"partition": "gpu"})
     for wrong, said in [
         ({"kind": "cluster", "partion": "gpu"}, r"no setting 'partion'; allowed: partition, minutes; did you mean"),
-        ("clutser", r"no such executor; there are local, ray, cluster; did you mean 'cluster'"),
+        ("clutser", r"no such executor; there are local, ray, slurm, cluster; did you mean 'cluster'"),
     ]:
         with pytest.raises(ConfigError, match=rf"matrix.yaml:\d+: executor: .*{said}"):
             load_matrix(matrix(tmp_path, executor=wrong))
