@@ -335,7 +335,8 @@ class Kind:
     """What is replaced in the file; a file that is not there yet, where `before` is empty."""
 
 
-ALPACA, ACADEMIC, MT_BENCH = "main: alpaca-eval/base", "main: academic/base", "main: mt-bench/base"
+ALPACA, MT_BENCH = "main: alpaca-eval/base", "main: mt-bench/base"
+INNER, OUTSIDE, SINGLE = (f"main: academic/base/seed-0/{task}" for task in ("inner", "outside", "single"))
 SNAPSHOT = f"hub/models--org--tiny/snapshots/{COMMITS[0]}"
 CODE = ("doc['question']", "doc['answer']")
 KINDS: dict[str, Kind] = {
@@ -351,13 +352,13 @@ KINDS: dict[str, Kind] = {
     "judge prompts beside the folder": Kind(MT_BENCH, "matrices/prompts/judge_prompts.jsonl", "Grade.", "Judge."),
     "a judge's configuration": Kind("main: arena-hard/base", "matrices/arena.yml", "Judge.", "Grade."),
     "a file of a judge's settings": Kind(ALPACA, "matrices/words.txt", "synergy", "leverage"),
-    "a task's file": Kind(ACADEMIC, "matrices/tasks/inner.yaml", "toks: 2", "toks: 3"),
-    "a task's rows": Kind(ACADEMIC, "matrices/tasks/inner.jsonl", "inner?", "outer?"),
-    "a task's rows outside its folder": Kind(ACADEMIC, "matrices/rows/outside.jsonl", "outside?", "inside?"),
-    "a task's functions": Kind(ACADEMIC, "matrices/tasks/utils.py", *CODE),
-    "a task named by its file": Kind(ACADEMIC, "matrices/single/single.yaml", "toks: 2", "toks: 3"),
-    "the functions of such a task": Kind(ACADEMIC, "matrices/single/utils.py", *CODE),
-    "the rows of such a task": Kind(ACADEMIC, "matrices/single/single.jsonl", "single?", "double?"),
+    "a task's file": Kind(INNER, "matrices/tasks/inner.yaml", "toks: 2", "toks: 3"),
+    "a task's rows": Kind(INNER, "matrices/tasks/inner.jsonl", "inner?", "outer?"),
+    "a task's rows outside its folder": Kind(OUTSIDE, "matrices/rows/outside.jsonl", "outside?", "inside?"),
+    "a task's functions": Kind(INNER, "matrices/tasks/utils.py", *CODE),
+    "a task named by its file": Kind(SINGLE, "matrices/single/single.yaml", "toks: 2", "toks: 3"),
+    "the functions of such a task": Kind(SINGLE, "matrices/single/utils.py", *CODE),
+    "the rows of such a task": Kind(SINGLE, "matrices/single/single.jsonl", "single?", "double?"),
     "a model's weights": Kind("main: reference/plain", "matrices/model/model.safetensors"),
     "a model's configuration": Kind("main: likelihood/model", "matrices/model/config.json", "1024", "1023"),
     "a model's tokenizer": Kind("main: train/dpo", "matrices/model/tokenizer.json", '"<pad>"', '"<pat>"'),
