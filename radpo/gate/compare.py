@@ -147,23 +147,37 @@ def _rows(
     seed: int,
     factors: Mapping[str, Mapping[int, int]],
 ) -> list[Row]:
+    import numpy as np
+
     # A drawn p-value cannot fall below 1 / resamples, and Holm multiplies it by the number of metrics: draw so many
     # that a clear regression can still be called one.
     resamples = min(max(FLIPS, math.ceil(10 * len(pairs) / alpha)), 1_000_000)
-    tests = []
+    tests: dict[MetricName, Tested] = {}
+    for names in _with_the_same_pairs(pairs).values():
+        both = [in_both(pairs[name]) for name in names]
+        changes = np.column_stack([rows["value_candidate"] - rows["value_baseline"] for rows in both]).astype(float)
+        prompts, seeds = both[0]["cluster"].to_numpy(), both[0]["seed"].to_numpy()
+        levels = {factor: [of[int(one)] for one in seeds] for factor, of in factors.items()}
+        found = paired_tests(changes, prompts, seeds, factors=levels, resamples=resamples, seed=seed)
+        for name, test in zip(names, found, strict=True):
+            assert test is not None
+            tests[name] = Tested(test, margins[name], bool(metrics[name]))
+    findings = judge([tests[name] for name in pairs], alpha=alpha)
+    return [
+        _row(name, frame, tests[name], finding) for (name, frame), finding in zip(pairs.items(), findings, strict=True)
+    ]
+
+
+def _with_the_same_pairs(pairs: dict[MetricName, pd.DataFrame]) -> dict[tuple[bytes, bytes], list[MetricName]]:
+    """The metrics that are of the same prompts and seeds in the same order, so that one drawing of flips is for all."""
+    import pandas as pd
+
+    found: dict[tuple[bytes, bytes], list[MetricName]] = {}
     for name, frame in pairs.items():
         both = in_both(frame)
-        changes = (both["value_candidate"] - both["value_baseline"]).to_numpy(dtype=float)
-        prompts, seeds = both["cluster"].to_numpy(), both["seed"].to_numpy()
-        levels = {factor: [of[int(one)] for one in seeds] for factor, of in factors.items()}
-        (test,) = paired_tests(changes[:, None], prompts, seeds, factors=levels, resamples=resamples, seed=seed)
-        assert test is not None
-        tests.append(Tested(test, margins[name], bool(metrics[name])))
-    found = judge(tests, alpha=alpha)
-    return [
-        _row(name, frame, tested, finding)
-        for (name, frame), tested, finding in zip(pairs.items(), tests, found, strict=True)
-    ]
+        key = pd.util.hash_array(both["cluster"].to_numpy(dtype=object)).tobytes(), both["seed"].to_numpy().tobytes()
+        found.setdefault(key, []).append(name)
+    return found
 
 
 def _row(name: MetricName, pairs: pd.DataFrame, tested: Tested, finding: Finding) -> Row:
