@@ -244,7 +244,7 @@ def _trackio(export: _Export, _: Path) -> str:
             for step, values in sorted(run.curves.items()):
                 trackio.log(dict(values), step=step)
             trackio.log({**run.figures, "results": trackio.Markdown(run.table)}, step=run.last_step)
-            trackio.finish()  # type: ignore[no-untyped-call]
+            trackio.finish()
         for path in export.files:
             trackio.save(path, project=project)
     except OSError as error:
