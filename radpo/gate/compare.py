@@ -152,11 +152,12 @@ def _rows(
     # A drawn p-value cannot fall below 1 / resamples, and Holm multiplies it by the number of metrics: draw so many
     # that a clear regression can still be called one.
     resamples = min(max(FLIPS, math.ceil(10 * len(pairs) / alpha)), 1_000_000)
+    both = {name: in_both(frame) for name, frame in pairs.items()}
     tests: dict[MetricName, Tested] = {}
-    for names in _with_the_same_pairs(pairs).values():
-        both = [in_both(pairs[name]) for name in names]
-        changes = np.column_stack([rows["value_candidate"] - rows["value_baseline"] for rows in both]).astype(float)
-        prompts, seeds = both[0]["cluster"].to_numpy(), both[0]["seed"].to_numpy()
+    for names in _with_the_same_pairs(both):
+        columns = [both[name]["value_candidate"] - both[name]["value_baseline"] for name in names]
+        changes, first = np.column_stack(columns).astype(float), both[names[0]]
+        prompts, seeds = first["cluster"].to_numpy(), first["seed"].to_numpy()
         levels = {factor: [of[int(one)] for one in seeds] for factor, of in factors.items()}
         found = paired_tests(changes, prompts, seeds, factors=levels, resamples=resamples, seed=seed)
         for name, test in zip(names, found, strict=True):
@@ -164,24 +165,24 @@ def _rows(
             tests[name] = Tested(test, margins[name], bool(metrics[name]))
     findings = judge([tests[name] for name in pairs], alpha=alpha)
     return [
-        _row(name, frame, tests[name], finding) for (name, frame), finding in zip(pairs.items(), findings, strict=True)
+        _row(name, both[name], len(frame) - len(both[name]), tests[name], finding)
+        for (name, frame), finding in zip(pairs.items(), findings, strict=True)
     ]
 
 
-def _with_the_same_pairs(pairs: dict[MetricName, pd.DataFrame]) -> dict[tuple[bytes, bytes], list[MetricName]]:
+def _with_the_same_pairs(both: Mapping[MetricName, pd.DataFrame]) -> list[list[MetricName]]:
     """The metrics that are of the same prompts and seeds in the same order, so that one drawing of flips is for all."""
     import pandas as pd
 
     found: dict[tuple[bytes, bytes], list[MetricName]] = {}
-    for name, frame in pairs.items():
-        both = in_both(frame)
-        key = pd.util.hash_array(both["cluster"].to_numpy(dtype=object)).tobytes(), both["seed"].to_numpy().tobytes()
+    for name, rows in both.items():
+        key = pd.util.hash_array(rows["cluster"].to_numpy(dtype=object)).tobytes(), rows["seed"].to_numpy().tobytes()
         found.setdefault(key, []).append(name)
-    return found
+    return list(found.values())
 
 
-def _row(name: MetricName, pairs: pd.DataFrame, tested: Tested, finding: Finding) -> Row:
-    estimate, both = tested.test.estimate, in_both(pairs)
+def _row(name: MetricName, both: pd.DataFrame, unpaired: int, tested: Tested, finding: Finding) -> Row:
+    estimate = tested.test.estimate
     variant, benchmark, subset, metric = name
     return Row(
         variant=variant,
@@ -197,7 +198,7 @@ def _row(name: MetricName, pairs: pd.DataFrame, tested: Tested, finding: Finding
         p=tested.test.p if estimate.prompts > 1 else None,
         pairs=estimate.n,
         prompts=estimate.prompts,
-        unpaired=len(pairs) - len(both),
+        unpaired=unpaired,
         changed=estimate.changed,
         seeds=estimate.seeds,
         fell_most=_fell_most(both, tested.up),
