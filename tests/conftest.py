@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 # What `precision: auto` is on the machine that the tests run on must not decide what they compare.
 os.environ.setdefault("RADPO_PRECISION", "float32")
+
+
+@pytest.fixture(autouse=True)
+def loggers_stay_on() -> Iterator[None]:
+    """A library that switches off the loggers there are would make a later test fail, far from here."""
+    yield
+    loggers = logging.Logger.manager.loggerDict
+    assert not [name for name, logger in loggers.items() if name.startswith("radpo") and getattr(logger, "disabled", 0)]
 
 
 @pytest.fixture(scope="session")

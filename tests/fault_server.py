@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class FaultServer:
         self._answer, self._faults, self._kinds, self.delay = answer, faults, kinds, delay
         self._random = random.Random(seed)
         self.asked: list[dict[str, Any]] = []
+        self.arrived: list[float] = []
+        """When each of `asked` came, by the monotonic clock."""
         self.probes: list[dict[str, Any]] = []
         """The tiny requests by which runs begin; each is answered, whatever the answers and faults of others."""
         self.headers: list[str] = []
@@ -96,6 +99,7 @@ class FaultServer:
                     continue
                 self.headers.append(head)
                 self.asked.append(body)
+                self.arrived.append(time.monotonic())
                 self.at_once += 1
                 self.most_at_once = max(self.most_at_once, self.at_once)
                 try:

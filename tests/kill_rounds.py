@@ -38,7 +38,7 @@ from radpo.engine.store import Store
 SLEEP = 0.1
 QUESTIONS, AT_ONCE = 12, 4
 RECENT_SECONDS = 1.0
-"""What was answered so shortly before a kill may not have been kept yet."""
+"""What came to the server so shortly before a kill may not have been answered and kept yet: it is on its way."""
 SHARE = float(os.environ.get("RADPO_TEST_FAULTS", "0"))
 
 if SHARE:
@@ -83,16 +83,9 @@ class Found:
     paid_twice: list[str] = field(default_factory=list)
 
 
-class Ledger:
-    """When the server answered what."""
-
-    def __init__(self) -> None:
-        self.times: dict[str, list[float]] = defaultdict(list)
-
-    def answer(self, body: Any) -> str:
-        asked = str(body["messages"][-1]["content"])
-        self.times[asked].append(time.monotonic())
-        return f"said: {asked}"
+def answer(body: Any) -> str:
+    """What the endpoint says."""
+    return f"said: {body['messages'][-1]['content']}"
 
 
 def kill_until(folder: Path, kills: int, chance: random.Random, share: float = 0.0) -> Found:
@@ -101,11 +94,11 @@ def kill_until(folder: Path, kills: int, chance: random.Random, share: float = 0
     Args:
         share: of the operations on the store's file system that fail; the store is then at a URL.
     """
-    found, ledger, killed_at = Found(), Ledger(), []
+    found, killed_at = Found(), []
     place = f"faulty://kills{folder}/url" if share else str(folder / "torn")
     faulty_fs.plan("kills", target="file")
     environment = os.environ | {"RADPO_TEST_FAULTS": str(share), "RADPO_CACHE": str(folder / "cache")}
-    with FaultServer(ledger.answer, delay=0.05) as server:
+    with FaultServer(answer, delay=0.05) as server:
         words = [sys.executable, __file__, place, server.url]
         stages = graph(server.url)
         store = SharedStore(folder / "reader", place) if share else Store(Path(place))
@@ -139,7 +132,7 @@ def kill_until(folder: Path, kills: int, chance: random.Random, share: float = 0
             found.unequal += [one.name for one in stages if ends[one.name] != expected(one)]
             found.ends, killed = found.ends + 1, False
             longest, began = longest or 1.2 * (time.monotonic() - start), {}  # the first is left alone, to time it
-            pay(found, ledger, killed_at)
+            pay(found, server, killed_at)
             for name in ("torn", "cache", "url", "reader"):
                 shutil.rmtree(folder / name, ignore_errors=True)
             forget(place)
@@ -152,9 +145,9 @@ def two_machines(folder: Path, share: float) -> int:
     Raises:
         AssertionError: an end differs, an answer was paid for twice, or something was left behind.
     """
-    ledger, place, runs = Ledger(), f"faulty://kills{folder}/url", 0
+    place, runs = f"faulty://kills{folder}/url", 0
     faulty_fs.plan("kills", target="file")
-    with FaultServer(ledger.answer, delay=0.05) as server:
+    with FaultServer(answer, delay=0.05) as server:
         stages = graph(server.url)
 
         def begin(name: str) -> subprocess.Popen[str]:
@@ -176,7 +169,7 @@ def two_machines(folder: Path, share: float) -> int:
                     raise AssertionError(said)
         store = SharedStore(folder / "three", place)
         assert texts(store, stages)["join"] == expected(stages[-1]), "an end differs"
-        twice = [asked for asked, times in ledger.times.items() if len(times) > 1]
+        twice = [asked for asked, times in arrivals(server).items() if len(times) > 1]
         assert twice == [], "answers were paid for twice"
         collect(store, stages, dry_run=False)
         assert damaged(store) == {}
@@ -193,15 +186,24 @@ def expected(one: Stage) -> str:
     return "".join(expected(needed) for _, needed in sorted(one.inputs.items())) + str(one.settings["text"])
 
 
-def pay(found: Found, ledger: Ledger, killed_at: list[float]) -> None:
+def arrivals(server: FaultServer) -> dict[str, list[float]]:
+    """When each question came to the server; all of them are paid for."""
+    times = defaultdict(list)
+    for body, when in zip(server.asked, server.arrived, strict=True):
+        times[str(body["messages"][-1]["content"])].append(when)
+    return times
+
+
+def pay(found: Found, server: FaultServer, killed_at: list[float]) -> None:
     """Count what was answered in a round."""
-    for asked, times in ledger.times.items():
+    for asked, times in arrivals(server).items():
         found.answers += 1
         for when in times[:-1]:
             on_its_way = any(0 <= kill - when < RECENT_SECONDS for kill in killed_at)
             found.on_their_way += on_its_way
             found.paid_twice += [] if on_its_way else [asked]
-    ledger.times.clear()
+    server.asked.clear()
+    server.arrived.clear()
 
 
 def started(store: Store, stages: list[Stage]) -> dict[str, str]:

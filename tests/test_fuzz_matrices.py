@@ -6,6 +6,7 @@ RADPO_FUZZ_EXAMPLES sets how many files are tried (20000 for the long run).
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import re
 import time
@@ -166,6 +167,25 @@ def test_any_text_is_read_or_refused_in_a_message(folder: Path, edits: list[tupl
     for start, length, new in edits:
         text = text[: start % len(text)] + new + text[start % len(text) + length :] if text else new
     outcome(lambda: load_matrix(written(folder, text), planning=True))
+
+
+NO_NAMES = [
+    "x" * 300, "x" * 5000, "é" * 300, "a/" * 3000, "a\0b", "\ud800", "~" * 300, "http://[", f"hub:{'x' * 5000}:a",
+    "{seed}" * 500, "*" * 500, f"{'x' * 300}.yaml", f"{'x' * 300}.gguf", 10**4000, {"x" * 5000: "é" * 5000},
+]  # fmt: skip
+"""What no file can be called, and what fills a screen."""
+
+
+def test_what_no_file_can_be_called_is_one_message_wherever_a_matrix_says_it(folder: Path) -> None:
+    document = yaml.safe_load(text_of(folder))
+    document["benchmarks"]["academic"] = {"tasks": ["arc_easy@5", "t.yaml"], "include": "tasks"}
+    (folder / "tasks").mkdir()
+    (folder / "t.yaml").write_text("task: t\n")
+    load_matrix(written(folder, yaml.safe_dump(document, sort_keys=False)), planning=True)
+    for place, new in itertools.product(range(len(list(locations(document)))), NO_NAMES):
+        text = yaml.safe_dump(changed(document, place, "replace", "", new), sort_keys=False)
+        told = outcome(lambda text=text: load_matrix(written(folder, text), planning=True))  # type: ignore[misc]
+        assert max(map(len, told.split())) < 1500
 
 
 BOMB = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10) if n else 'x'}]\n" for n in range(12))

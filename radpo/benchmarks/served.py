@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from radpo.clients.endpoint import Endpoint
+from radpo.core.files import is_there
 from radpo.core.served import SERVERS
 from radpo.engine.sources import Source
 
@@ -54,4 +55,4 @@ def server_hint(*settings: BaseModel) -> dict[str, Any]:
 
 def _name(model: str) -> str:
     """What requests call a model: a folder or file by its name, a model of the Hub by its id."""
-    return Path(model).name if Path(model).exists() or model.startswith((".", "/", "~")) else model
+    return Path(model).name if is_there(Path(model)) or model.startswith((".", "/", "~")) else model

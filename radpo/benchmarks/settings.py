@@ -20,7 +20,7 @@ from pydantic import (
 
 from radpo.clients.endpoint import Endpoint
 from radpo.core.errors import ConfigError, RadpoError
-from radpo.core.files import is_there
+from radpo.core.files import can_be_there, is_there
 from radpo.core.named_data import NAMED, find_named, place_of
 from radpo.core.plugins import choice_schema, load_plugins
 from radpo.core.suggestions import did_you_mean
@@ -72,7 +72,7 @@ def beside_the_matrix(path: Path, info: ValidationInfo) -> Path:
             return find_named(str(path), absent_ok=planning)
         except RadpoError as error:
             raise ValueError(str(error)) from error
-    if not planning:
+    if not planning or not can_be_there(found):
         hint = did_you_mean(str(path), NAMED)
         raise ValueError(f"{excerpt(str(found), LONGEST_PATH)} does not exist{hint}")
     return found
@@ -129,7 +129,7 @@ def served_beside_the_matrix(endpoint: Endpoint, info: ValidationInfo) -> Endpoi
         found["weights"] = model_beside_the_matrix(endpoint.weights or endpoint.model, info)
     if endpoint.python is not None:
         beside = Path((info.context or {}).get("folder", Path()), endpoint.python)
-        found["python"] = str(beside) if beside.exists() else endpoint.python
+        found["python"] = str(beside) if is_there(beside) else endpoint.python
     return endpoint.model_copy(update=found)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from radpo.core.errors import ServiceError
+from radpo.core.files import can_be_there, is_there
 from radpo.core.plugins import plugin_code, plugin_entries, plugin_places
 from radpo.engine.sources import ABSENT, FILE, Reader, Source, content_hash, identified
 from radpo.models.loading import model_fingerprint, model_places, pinned_model
@@ -46,7 +47,7 @@ def file_source(path: Path, *, planning: bool = False) -> Source:
             if planning:
                 return Source(str(path), ABSENT + str(hub))
             raise
-    if planning and not path.exists():
+    if planning and can_be_there(path) and not is_there(path):
         return Source(str(path), ABSENT + path.name)
     return identified(str(path))
 

@@ -31,6 +31,17 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def can_be_there(path: Path) -> bool:
+    """Whether a file or folder may have this name: it is text for a path, and not too long for one."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return error.errno not in (errno.ENAMETOOLONG, errno.EINVAL)
+    except ValueError:  # such as a null character
+        return False
+    return True
+
+
 def sha256(path: Path) -> str:
     """The hash of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as stream:

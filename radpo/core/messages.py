@@ -21,12 +21,30 @@ _USER = re.compile(r"(?<=://)[^/\s@'\"]+@")
 _QUERY = re.compile(
     r"(?<=[?&])([^=&\s]*(?:key|token|secret|sig|password|credential)[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE
 )
+LONGEST_WORD, LONGEST_LINE = 1000, 8000
+"""Characters; no path, name or address that anyone writes is longer than the first."""
+_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def clean_message(text: str) -> str:
-    """A message without secrets, its control characters but line ends and tabs written as escapes."""
-    return printable(hide_secrets(text))
+    """A message without secrets and endless words, its control characters but line ends and tabs written as escapes."""
+    return shortened(printable(hide_secrets(text)))
+
+
+def shortened(text: str) -> str:
+    """A message whose words and lines are of a length that a person reads: of longer ones, both ends."""
+    if len(text) <= LONGEST_WORD:
+        return text
+    words = _WORD.sub(lambda found: _ends(found[0], LONGEST_WORD), text)
+    return "\n".join(_ends(line, LONGEST_LINE) for line in words.split("\n"))
+
+
+def _ends(text: str, length: int) -> str:
+    if len(text) <= length:
+        return text
+    start, end = text[: length // 2], text[-(length // 5) :]
+    return f"{start}[...{len(text) - len(start) - len(end):,} more characters...]{end}"
 
 
 def printable(text: str) -> str:

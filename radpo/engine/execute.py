@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from radpo.core.environment import environment
 from radpo.core.errors import RadpoError
+from radpo.core.files import replace_file
 from radpo.core.machine import cores, describe_machine
 from radpo.core.messages import clean_message
 from radpo.core.paid_work import paying
@@ -145,12 +146,12 @@ def _same_sources(stage: Stage, folder: Path, state: str) -> bool:
     work, note = folder / WORK, folder / WORK / SOURCES
     if not stage.function.resumable or not state:
         return work.exists()
-    if work.exists() and (note.read_text(encoding="utf-8") if note.is_file() else "") != state:
-        for path in work.iterdir():
+    if (note.read_text(encoding="utf-8") if note.is_file() else "") != state:
+        for path in work.iterdir() if work.exists() else ():
             if not any(path.match(name) for name in stage.function.lasting):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-    work.mkdir(exist_ok=True)
-    note.write_text(state, encoding="utf-8")
+        work.mkdir(exist_ok=True)
+        replace_file(note, lambda partial: partial.write_text(state, encoding="utf-8"))
     return any(path != note for path in work.iterdir())
 
 

@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from radpo.core.errors import RadpoError
+from radpo.core.errors import DataError, RadpoError
 from radpo.core.files import sha256
 
 ABSENT = "absent:"
@@ -143,11 +143,19 @@ class Source:
 
 
 def identified(location: str, reader: Reader = FILE, pinned: str = "") -> Source:
-    """A source as it is now."""
+    """A source as it is now.
+
+    Raises:
+        DataError: it, or a file in it, cannot be read.
+    """
     read_from = pinned or location
-    before = _states(reader, read_from)
-    identity = reader.identify(read_from)
-    after = _states(reader, read_from)
+    try:
+        before = _states(reader, read_from)
+        identity = reader.identify(read_from)
+        after = _states(reader, read_from)
+    except OSError as error:
+        inside = f" (at {error.filename})" if error.filename not in (None, read_from) else ""
+        raise DataError(f"{location}: cannot be read{inside}: {error.strerror or error}") from error
     settled = before == after and not _recent(after)
     return Source(location, identity, reader, _digest(after) if settled else "", pinned)
 

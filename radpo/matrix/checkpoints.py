@@ -11,6 +11,7 @@ from radpo.benchmarks.served import settled
 from radpo.benchmarks.settings import DataFile, TrainingFile
 from radpo.benchmarks.sources import plugin_source
 from radpo.core.errors import ConfigError
+from radpo.core.files import is_there
 from radpo.engine.graph import Stage
 from radpo.matrix.settings import Data, Matrix, VariantSettings
 from radpo.models.chat_template import saved_goal, template_environment
@@ -92,7 +93,7 @@ def _train(context: Context, matrix: Matrix, name: str, method: str, training: T
 
 def _relabeled(context: Context, file: TrainingFile | None) -> Stage | None:
     """The stage that reads a file of training pairs, which are trained on as they are; None for scored pairs."""
-    if file is None or not file.path.exists() or not are_training_pairs(file.path):
+    if file is None or not is_there(file.path) or not are_training_pairs(file.path):
         return None
     for key in ("share", "draw"):
         if getattr(file, key) is not None:

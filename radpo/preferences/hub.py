@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from radpo.core.errors import DataError, ServiceError
+from radpo.core.files import is_there
 
 WRITTEN = "hub:NAME[@CONFIG]:SPLIT[#REVISION]"
 _NAME = re.compile(
@@ -43,7 +44,7 @@ class HubName:
     @property
     def is_folder(self) -> bool:
         """Whether it is a folder here, which `datasets` reads in the same way."""
-        return Path(self.name).exists()
+        return is_there(Path(self.name))
 
     def __str__(self) -> str:
         parts = (("@", self.config), (":", self.split), ("#", self.revision))
@@ -67,8 +68,10 @@ def pinned(hub: HubName) -> HubName:
         return hub
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.utils import validate_repo_id
 
     try:
+        validate_repo_id(hub.name)
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE says that there is no network")
         commit = HfApi().dataset_info(hub.name, revision=hub.revision, timeout=30).sha
