@@ -53,7 +53,9 @@ def files_outside(tasks: Sequence[str], include: Path | None) -> list[Path]:
             index.follow_file(Path(name))
         else:
             index.follow(name)
-    return [file for file in dict.fromkeys(index.found) if is_there(file) and file.is_file() and file.resolve() not in held]
+    return [
+        file for file in dict.fromkeys(index.found) if is_there(file) and file.is_file() and file.resolve() not in held
+    ]
 
 
 @dataclass

@@ -243,6 +243,15 @@ class Run:
         keys = ["variant", "benchmark", "subset", "metric"]
         return {tuple(map(str, key)): part for key, part in rows.groupby(keys, sort=False)}  # type: ignore[misc]
 
+    def examples_of(self, variant: str, benchmark: str, metric: str) -> pd.DataFrame:
+        """The examples of one metric, in all subsets; none where there are none."""
+        return self._examples_by_metric.get((variant, benchmark, metric), self.examples.head(0))
+
+    @cached_property
+    def _examples_by_metric(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        parts = self.examples.groupby(["variant", "benchmark", "metric"], sort=False)
+        return {tuple(map(str, key)): part for key, part in parts}  # type: ignore[misc]
+
     @cached_property
     def upward(self) -> dict[tuple[str, str, str], bool]:
         """Whether more is better, by benchmark, subset and metric; figures of which neither way is are not there."""
@@ -383,13 +392,8 @@ def _examples(path: Path, likelihoods: pd.DataFrame | None) -> pd.DataFrame:
     frame = _table(path, required)
     for name in _ADDED:
         frame[name] = frame[name].astype("string") if name in frame.columns else pd.array([None] * len(frame), "string")
-    untold = frame[frame["prompt_id"].isna() | (frame["opponent"].isna() & frame["baseline_output"].notna())]
-    details = [detail_of(text) for text in untold["detail"]]
-    asked = [_of(detail, "question_id") for detail in details]
-    against = [_of(detail, "generator_1", "baseline") for detail in details]
-    told = pd.DataFrame({"prompt_id": asked, "opponent": against}, index=untold.index, dtype="string")
-    told["opponent"] = told["opponent"].where(untold["baseline_output"].notna())
-    frame = frame.fillna({name: told[name] for name in _ADDED})
+    _tell(frame, "prompt_id", frame["prompt_id"].isna(), "question_id")
+    _tell(frame, "opponent", frame["opponent"].isna() & frame["baseline_output"].notna(), "generator_1", "baseline")
     if likelihoods is not None and "prompt_id" in likelihoods.columns:
         of_pair = likelihoods.drop_duplicates("pair_id").set_index("pair_id")["prompt_id"].astype("string")
         pairs = frame["example_id"].where(frame["output"].isna()).map(of_pair)
@@ -397,6 +401,13 @@ def _examples(path: Path, likelihoods: pd.DataFrame | None) -> pd.DataFrame:
     # A turn's id was the question's id and /turn-N before the question had a column of its own.
     frame["prompt_id"] = frame["prompt_id"].fillna(frame["example_id"].str.split("/turn-").str[0])
     return frame[list(EXAMPLE_DTYPES)]
+
+
+def _tell(frame: pd.DataFrame, column: str, untold: pd.Series[bool], *names: str) -> None:
+    """Fill a column, in rows that do not have it, by what their details call one of these names."""
+    quoted = "|".join(f'"{name}"' for name in names)
+    details = frame.loc[untold & frame["detail"].str.contains(quoted, na=False), "detail"]  # most need no reading
+    frame.loc[details.index, column] = [_of(detail_of(text), *names) for text in details]
 
 
 def detail_of(text: Any) -> dict[str, Any]:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 MetricName = tuple[str, str, str, str]
 """variant, benchmark, subset, metric."""
 METRIC = ["variant", "benchmark", "subset", "metric"]
-_PAIR = ["variant", "benchmark", "subset", "example_id", "seed", "metric"]
+_EXAMPLE = ["seed", "subset", "example_id"]
+_PAIR = ["variant", "benchmark", "metric", *_EXAMPLE]
 _TOLD = ["value", "prompt", "baseline_output", "prompt_id", "detail"]
 
 
@@ -107,25 +108,22 @@ def paired(name: MetricName, baseline: Run, candidate: Run) -> pd.DataFrame:
     """Both runs' examples of a metric, in the metric's own unit, with the prompt each belongs to.
 
     Returns:
-        columns example_id, cluster, and each of value, prompt, baseline_output and detail with _baseline and _candidate
-        (missing where the other run alone has the example); sorted by seed, subset and example.
+        columns seed, subset, example_id, cluster, and each of value, prompt, baseline_output and detail with _baseline
+        and _candidate (missing where the other run alone has the example); sorted by seed, subset and example.
     """
     variant, benchmark, subset, metric = name
     described = candidate.metric(benchmark, metric)
     scale, offset = described.example_scale
 
-    def chosen(frame: pd.DataFrame) -> pd.DataFrame:
-        rows = frame["variant"].eq(variant) & frame["benchmark"].eq(benchmark)
-        rows &= frame["metric"].eq(described.example_metric or "")
-        if subset != "all":
-            rows &= frame["subset"].eq(subset)
-        found = frame.loc[rows, [*_PAIR, *_TOLD]]
-        return found.assign(value=mean_values(found, described))
+    def chosen(run: Run) -> pd.DataFrame:
+        found = run.examples_of(variant, benchmark, described.example_metric or "")
+        found = found if subset == "all" else found[found["subset"] == subset]
+        return found.assign(value=mean_values(found, described))[[*_EXAMPLE, *_TOLD]]
 
-    ours, theirs = chosen(baseline.examples), chosen(candidate.examples)
-    merged = ours.merge(theirs, on=_PAIR, how="outer", suffixes=("_baseline", "_candidate"))
     # In the order in which one run's variants are compared, so that the same pairs give the same p-value.
-    merged = merged.sort_values(["seed", "subset", "example_id"], ignore_index=True)
+    merged = chosen(baseline).merge(
+        chosen(candidate), on=_EXAMPLE, how="outer", sort=True, suffixes=("_baseline", "_candidate")
+    )
     prompts = merged["prompt_id_baseline"].fillna(merged["prompt_id_candidate"])
     return merged.assign(
         value_baseline=scale * merged["value_baseline"] + offset,
