@@ -1,25 +1,23 @@
 """How fast this machine multiplies matrices and copies memory: measured once, and kept in the cache folder.
 
-A CPU is measured with one thread, at its best of many times, so that what else the machine does hardly counts.
+A CPU is measured with one thread, at its best of many times by that thread's own time, so that what else the machine
+does hardly counts.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from radpo.core.cache import cache_folder
 from radpo.core.files import replace_json
-from radpo.models.precision import kept_figures, machine_key
+from radpo.models.precision import kept_figures, machine_key, quickest
 
 if TYPE_CHECKING:
     import torch
 
 FILE = "speeds.json"
 """In the cache folder: what was measured, by machine."""
-_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def product_speed(rows: int, inside: int, columns: int, kind: torch.dtype, devic
 
     states = torch.randn(rows, inside, device=device).to(kind)
     weight = torch.randn(columns, inside, device=device).to(kind)
-    return 2 * rows * inside * columns / _best(device, lambda: torch.nn.functional.linear(states, weight))
+    return 2 * rows * inside * columns / quickest(lambda: torch.nn.functional.linear(states, weight))
 
 
 def _measured() -> Speeds:
@@ -74,22 +72,7 @@ def _measured() -> Speeds:
         full, half = (product_speed(wide, 4 * wide, wide, kind, device) for kind in (torch.float32, torch.bfloat16))
         source = torch.ones(2**24, device=device)
         target = torch.empty_like(source)
-        taken = _best(device, lambda: target.copy_(source))
+        taken = quickest(lambda: target.copy_(source))
     finally:
         torch.set_num_threads(threads)
     return Speeds(full, half, 2 * source.numel() * source.element_size() / taken)
-
-
-def _best(device: str, work: Callable[[], object]) -> float:
-    """Seconds of the quickest of many times, which is the one that nothing else on the machine came between."""
-    import torch
-
-    taken: list[float] = []
-    end = time.perf_counter() + _SECONDS
-    while time.perf_counter() < end or len(taken) < 3:
-        start = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
