@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import signal
@@ -10,6 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+import weakref
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radpo.clients.budget import Budget, SpendingLimitError, Usage
-from radpo.clients.chat import Chat, ChatRequest
+from radpo.clients.chat import Chat, ChatRequest, LazyRequests
 from radpo.clients.endpoint import Endpoint
+from radpo.clients.replies import ChatReply
 from radpo.clients.reply_cache import ReplyCache
 from radpo.core.errors import ConfigError, DataError, ServiceError
 
@@ -87,8 +91,9 @@ def test_what_can_change_an_answer_is_in_the_key_and_what_cannot_is_not(tmp_path
 KILLED = """
 import sys
 from pathlib import Path
-from radpo.clients.chat import Chat, ChatRequest
+from radpo.clients.chat import Chat, ChatRequest, LazyRequests
 from radpo.clients.endpoint import Endpoint
+from radpo.clients.replies import ChatReply
 asked = [ChatRequest([{"role": "user", "content": f"q{i}"}], {"max_tokens": 10}) for i in range(400)]
 client = Chat(Endpoint(model="m", base_url=sys.argv[1], concurrency=16), Path(sys.argv[2]))
 print(len({reply.text for reply in client.complete(asked)}))
@@ -356,6 +361,53 @@ def test_a_cache_keeps_no_write_ahead_log_and_takes_over_one_that_did(tmp_path):
     assert sqlite3.connect(cache).execute("PRAGMA journal_mode").fetchone() == ("delete",)
     assert len(key) == 64
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(("-wal", "-shm", "-journal"))]
+
+
+class Messages(list):
+    """Messages that can be seen to be let go of."""
+
+
+def test_no_more_requests_and_replies_are_held_than_are_under_way_or_read_together(tmp_path, monkeypatch):
+    number, concurrency, alive, held = 120, 4, Counter(), []
+    monkeypatch.setattr("radpo.clients.chat.AT_ONCE", 10)
+
+    def make(place):
+        messages = Messages(requests(number)[place % number].messages)
+        alive["requests"] += 1
+        weakref.finalize(messages, alive.subtract, ["requests"])
+        return ChatRequest(messages, {"max_tokens": 10})
+
+    def look(done, total):
+        replies = sum(isinstance(one, ChatReply) for one in gc.get_objects()) if done % 30 == 0 else 0
+        held.append((alive["requests"], replies))
+
+    with FaultServer(echo) as server:
+        for expected in (number, 0):  # asked, then of the cache
+            client = chat(server, tmp_path, concurrency=concurrency)
+            given = []
+            for reply in client.replies(LazyRequests(number + 1, make), look):
+                given.append(reply.text)
+                look(len(given), number)
+            assert given == [f"said: q{place}" for place in [*range(number), 0]]
+            assert client.usage.sent == expected
+        assert len(server.asked) == number
+    assert len(held) > 3 * number
+    assert max(requests for requests, _ in held) <= 2 * concurrency
+    assert 0 < max(replies for _, replies in held) <= 2 * 10 + 2 * concurrency
+
+
+def test_a_reply_that_is_damaged_after_it_was_kept_is_not_given(tmp_path):
+    def damage(done, total):
+        if done == total:
+            with sqlite3.connect(tmp_path / "chat.sqlite") as connection:
+                connection.execute("UPDATE replies SET reply = replace(reply, 'q7', 'q8')")
+
+    with FaultServer(echo) as server:
+        with pytest.raises(DataError, match="an answer was damaged after it was kept; the same command asks it again"):
+            chat(server, tmp_path).complete(requests(10), damage)
+        again = chat(server, tmp_path)
+        assert texts(again.complete(requests(10))) == [f"said: q{i}" for i in range(10)]
+        assert again.usage.sent == 1
 
 
 @settings(max_examples=40, deadline=None)

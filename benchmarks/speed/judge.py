@@ -3,7 +3,7 @@
 Run from the repository's root: python benchmarks/speed/judge.py [--json FILE]
 
 Then 5,000 and 50,000 judgments, each number in a process of its own: what its memory grows by while it judges, beyond
-the requests that it is given. Prompts and verdicts are kept to the end; flat memory means that nothing else is.
+the requests that it is given. Verdicts and the names of requests are kept to the end; prompts and replies are not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from radpo.judges.fastchat import OPTIONS, grading
 from radpo.judges.openai import OpenAIJudge, OpenAISettings
 
 COUNT, CONCURRENCY, SECONDS, ROUNDS = 2000, 64, 0.1, 3
-MANY, KIB_A_JUDGMENT = (5_000, 50_000), 5.0
+MANY, KIB_A_JUDGMENT = (5_000, 50_000), 0.75
 IDEAL = COUNT / CONCURRENCY * SECONDS
 """Seconds that the server alone takes."""
 

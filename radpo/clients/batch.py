@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
@@ -114,19 +114,19 @@ class Batches:
     _outcomes: dict[str, ChatReply | str] = field(default_factory=dict)
     """What became of requests in ended batches; a text says why one may be asked again."""
 
-    async def answers(self, requests: Mapping[str, Any]) -> AsyncIterator[tuple[str, ChatReply]]:
-        """Every request's reply as it comes.
+    async def answers(self, requests: Mapping[str, Any], keys: Sequence[str]) -> AsyncIterator[tuple[str, ChatReply]]:
+        """The reply to each of these requests as it comes.
 
         Raises:
             ServiceError: the API fails or refuses a batch; `SpendingLimitError` where the next request could pass a
                 limit.
         """
-        left, asked = dict(requests), Counter[str]()
+        left, asked = dict.fromkeys(keys), Counter[str]()
         pause = POLL
         while left:
-            waiting, fresh = await self._begin(left)
+            waiting, fresh = await self._begin(requests, left)
             asked.update(fresh)
-            ended = [batch for batch in waiting if await self._ended(batch, left)]
+            ended = [batch for batch in waiting if await self._ended(batch, requests)]
             keys = [key for batch in ended for key in batch.keys if key in left]
             elsewhere = self.asker.kept([key for key in keys if key not in self._outcomes])
             self.budget.usage.from_cache += len(elsewhere)
@@ -144,7 +144,7 @@ class Batches:
                 await self.asker.sleep(pause)
             self.asker.raise_if_stopped()
 
-    async def _begin(self, left: Mapping[str, Any]) -> tuple[list[Batch], list[str]]:
+    async def _begin(self, requests: Mapping[str, Any], left: Mapping[str, None]) -> tuple[list[Batch], list[str]]:
         """The batches to wait for, new ones for requests that are in none among them, and what is in these."""
         async with self.alone():
             open_ = []
@@ -160,8 +160,8 @@ class Batches:
             if there:
                 mine.append(Batch("", list(there), self._name, "", "", "", 0.0, 0.0, figures={}))
             begun: list[str] = []
-            for part in self._parts({key: self.asker.body(left[key]) for key in unknown if key not in there}):
-                costs = [self.highest(left[key]) for key in part]
+            for part in self._parts((key, self.asker.body(requests[key])) for key in unknown if key not in there):
+                costs = [self.highest(requests[key]) for key in part]
                 room = self.budget.reserve_some(costs) if not mine else self._room_beside(costs)
                 if not room:
                     break  # what is under way may make room
@@ -217,7 +217,7 @@ class Batches:
         self._note(batch)
         return True
 
-    async def _ended(self, batch: Batch, left: Mapping[str, Any]) -> bool:
+    async def _ended(self, batch: Batch, requests: Mapping[str, Any]) -> bool:
         """Whether a batch has ended; its replies are kept then, by this process or another."""
         if batch.figures is not None:
             return True
@@ -229,7 +229,7 @@ class Batches:
             if noted is None:
                 return True  # another process of this run has settled it
             if noted.figures is None:
-                noted.figures = await self._take_up(noted, state, left)
+                noted.figures = await self._take_up(noted, state, requests)
                 self._note(noted)
             self._settle_if_mine(noted)
         if state["status"] in ("failed", "cancelled"):
@@ -239,7 +239,7 @@ class Batches:
             )
         return True
 
-    async def _take_up(self, batch: Batch, state: Mapping[str, Any], left: Mapping[str, Any]) -> dict[str, float]:
+    async def _take_up(self, batch: Batch, state: Mapping[str, Any], requests: Mapping[str, Any]) -> dict[str, float]:
         """Keep an ended batch's replies; what it cost."""
         figures = dict(NOTHING)
         each, mine = batch.reserved / max(1, len(batch.keys)), set(batch.keys)
@@ -255,7 +255,7 @@ class Batches:
                 if response.get("status_code") != HTTPStatus.OK:
                     self._outcomes[key] = _error(row, response)
                     continue
-                reply, tokens = self.asker.read(response.get("body"), left.get(key))
+                reply, tokens = self.asker.read(response.get("body"), requests.get(key))
                 if tokens is None:
                     figures["unclear"] += each
                 else:
@@ -283,11 +283,11 @@ class Batches:
         )  # fmt: skip
         self._place(batch).unlink(missing_ok=True)
 
-    def _parts(self, bodies: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def _parts(self, bodies: Iterable[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
         """Requests by batches, each within the API's limits."""
         part: dict[str, Any] = {}
         size = 0
-        for key, body in bodies.items():
+        for key, body in bodies:
             length = len(json.dumps(body)) + 200
             if part and (len(part) == MOST_REQUESTS or size + length > MOST_BYTES):
                 yield part

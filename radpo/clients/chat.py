@@ -15,12 +15,12 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from radpo.clients.account import Account
 from radpo.clients.batch import Batches, keys_in_batches
@@ -53,6 +53,8 @@ BYTES_A_TOKEN = 32
 PAUSE = 0.02
 POLL = 0.1
 """Seconds between checks of what another process is asking."""
+AT_ONCE = 500
+"""Replies read from the cache together."""
 
 Unusable = Callable[[ChatReply], str | None]
 """Why a reply is of no use to who asked; None where it is."""
@@ -71,6 +73,32 @@ class ChatRequest:
     messages: Sequence[Mapping[str, str]]
     options: Mapping[str, Any] = field(default_factory=dict)
     sample: int = 0
+
+
+class Requests(Protocol):
+    """Requests in order, a list or what makes each as it is looked at; the same place gives the same request."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, place: int, /) -> ChatRequest:
+        """The request at a place."""
+        ...
+
+
+@dataclass(frozen=True)
+class LazyRequests:
+    """Requests whose texts are made as they are needed, and again where they are needed again, so that none is held."""
+
+    count: int
+    make: Callable[[int], ChatRequest]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, place: int, /) -> ChatRequest:
+        return self.make(place)
 
 
 @dataclass
@@ -94,36 +122,50 @@ class Chat:
         self._own_account: Account | None = None
 
     def complete(
-        self, requests: Sequence[ChatRequest], progress: Progress = no_progress, *, unusable: Unusable | None = None
+        self, requests: Requests, progress: Progress = no_progress, *, unusable: Unusable | None = None
     ) -> list[ChatReply]:
-        """Answer every request, in order; a reply without a text says why it has none.
+        """Every request's reply, in order. Arguments and errors as those of `replies`."""
+        return list(self.replies(requests, progress, unusable=unusable))
+
+    def replies(
+        self, requests: Requests, progress: Progress = no_progress, *, unusable: Unusable | None = None
+    ) -> Iterator[ChatReply]:
+        """Answer every request, then give the replies, in order; one without a text says why it has none.
+
+        Of requests under way and replies no more are held at a time than few: the cache has the others.
 
         Args:
             unusable: the asker's own test of a reply; where the first few fail it, no more are paid for.
 
         Raises:
             ConfigError: the key is not in the environment.
+            DataError: an answer cannot be kept, or is damaged before it is given.
             ServiceError: the endpoint cannot be reached, refuses the key or the model, the first few requests came to
                 nothing, or too many of those `expected` have no answer; `SpendingLimitError` where the next request
                 could pass a limit. What was answered is kept.
         """
-        requests = [self._as_sent(request) for request in requests]
-        keys = [self._key(request) for request in requests]
+        keys = [self._key(self._as_sent(requests[place])) for place in range(len(requests))]
+        missing: dict[str, int] = {}
+        for place, key in enumerate(keys):
+            missing.setdefault(key, place)
+        unique = list(missing)
         with ReplyCache(self.cache) as cache:
-            replies = {key: from_record(record) for key, record in cache.get(keys).items()}
-            missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in replies}
-            self.usage.from_cache += len(requests) - len(missing)
-            fetch = _Fetch(self, cache, len(replies), progress, unusable)
-            fetch.look_back(list(replies.values()))
-            fetch.raise_if_stopped()
-            progress(len(replies), len(replies) + len(missing))
+            fetch = _Fetch(self, cache, progress, unusable)
+            for start in range(0, len(unique), AT_ONCE):
+                kept = fetch.kept(unique[start : start + AT_ONCE])
+                fetch.look_back(list(kept.values()))
+                fetch.raise_if_stopped()
+                for key in kept:
+                    del missing[key]
+            self.usage.from_cache += len(keys) - len(missing)
+            progress(len(unique) - len(missing), len(unique))
             if missing:
-                replies |= _run(fetch, missing)
+                _run(fetch, _Missing(missing, lambda place: self._as_sent(requests[place])), len(unique))
+            if fetch.first is not None and not self.useful and not fetch.any_text:
+                raise ServiceError(f"{self.endpoint.base_url}: {fetch.first.error}")
+            for start in range(0, len(keys), AT_ONCE):
+                yield from fetch.given(keys[start : start + AT_ONCE])
             self.notes += cache.notes
-        first = next((reply for reply in replies.values()), None)
-        if first is not None and not self.useful and all(reply.text is None for reply in replies.values()):
-            raise ServiceError(f"{self.endpoint.base_url}: {first.error}")
-        return [replies[key] for key in keys]
 
     def check_unanswered(self, reasons: Sequence[str], total: int) -> None:
         """Bear single requests without an answer, and no more of them than the endpoint's settings say.
@@ -209,14 +251,34 @@ class _TryAgainError(Exception):
         self.pause, self.unclear, self.outage, self.reply, self.record = pause, unclear, outage, reply, record
 
 
+@dataclass(frozen=True)
+class _Missing(Mapping[str, ChatRequest]):
+    """Requests by key, made as they are looked at."""
+
+    places: Mapping[str, int]
+    make: Callable[[int], ChatRequest]
+
+    def __getitem__(self, key: str) -> ChatRequest:
+        return self.make(self.places[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
 class _Fetch:
     """The sending of one batch of requests by a fixed number of workers."""
 
-    def __init__(
-        self, chat: Chat, cache: ReplyCache, before: int, progress: Progress, unusable: Unusable | None
-    ) -> None:
+    def __init__(self, chat: Chat, cache: ReplyCache, progress: Progress, unusable: Unusable | None) -> None:
         self._chat, self._endpoint, self._usage, self._cache = chat, chat.endpoint, chat.usage, cache
-        self._before, self._progress, self._unusable = before, progress, unusable
+        self._progress, self._unusable = progress, unusable
+        self.first: ChatReply | None = None
+        """The first reply that there was, of the cache or not."""
+        self.any_text = False
+        self._without_text: dict[str, ChatReply] = {}
+        """Replies that the cache need not have: those to requests that were refused or failed."""
         self._stop: Exception | None = None
         self._stopped: asyncio.Event | None = None
         self._next_slot = 0.0
@@ -228,7 +290,7 @@ class _Fetch:
         """Take up what replies from the cache were worth; where none was of use, one more is still tried."""
         useless = [reply for reply in kept if self._why_useless(reply) is not None]
         self._chat.useful |= len(useless) < len(kept)
-        self._useless = min(len(useless), FIRST_FEW - 1)
+        self._useless = min(self._useless + len(useless), FIRST_FEW - 1)
         self._count(kept)
 
     def judge(self, reply: ChatReply) -> None:
@@ -251,6 +313,8 @@ class _Fetch:
         """Count those without an answer; past what may be, the stage fails, and so no more are paid for."""
         try:
             for reply in replies:
+                self.first = self.first or reply
+                self.any_text |= reply.text is not None
                 self._chat.note_unanswered(reply)
         except ServiceError as error:
             self.stop(error)
@@ -271,16 +335,38 @@ class _Fetch:
         if self._stop is not None:
             raise self._stop
 
-    async def all(self, requests: Mapping[str, ChatRequest]) -> dict[str, ChatReply]:
+    def given(self, keys: Sequence[str]) -> Iterator[ChatReply]:
+        """The replies to requests that were all answered, in order."""
+        kept = self.kept([key for key in keys if key not in self._without_text])
+        for key in keys:
+            reply = self._without_text.get(key) or kept.get(key)
+            if reply is None:
+                raise DataError(
+                    f"{self._chat.cache}: an answer was damaged after it was kept; the same command asks it again"
+                )
+            yield reply
+
+    async def all(self, requests: Mapping[str, ChatRequest], total: int) -> None:
+        """Have every request answered.
+
+        Args:
+            total: how many there are, those that the cache had included.
+        """
         import aiohttp
 
         key = self._endpoint.api_key()
         self._redact = Redactor(key)
         self._stopped = asyncio.Event()
-        replies, waiting, elsewhere = dict[str, ChatReply](), deque(requests.items()), deque[tuple[str, ChatRequest]]()
+        left, waiting, elsewhere = dict.fromkeys(requests), deque(requests), deque[str]()
         budget = Budget(self._endpoint, self._usage, self._chat.account())
         claims = Claims(claims_folder(self._chat.cache))
-        total = self._before + len(requests)
+
+        def answered(key: str, reply: ChatReply) -> None:
+            del left[key]
+            if reply.text is None:
+                self._without_text[key] = reply
+            self.judge(reply)
+            self._progress(total - len(left), total)
 
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._endpoint.concurrency),
@@ -293,14 +379,14 @@ class _Fetch:
             def batch_begins() -> bool:
                 """Whether the others go in a batch: what the endpoint has to say of the settings is known by then."""
                 known = self._usage.answered > 0 and self._chat.useful
-                return batching and (known or len(replies) >= FIRST_FEW)
+                return batching and (known or len(requests) - len(left) >= FIRST_FEW)
 
-            async def one(key: str, request: ChatRequest) -> ChatReply | None:
+            async def one(key: str) -> ChatReply | None:
                 """A reply that is there by now, or that the endpoint gives; None while another process asks for it."""
                 if not claims.take(key):
                     return self._kept(key)
                 try:
-                    return self._kept(key) or await self._one(session, budget, key, request)
+                    return self._kept(key) or await self._one(session, budget, key, requests[key])
                 finally:
                     claims.release(key)
 
@@ -310,18 +396,16 @@ class _Fetch:
                         await self.sleep(PAUSE)  # until one of the first few is of use, no more than those are sent
                         continue
                     shared = not waiting
-                    key, request = (elsewhere if shared else waiting).popleft()
+                    key = (elsewhere if shared else waiting).popleft()
                     self._under_way += 1
                     try:
-                        reply = await one(key, request)
+                        reply = await one(key)
                     finally:
                         self._under_way -= 1
                     if reply is not None:
-                        replies[key] = reply
-                        self.judge(reply)
-                        self._progress(self._before + len(replies), total)
+                        answered(key, reply)
                         continue
-                    elsewhere.append((key, request))
+                    elsewhere.append(key)
                     if shared:
                         await self.sleep(POLL)
 
@@ -332,16 +416,13 @@ class _Fetch:
                     known = keys_in_batches(batches.folder)
                     there = self.kept(list(requests))
                     waiting.clear()
-                    waiting.extend(item for item in requests.items() if item[0] not in known and item[0] not in there)
+                    waiting.extend(key for key in requests if key not in known and key not in there)
                     self._endpoint = self._endpoint.model_copy(update={"batch": False})
                     await work()
                     self._endpoint = self._chat.endpoint
                 self.raise_if_stopped()
-                left = {key: request for key, request in requests.items() if key not in replies}
-                async for key, reply in batches.answers(left):
-                    replies[key] = reply
-                    self.judge(reply)
-                    self._progress(self._before + len(replies), total)
+                async for key, reply in batches.answers(requests, list(left)):
+                    answered(key, reply)
 
             async def guarded(work: Callable[[], Awaitable[None]]) -> None:
                 try:
@@ -362,7 +443,6 @@ class _Fetch:
                 claims.close()
                 budget.close()
         self.raise_if_stopped()
-        return replies
 
     def _batches(self, session: aiohttp.ClientSession, budget: Budget) -> Batches:
         api = BatchApi(session, self._endpoint, self._redact, self.sleep, self.raise_if_stopped)
@@ -600,21 +680,21 @@ def _asked_pause(header: str | None) -> float | None:
         return None
 
 
-def _run(fetch: _Fetch, requests: Mapping[str, ChatRequest]) -> dict[str, ChatReply]:
+def _run(fetch: _Fetch, requests: Mapping[str, ChatRequest], total: int) -> None:
     """Run to the end, also where an event loop already runs (a notebook)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _run_here(fetch, requests)
+        return _run_here(fetch, requests, total)
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, fetch.all(requests)).result()
+        pool.submit(asyncio.run, fetch.all(requests, total)).result()
 
 
-def _run_here(fetch: _Fetch, requests: Mapping[str, ChatRequest]) -> dict[str, ChatReply]:
+def _run_here(fetch: _Fetch, requests: Mapping[str, ChatRequest], total: int) -> None:
     """Run in this thread. A request to terminate is obeyed once what is on its way has arrived."""
     terminated = False
 
-    async def ending_in_order() -> dict[str, ChatReply]:
+    async def ending_in_order() -> None:
         def terminate() -> None:
             nonlocal terminated
             terminated = True
@@ -622,13 +702,13 @@ def _run_here(fetch: _Fetch, requests: Mapping[str, ChatRequest]) -> dict[str, C
 
         if is_main:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
-        return await fetch.all(requests)
+        await fetch.all(requests, total)
 
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:
         with paid_work():
-            return asyncio.run(ending_in_order())
+            asyncio.run(ending_in_order())
     finally:
         if is_main:
             signal.signal(signal.SIGTERM, before)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radpo.clients.chat import Chat, ChatRequest
+from radpo.clients.chat import Chat, ChatRequest, LazyRequests
 from radpo.clients.replies import ChatReply
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
@@ -95,12 +95,25 @@ def _load(annotator: str) -> Any:
 
 @dataclass(frozen=True)
 class _Filled:
-    """A prompt: its messages, the texts that were filled in, its template's marks, and the first instruction."""
+    """A prompt: its template's messages and marks, and the texts of its pairs, by placeholder.
 
-    messages: list[dict[str, str]]
-    texts: list[str]
+    It is filled anew each time that its messages are asked for: they are as long as all of its texts.
+    """
+
+    parts: list[dict[str, str]]
     frame: frozenset[str]
+    filled: dict[str, list[str]]
     asked: str
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts that are filled in."""
+        return [text for texts in self.filled.values() for text in texts]
+
+    def messages(self) -> list[dict[str, str]]:
+        """The template with its texts, each in its place once."""
+        fill = partial(_fill_place, {name: iter(texts) for name, texts in self.filled.items()})
+        return [{**part, "content": _PLACEHOLDER.sub(fill, part["content"]).strip()} for part in self.parts]
 
 
 def _fill(template: str, batch_size: int, rows: pd.DataFrame) -> tuple[list[_Filled], pd.DataFrame]:
@@ -123,11 +136,8 @@ def _fill(template: str, batch_size: int, rows: pd.DataFrame) -> tuple[list[_Fil
     prompts = []
     for start in range(0, len(table), batch_size):
         batch = table[start : start + batch_size]
-        waiting = {name: iter([str(row[name]) for row in batch]) for name in names}
-        fill = partial(_fill_place, waiting)
-        messages = [{**part, "content": _PLACEHOLDER.sub(fill, part["content"]).strip()} for part in parts]
-        texts = [str(row[name]) for row in batch for name in names]
-        prompts.append(_Filled(messages, texts, frame, str(batch[0]["instruction"])))
+        filled = {name: [str(row[name]) for row in batch] for name in names}
+        prompts.append(_Filled(parts, frame, filled, str(batch[0]["instruction"])))
     return prompts, rows.copy()
 
 
@@ -146,25 +156,22 @@ def _complete(
 ) -> dict[str, Any]:
     """What the package's own client gives for prompts, by way of ours."""
     body = {**_DEFAULTS, **{name: value for name, value in options.items() if name in _BODY}}
-    replies = chat.complete(
-        [ChatRequest(prompt.messages, body) for prompt in prompts],
-        progress,
-        unusable=_without_logprobs if body.get("logprobs") else says_nothing,
-    )
-    found = [read_reply(reply) for reply in replies]
-    for prompt, said in zip(prompts, found, strict=True):
+    asked = LazyRequests(len(prompts), lambda place: ChatRequest(prompts[place].messages(), body))
+    unusable = _without_logprobs if body.get("logprobs") else says_nothing
+    texts: list[str] = []
+    choices: list[dict[str, Any] | str] = []
+    for prompt, reply in zip(prompts, chat.replies(asked, progress, unusable=unusable), strict=True):
+        said = read_reply(reply)
         record.add(said, prompt.asked, acting_marks(prompt.texts, prompt.frame))
         reasons[frozenset(prompt.texts)] = said.reason
-    texts = [said.answer or "" for said in found]
+        texts.append(said.answer or "")
+        # The parsers take "" for a missing answer, which leaves the pair without a preference.
+        choices.append({**reply.choice, "text": texts[-1]} if said.answer is not None else "")
     return {
         "completions": texts,
-        # The parsers take "" for a missing answer, which leaves the pair without a preference.
-        "completions_all": [
-            {**reply.choice, "text": text} if said.answer is not None else ""
-            for reply, said, text in zip(replies, found, texts, strict=True)
-        ],
-        "price_per_example": [0.0] * len(replies),
-        "time_per_example": [0.0] * len(replies),
+        "completions_all": choices,
+        "price_per_example": [0.0] * len(texts),
+        "time_per_example": [0.0] * len(texts),
     }
 
 

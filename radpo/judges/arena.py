@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from radpo.clients.chat import Chat, ChatRequest
+from radpo.clients.chat import Chat, ChatRequest, LazyRequests
 from radpo.core.errors import ConfigError, DataError
 from radpo.core.progress import Progress, no_progress
 from radpo.core.texts import excerpt
@@ -113,15 +113,18 @@ def arena_compare(
         ServiceError: as `Chat.complete`.
     """
     options = {"temperature": config.temperature, "max_tokens": config.max_tokens}
-    talks = [_talk(config, request) for request in requests]
-    judgments = [""] * len(talks)
-    labels: list[str | None] = [None] * len(talks)
-    said: list[Said | None] = [None] * len(talks)
-    asking = list(range(len(talks)))
+    judgments = [""] * len(requests)
+    labels: list[str | None] = [None] * len(requests)
+    said: list[Said | None] = [None] * len(requests)
+    asking, more = list(range(len(requests))), dict[int, list[dict[str, str]]]()
+
+    def talk(number: int) -> ChatRequest:
+        place = asking[number]
+        return ChatRequest([*_talk(config, requests[place]), *more.get(place, ())], options)
+
     for attempt in range(config.attempts):
-        requested = [ChatRequest(talks[place], options) for place in asking]
-        replies = chat.complete(requested, progress, unusable=says_nothing)
-        open_ones = []
+        replies = chat.replies(LazyRequests(len(asking), talk), progress, unusable=says_nothing)
+        open_ones, asked_on = [], dict[int, list[dict[str, str]]]()
         for place, reply in zip(asking, replies, strict=True):
             found = said[place] = read_reply(reply)
             judgments[place] += f"\n{found.reason}"
@@ -129,9 +132,10 @@ def arena_compare(
                 continue
             labels[place], again = label(judgments[place], config)
             if again:
-                talks[place] += [{"role": "assistant", "content": found.answer}, {"role": "user", "content": GO_ON}]
+                go_on = [{"role": "assistant", "content": found.answer}, {"role": "user", "content": GO_ON}]
+                asked_on[place] = more.get(place, []) + go_on
                 open_ones.append(place)
-        asking = open_ones
+        asking, more = open_ones, asked_on
         if not asking or attempt + 1 == config.attempts:
             break
     frame, record = frame_of(config.template), record or JudgeRecord()

@@ -32,7 +32,7 @@ class GradeRequest:
     reference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Grade:
     """A judge's word on one response: `score` on 1-10, None where there is no judgment; `reason` in text."""
 
@@ -54,7 +54,7 @@ class CompareRequest:
         return dataclasses.replace(self, first=self.second, second=self.first)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Comparison:
     """A judge's word on two responses.
 

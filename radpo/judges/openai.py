@@ -6,14 +6,14 @@ FastChat's prompts grade; alpaca-eval's annotators, FastChat's pairwise prompts 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from radpo.clients.chat import Chat, ChatRequest
+from radpo.clients.chat import Chat, ChatRequest, LazyRequests
 from radpo.clients.endpoint import RESULT_FIELDS, Endpoint
 from radpo.clients.probe import probe
 from radpo.clients.replies import ChatReply
@@ -41,6 +41,7 @@ from radpo.judges.record import JudgeRecord, Said, read_reply, says_nothing, tex
 from radpo.judges.structure import acting_marks
 
 Verdict = TypeVar("Verdict")
+Request = TypeVar("Request", GradeRequest, CompareRequest)
 
 
 class OpenAISettings(Endpoint):
@@ -118,17 +119,28 @@ class OpenAIJudge:
             ServiceError: the endpoint could not be reached after its retries, or a limit is reached.
         """
         self._begin(requests)
-        shown = [grading(self._prompts, request, structured=self.settings.structured) for request in requests]
         options = {**self._options, **({"response_format": RESPONSE_FORMAT} if self.settings.structured else {})}
-        asked = [ChatRequest(messages, options) for _, messages in shown]
-        replies = self.chat.complete(asked, progress, unusable=says_nothing)
+        shown = partial(grading, self._prompts, structured=self.settings.structured)
         grades = []
-        for request, (prompt, _), reply in zip(requests, shown, replies, strict=True):
+        for request, prompt, reply in self._asked(requests, shown, options, progress):
             said = self._read(request, prompt, reply)
             score = None if said.answer is None else self._rating(prompt, said)
             grades.append(Grade(score, said.reason))
         self._check_unanswered()
         return grades
+
+    def _asked(
+        self,
+        requests: Sequence[Request],
+        shown: Callable[[Request], tuple[Prompt, list[dict[str, str]]]],
+        options: Mapping[str, Any],
+        progress: Progress,
+    ) -> Iterator[tuple[Request, Prompt, ChatReply]]:
+        """Every request with its prompt and the reply to it; prompts are filled anew each time that they are needed."""
+        asked = LazyRequests(len(requests), lambda place: ChatRequest(shown(requests[place])[1], options))
+        replies = self.chat.replies(asked, progress, unusable=says_nothing)
+        for request, reply in zip(requests, replies, strict=True):
+            yield request, shown(request)[0], reply
 
     def _rating(self, prompt: Prompt, said: Said) -> float | None:
         assert said.answer is not None
@@ -152,12 +164,9 @@ class OpenAIJudge:
             return annotate_pairs(self.chat, self.settings.annotator, requests, progress, self.record)
         if self._prompts is None:
             raise ConfigError("judge openai: annotator fastchat needs prompts, FastChat's folder of judge prompts")
-        shown = [pairing(self._prompts, request) for request in requests]
-        asked = [ChatRequest(messages, self._options) for _, messages in shown]
-        replies = self.chat.complete(asked, progress, unusable=says_nothing)
         preferences = {"A": 1.0, "B": 2.0, "tie": 1.5, "error": None}
         comparisons = []
-        for request, (prompt, _), reply in zip(requests, shown, replies, strict=True):
+        for request, prompt, reply in self._asked(requests, partial(pairing, self._prompts), self._options, progress):
             said = self._read(request, prompt, reply)
             verdict = (
                 "error"

@@ -201,15 +201,14 @@ def with_endpoint(chat: Chat, *, goal: Goal = "default") -> Backend:
             options["chat_template_kwargs"] = {"goal": goal}
         missing = [place for place in range(len(conversations)) if place not in done]
         chat.useful |= bool(done)  # else an interrupted call would fail that has only unanswered ones left
-        replies = chat.complete([ChatRequest(conversations[place], options) for place in missing], progress)
-        given = dict(zip(missing, replies, strict=True))
+        asked = [ChatRequest(conversations[place], options) for place in missing]
+        answers = dict(done)
         unanswered.clear()
-        unanswered.update(
-            {place: storable(reply.error or "no answer") for place, reply in given.items() if reply.text is None}
-        )
-        for reply in given.values():
+        for place, reply in zip(missing, chat.replies(asked, progress), strict=True):
             omitted.update(reply.omitted)
-        answers = dict(done) | {place: storable(reply.text or "").strip() for place, reply in given.items()}
+            answers[place] = storable(reply.text or "").strip()
+            if reply.text is None:
+                unanswered[place] = storable(reply.error or "no answer")
         keep({place: answers[place] for place in missing if place not in unanswered})
         return [answers[place] for place in range(len(conversations))]
 
