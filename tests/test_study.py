@@ -30,8 +30,8 @@ sys.path.insert(0, str(STUDY))
 
 import claims  # noqa: E402
 import pretrain  # noqa: E402
-import study  # noqa: E402
 import task  # noqa: E402
+import testbed  # noqa: E402
 from verdicts import Experiment, Figure, judge, near_equal_shares, values, verdict  # noqa: E402
 
 seeds = st.integers(0, 2**32)
@@ -294,7 +294,7 @@ def test_experiments_are_of_runs_and_variants_that_the_matrices_have() -> None:
         name: set(yaml.safe_load((STUDY / f"{name}.yaml").read_text())["variants"]) for name in ("main", "companion")
     }
     for run, variant in {side for experiment in claims.EXPERIMENTS for side in experiment.takes}:
-        assert run == "main" or run in study.COMPANIONS
+        assert run == "main" or run in testbed.COMPANIONS
         assert variant in has["main" if run == "main" else "companion"]
 
 
@@ -324,8 +324,8 @@ def test_a_tuned_point_is_tuned_on_prompts_that_are_not_reported(tmp_path: Path)
     from radpo.matrix.loading import load_matrix
 
     write_model(tmp_path / "model")
-    study.make_inputs(tmp_path, replace(study.TOY, companions=("noise-1",), tuned=("noise-1",)))
-    assert study.write_matrices(tmp_path, replace(study.TOY, tuned=("noise-1",))) == ["main", "tuned-noise-1"]
+    testbed.make_inputs(tmp_path, replace(testbed.TOY, companions=("noise-1",), tuned=("noise-1",)))
+    assert testbed.write_matrices(tmp_path, replace(testbed.TOY, tuned=("noise-1",))) == ["main", "tuned-noise-1"]
     plan = expand(load_matrix(tmp_path / "tuned-noise-1.yaml"))  # which refuses prompts that are in both
     assert plan.tuning is not None
     assert {len(trials) for trials in plan.tuning.trials.values()} == {3}
@@ -333,11 +333,13 @@ def test_a_tuned_point_is_tuned_on_prompts_that_are_not_reported(tmp_path: Path)
 
 def test_the_whole_study_runs_at_toy_size(tmp_path: Path) -> None:
     command = [sys.executable, str(STUDY / "study.py"), "--toy", "--jobs", "2", "--out", str(tmp_path)]
+    command += ["--earlier", str(STUDY.parents[1] / "reports" / "study" / "claims.csv")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     kept = tmp_path / "study"
     assert {path.name for path in kept.iterdir()} == {
-        "claims.csv", "results.parquet", "study.html", "report.html", "manifest.json", "matrix.yaml",
+        "claims.csv", "results.parquet", "study.html", "report.html", "manifest.json", "matrix.yaml", "map.html",
+        "map-cells.parquet", "map-predictions.csv", "map-repeat.csv", "claims-again.csv",
     }  # fmt: skip
     table = pd.read_csv(kept / "claims.csv")
     assert set(table["verdict"]) == {"unclear at this scale"}, "one seed decides nothing"
@@ -345,6 +347,9 @@ def test_the_whole_study_runs_at_toy_size(tmp_path: Path) -> None:
     assert set(frame[frame["run"] == "main"]["variant"]) == {
         "base", "dpo", "ra-dpo",
     }  # fmt: skip
+    assert set(frame["run"]) == {"main", "map", "map-again"}
+    predictions = pd.read_csv(kept / "map-predictions.csv")
+    assert predictions.groupby("name")["run"].agg(list).map(set).map(len).eq(2).all(), "decided by other draws, too"
     scores = frame[(frame["benchmark"] == "calibration") & (frame["metric"] == "score")]["value"]
     assert scores.between(1, 10).all()
     page = (kept / "study.html").read_text()

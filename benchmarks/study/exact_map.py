@@ -1,18 +1,15 @@
-"""The map: where reward-augmented DPO beats DPO, on policies that are solved exactly, against what was predicted.
-
-Run from the repository's root: python benchmarks/study/exact_map.py [--out runs/map] [--full] [--seed 0] [--jobs N]
+"""The map: where reward-augmented DPO beats DPO, on policies that are solved exactly.
 
 Over rater noise, number of pairs, gaps, where scores lie and the shape of quality (`radpo.theory.raters`), both methods
 are solved on the same rated pairs, as tables (goals and prompts share nothing) and as log-linear policies (they share
-features). Written to OUT: cells.parquet (RA-DPO minus DPO of every cell and outcome, its interval over draws, verdict),
-curves.parquet (score at growing KL), predictions.csv (what was foreseen in predictions.yaml, and what came), map.html.
+features): `study.py` measures it, keeps it as rows of results.parquet (`map_rows`) and draws it (`map_page`). What was
+foreseen is in predictions.yaml.
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
 import itertools
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -49,6 +46,10 @@ LOCATIONS = ("all high", "spread", "all low")
 GAPS = ("near ties", "uniform", "wide")
 NOISES = (0.0, 1.0, 2.0, 4.0)
 POLICIES = ("log-linear", "table")
+PROMPTS = {"log-linear": 72, "table": 16}
+TUNED_ON = {"log-linear": 24, "table": 8}
+REPORTED = {policy: PROMPTS[policy] - TUNED_ON[policy] for policy in POLICIES}
+"""How many of the prompts figures are means over; settings are chosen on the others."""
 UNLIMITED = float("inf")
 """The number of pairs of the closed form."""
 PENALTIES = (100.0, 10.0, 1.0, 0.1, 0.01)
@@ -69,44 +70,28 @@ OUTCOMES = {
 """The smallest difference that matters, its unit, and what it is; more is better for all."""
 
 
+WORLDS = tuple(World(*axes) for axes in itertools.product(SHAPES, LOCATIONS, GAPS, NOISES))
+
+
 @dataclass(frozen=True)
 class Size:
-    """How much of the map."""
+    """How much of the map, in how many draws of everything random in it."""
 
+    name: str
     sizes: tuple[int, ...]
-    seeds: int
+    draws: int
+    worlds: tuple[World, ...] = WORLDS
 
 
-TOY, COARSE, FULL = Size((300,), 2), Size((300, 3_000), 10), Size((300, 1_000, 3_000, 10_000), 20)
-
-
-def main() -> None:
-    """Make the map, decide the predictions, and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/map"))
-    parser.add_argument("--full", action="store_true", help="all numbers of pairs and 20 draws; else 2 and 10")
-    parser.add_argument("--toy", action="store_true", help="too small to mean anything: whether all of it runs")
-    parser.add_argument("--seed", type=int, default=0, help="of all draws")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    arguments = parser.parse_args()
-    from map_page import write_map_page
-    from predictions import decide, read_predictions
-
-    predictions = read_predictions()
-    size = TOY if arguments.toy else FULL if arguments.full else COARSE
-    values, curves = measure(size, arguments.seed, arguments.out / "draws", arguments.jobs)
-    cells, decided, curves = compare(values), decide(predictions, values), over_draws(curves)
-    cells.to_parquet(arguments.out / "cells.parquet", index=False)
-    curves.to_parquet(arguments.out / "curves.parquet", index=False)
-    decided.to_csv(arguments.out / "predictions.csv", index=False, float_format="%.3f")
-    note = {
-        "seed": arguments.seed, "draws": int(values["draw"].nunique()), "cells": len(cells) // len(OUTCOMES),
-        "ms_of_cpu_per_cell_method_and_draw": round(1000 * float(values["cpu_seconds"].mean()), 1),
-    }  # fmt: skip
-    (arguments.out / "map.json").write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    write_map_page(arguments.out / "map.html", cells, curves, decided)
-    print(decided.to_string(columns=["name", "who", "share", "low", "high", "threshold", "cells", "decision"]))
-    print(json.dumps(note))
+COARSE, FULL = Size("coarse", (300, 3_000), 10), Size("full", (300, 1_000, 3_000, 10_000), 20)
+TOY = Size(
+    "toy", (60,), 2,
+    (
+        World("more is better", "spread", "uniform", 1.0), World("more is better", "spread", "uniform", 4.0),
+        World("optimum in the middle", "spread", "near ties", 1.0), World("trade-off", "all low", "wide", 0.0),
+    ),
+)  # fmt: skip
+"""As few worlds as leave no prediction without a cell."""
 
 
 def measure(size: Size, seed: int, kept: Path, jobs: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -119,26 +104,25 @@ def measure(size: Size, seed: int, kept: Path, jobs: int = 1) -> tuple[pd.DataFr
 
     kept.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs) as pool:
-        files = list(pool.map(_draw, [(size.sizes, seed, draw, kept) for draw in range(size.seeds)]))
+        files = list(pool.map(_draw, [(size, seed, draw, kept) for draw in range(size.draws)]))
     values, curves = (pd.concat([pd.read_parquet(file) for file in part]) for part in zip(*files, strict=True))
     return values.reset_index(drop=True), curves.reset_index(drop=True)
 
 
-def _draw(work: tuple[tuple[int, ...], int, int, Path]) -> tuple[Path, Path]:
+def _draw(work: tuple[Size, int, int, Path]) -> tuple[Path, Path]:
     """The files of a draw, all worlds in it, made unless they are there."""
     import pandas as pd
 
-    sizes, seed, draw, kept = work
-    name = f"seed-{seed}-pairs-{'-'.join(map(str, sizes))}-draw-{draw}.parquet"
+    size, seed, draw, kept = work
+    name = f"{size.name}-seed-{seed}-draw-{draw}.parquet"
     values, curves = kept / f"values-{name}", kept / f"curves-{name}"
     if not (values.exists() and curves.exists()):
-        worlds = [World(*axes) for axes in itertools.product(SHAPES, LOCATIONS, GAPS, NOISES)]
-        parts = zip(*(_one((world, sizes, seed, draw)) for world in worlds), strict=True)
+        parts = zip(*(_one((world, size.sizes, seed, draw)) for world in size.worlds), strict=True)
         for file, part in zip((values, curves), parts, strict=True):
             partial = file.with_suffix(".partial")
             pd.DataFrame(list(itertools.chain.from_iterable(part))).to_parquet(partial, index=False)
             partial.replace(file)
-        print(f"draw {draw} of all worlds is done", file=sys.stderr, flush=True)
+        print(f"draw {draw} of the {size.name} map, seed {seed}, is done", file=sys.stderr, flush=True)
     return values, curves
 
 
@@ -175,7 +159,7 @@ one goal where the method takes none."""
 
 
 def _loglinear(world: World, sizes: Sequence[int], rng: np.random.Generator) -> tuple[Prompts, Prompts, Solutions]:
-    responses = draw_attributes(world, (72, 24), rng)
+    responses = draw_attributes(world, (PROMPTS["log-linear"], 24), rng)
     everything = _prompts(world, responses, np.zeros(responses.shape[:2]))
     rated = rated_attributes(world, max(sizes), rng)
     seen, basis = features(responses), goal_basis()
@@ -191,11 +175,11 @@ def _loglinear(world: World, sizes: Sequence[int], rng: np.random.Generator) -> 
                 yield pairs, method, [np.moveaxis(seen @ theta @ b.T, -1, 0) for theta in thetas]
         yield from _unlimited(world, everything)
 
-    return *_halves(everything, 24), solutions()
+    return *_halves(everything, TUNED_ON["log-linear"]), solutions()
 
 
 def _tables(world: World, sizes: Sequence[int], rng: np.random.Generator) -> tuple[Prompts, Prompts, Solutions]:
-    prompts, per_prompt = 16, 6
+    prompts, per_prompt = PROMPTS["table"], 6
     responses = draw_attributes(world, (prompts, per_prompt), rng)
     responses[:, 0] = best_attributes(world)
     everything = _prompts(world, responses, rng.normal(0.0, 0.5, (prompts, per_prompt)))
@@ -215,7 +199,7 @@ def _tables(world: World, sizes: Sequence[int], rng: np.random.Generator) -> tup
                 yield pairs, method, [h.reshape(-1, prompts, per_prompt) for h in found]
         yield from _unlimited(world, everything)
 
-    return *_halves(everything, 8), solutions()
+    return *_halves(everything, TUNED_ON["table"]), solutions()
 
 
 def _goals(rated: Rated, pairs: int) -> np.ndarray[Any, Any]:
@@ -311,12 +295,17 @@ def differences(values: pd.DataFrame, outcome: str) -> pd.DataFrame:
 
 def interval(table: np.ndarray[Any, Any]) -> tuple[Any, Any, Any]:
     """Means over the last axis with 95% t intervals."""
-    from scipy import stats
-
     draws = table.shape[-1]
     mean = table.mean(axis=-1)
-    width = stats.t.ppf(0.975, draws - 1) * table.std(axis=-1, ddof=1) / draws**0.5
+    width = _t_quantile(draws - 1) * table.std(axis=-1, ddof=1) / draws**0.5
     return mean, mean - width, mean + width
+
+
+@functools.cache
+def _t_quantile(degrees: int) -> float:
+    from scipy import stats
+
+    return float(stats.t.ppf(0.975, degrees))
 
 
 def verdicts(mean: Any, low: Any, high: Any, smallest: float) -> Any:
@@ -327,7 +316,3 @@ def verdicts(mean: Any, low: Any, high: Any, smallest: float) -> Any:
         ["ahead", "behind", "alike"],
         "unclear",
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -71,9 +71,11 @@ def heat_map(cells: pd.DataFrame) -> Figure:
     frame["row"] = list(zip(frame["location"], frame["shape"], frame["gaps"], strict=True))
     rows, columns = list(dict.fromkeys(frame["row"])), sorted(set(frame["column"]))
     rows.sort(key=lambda row: [*dict.fromkeys(frame["location"])].index(row[0]))
+    nothing = {"value": None, "verdict": "", "hover": ""}
+    frame["hover"] = [_hover(one) for one in frame.to_dict("records")]
     known = {(one["row"], one["column"]): one for one in frame.to_dict("records")}
     reach = float(np.nanquantile(np.abs(frame["value"]), 0.9)) or 1.0
-    laid = [[known[row, column] for column in columns] for row in rows]
+    laid = [[known.get((row, column), nothing) for column in columns] for row in rows]
     unit = cells["unit"].iloc[0]
     figure = go.Figure()
     across = [
@@ -86,7 +88,7 @@ def heat_map(cells: pd.DataFrame) -> Figure:
         colorscale=DIVERGING,
         text=[[UNDECIDED if one["verdict"] == "unclear" else "" for one in line] for line in laid],
         texttemplate="%{text}", textfont={"size": 13},
-        customdata=[[_hover(one) for one in line] for line in laid],
+        customdata=[[one["hover"] for one in line] for line in laid],
         hovertemplate="%{customdata}<extra></extra>", xgap=1, ygap=1,
         colorbar={
             "title": {"text": f"RA-DPO minus DPO ({unit})", "side": "right"}, "thickness": 12, "outlinewidth": 0,

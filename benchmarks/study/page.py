@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ def write_claims_page(path: Path, table: pd.DataFrame, results: pd.DataFrame, co
 
     Args:
         table: as `verdicts.judge` gives.
-        results: `results.parquet` of all runs with a column `run`: `main`, and others named `noise-SD` and `capped`.
+        results: `results.parquet` with a column `run`: `main`, and others named `noise-SD`, `capped` and `tuned-...`.
         conditioned: the variants that take a goal, and are used asked for 10.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -148,6 +149,31 @@ def _figures(study: _Study) -> Iterator[tuple[str, str, str]]:
                       zero=zero),
                 "Training scores with normal noise, rounded; held-out scores are exact.",
             )  # fmt: skip
+    for run in (run for run in study.runs if run.startswith("tuned-")):
+        yield (
+            f"Settings tried, {run.removeprefix('tuned-').replace('-', ' of ')}",
+            chart(_tried(study, run), title=f"Expected best score by settings tried, {run}", x="settings tried",
+                  y="expected best mean score"),
+            "The expected best of so many settings drawn from those that were tried, with the range of 95% of draws, "
+            "on the prompts that settings are chosen on.",
+        )  # fmt: skip
+
+
+def _tried(study: _Study, run: str) -> list[Series]:
+    lines = []
+    for variant in study.variants:
+        points = []
+        for budget in itertools.count(1):
+            best, low, high = (
+                study.estimate(variant, ("tuning", f"budget {budget}", f"expected_best{end}"), run)
+                for end in ("", "_low", "_high")
+            )
+            if best is None or low is None or high is None:
+                break
+            points.append(Point(budget, best.value, low.value, high.value))
+        if points:
+            lines.append(Series(variant, study.styles[variant].colour, tuple(points), line=True))
+    return lines
 
 
 def _crossed(study: _Study, wanted: Sequence[tuple[str, Cell, Cell, bool]]) -> list[Series]:

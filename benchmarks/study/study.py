@@ -1,185 +1,130 @@
-"""The controlled testbed from nothing to a table of claims: a model, its data, five runs of radpo, a page.
+"""The study from nothing: the testbed's runs, the exact map twice, points where both stand, tables and pages.
 
-Run from the repository's root: python benchmarks/study/study.py [--out runs/testbed] [--full] [--jobs N]
+Run from the repository's root: python benchmarks/study/study.py [--out runs/study] [--full] [--seed 0] [--jobs N]
 
-With --full there are also points of the exact map (exact_map.py) on the language model, each method tuned.
-
-All that is made lies in OUT; interrupted, the same command goes on there. OUT/study gets what is worth keeping:
-claims.csv, results.parquet (all runs), study.html, and the main run's report, manifest and matrix.
+OUT/study gets every file of reports/study that is made, and all of them but the main run's own (report.html,
+manifest.json, matrix.yaml) are made of results.parquet alone. The map is made again with other draws (the next seed),
+and the study is compared with an earlier one. With --full there are also points of the map on the language model with
+each method tuned (tuned.yaml), and a map of more pairs and draws. The rest of OUT is what it takes; interrupted, the
+same command goes on there.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
+import exact_map
+import testbed
 from claims import CONDITIONED, EXPERIMENTS
-from pretrain import pretrain
-from task import BEST, draw_pairs, write_pairs, write_questions
+from verdicts import Experiment
 
 from radpo.core.machine import cores
 
 if TYPE_CHECKING:
     import pandas as pd
 
-HERE = Path(__file__).parent
-COMPANIONS: dict[str, dict[str, Any]] = {
-    "noise-1": {"noise": 1.0},
-    "noise-2": {"noise": 2.0},
-    "noise-4": {"noise": 4.0},
-    "capped": {"best": 8},
-}
-"""What the companion runs' training pairs are drawn with (`task.draw_pairs`)."""
-TUNED = ("noise-1", "noise-4")
-"""The companions whose pairs the tuned points are on; the runs are named tuned-noise-SD."""
-KEPT = ("manifest.json", "matrix.yaml")
-"""The main run's files that the study keeps."""
-CURVES = ("loss", "rewards/accuracies", "rewards/margins")
-"""The training figures that the kept report shows; all of them, and the examples, are in the run's own."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much of everything; no variants named are all of them."""
-
-    pretraining_steps: int
-    pretraining_batch: int
-    pairs: int
-    heldout: int
-    questions: int
-    seeds: tuple[int, ...]
-    companions: tuple[str, ...]
-    variants: tuple[str, ...] = ()
-    tuned: tuple[str, ...] = ()
-
-
-FULL = Size(
-    pretraining_steps=800, pretraining_batch=128, pairs=3000, heldout=200, questions=150, seeds=(0, 1, 2, 3, 4),
-    companions=tuple(COMPANIONS),
-)  # fmt: skip
-TOY = Size(
-    pretraining_steps=2, pretraining_batch=8, pairs=64, heldout=16, questions=3, seeds=(0,), companions=(),
-    variants=("base", "dpo", "ra-dpo"),
-)  # fmt: skip
+MAP, AGAIN, FULL_MAP = "map", "map-again", "map-full"
+"""The maps' runs in results.parquet: as it is reported, with other draws, and with more pairs and draws."""
 
 
 def main() -> None:
-    """Make whatever is not there yet, and print the table."""
+    """Make whatever is not there yet, and print the table of claims."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/testbed"))
+    parser.add_argument("--out", type=Path, default=Path("runs/study"))
+    parser.add_argument("--full", action="store_true", help="the tuned points and the full map as well")
+    parser.add_argument("--toy", action="store_true", help="too small to mean anything: whether all of it runs")
+    parser.add_argument("--seed", type=int, default=0, help="of the map's draws; they are repeated with the next")
     parser.add_argument(
         "--jobs", type=int, default=cores(), help="stages at once; by default a core each, which gives the figures kept"
     )
-    parser.add_argument("--full", action="store_true", help="the tuned points as well")
-    parser.add_argument("--toy", action="store_true", help="too small to mean anything: whether all of it runs")
+    parser.add_argument(
+        "--earlier", type=Path, default=Path("reports/study/claims.csv"), help="claims of another make, to compare with"
+    )
     arguments = parser.parse_args()
-    size = TOY if arguments.toy else replace(FULL, tuned=TUNED if arguments.full else ())
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    size = testbed.TOY if arguments.toy else replace(testbed.FULL, tuned=testbed.TUNED if arguments.full else ())
     start = time.perf_counter()
-    make_inputs(arguments.out, size)
-    runs = write_matrices(arguments.out, size)
-    for name in runs:
-        say(f"run {name}", start)
-        command = [sys.executable, "-m", "radpo", "run", f"{name}.yaml", "--out", f"runs/{name}"]
-        subprocess.run([*command, "--jobs", str(arguments.jobs)], cwd=arguments.out, check=True, stdout=sys.stderr)
-    there = frozenset(("main", variant) for variant in size.variants) or None
-    table = conclude(arguments.out, runs, there)
-    say("done", start)
+    kept = arguments.out / "study"
+    kept.mkdir(parents=True, exist_ok=True)
+    results = make(arguments.out, size, arguments.seed, arguments.jobs, full=arguments.full, toy=arguments.toy)
+    testbed.keep_main(arguments.out, kept)
+    results.to_parquet(kept / "results.parquet", index=False)
+    there = frozenset(("main", variant) for variant in size.variants)
+    table = conclude(kept, [one for one in EXPERIMENTS if not arguments.toy or one.takes <= there], arguments.earlier)
+    print(f"done in {time.perf_counter() - start:.1f} s", file=sys.stderr)
     print(table.to_string(columns=["experiment", "seeds", "effect", "low", "high", "smallest", "verdict"]))
 
 
-def say(what: str, start: float) -> None:
-    print(f"{time.perf_counter() - start:7.1f} s  {what}", file=sys.stderr, flush=True)
+def make(out: Path, size: testbed.Size, seed: int, jobs: int, *, full: bool, toy: bool) -> pd.DataFrame:
+    """All rows of results.parquet."""
+    import pandas as pd
+    import points
+    from map_rows import to_results
+
+    coarse = exact_map.TOY if toy else exact_map.COARSE
+    maps = {MAP: (coarse, seed), AGAIN: (coarse, seed + 1)} | ({FULL_MAP: (exact_map.FULL, seed)} if full else {})
+    found = [to_results(*exact_map.measure(*how, out / "map", jobs), run) for run, how in maps.items()]
+    return pd.concat(
+        [
+            testbed.results_of(out, testbed.run_all(out, size, jobs)),
+            *found,
+            *([] if toy else [points.solve(points.DRAWS)]),
+        ],
+        ignore_index=True,
+    )
 
 
-def make_inputs(out: Path, size: Size) -> None:
-    """The model, the pairs and the questions. A model that is there stays; data are drawn again."""
-    if not (out / "model").exists():
-        partial = out / "model.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        pretrain(partial, seed=0, steps=size.pretraining_steps, batch_size=size.pretraining_batch)
-        partial.rename(out / "model")
-    for name in ("main", *size.companions):
-        write_pairs(draw_pairs(size.pairs, "train", **COMPANIONS.get(name, {})), out / f"{name}.jsonl")
-    write_pairs(draw_pairs(size.heldout, "heldout"), out / "heldout.jsonl")
-    write_questions(size.questions, "questions", out / "questions.jsonl")
-    if size.tuned:
-        write_pairs(draw_pairs(size.heldout, "tuning"), out / "tuning.jsonl")
-        write_questions(size.questions, "tuning", out / "tuning_questions.jsonl")
-
-
-def write_matrices(out: Path, size: Size) -> list[str]:
-    """The matrix files beside what they name; returns the runs' names."""
-    templates = {"main": "main.yaml", **dict.fromkeys(size.companions, "companion.yaml")}
-    for name, template in templates.items():
-        matrix = yaml.safe_load((HERE / template).read_text(encoding="utf-8"))
-        matrix |= {"name": name, "seeds": list(size.seeds)}
-        matrix["variants"] = {
-            v: how for v, how in matrix["variants"].items() if not size.variants or v in size.variants
-        }
-        matrix["data"]["train"]["path"] = f"{name}.jsonl"
-        matrix["benchmarks"]["calibration"]["best_seen"] = COMPANIONS.get(name, {}).get("best", BEST)
-        (out / f"{name}.yaml").write_text(yaml.safe_dump(matrix, sort_keys=False), encoding="utf-8")
-    for name in size.tuned:
-        matrix = yaml.safe_load((HERE / "tuned.yaml").read_text(encoding="utf-8"))
-        matrix |= {"name": f"tuned-{name}"}
-        matrix["data"]["train"]["path"] = f"{name}.jsonl"
-        (out / f"tuned-{name}.yaml").write_text(yaml.safe_dump(matrix, sort_keys=False), encoding="utf-8")
-    return [*templates, *(f"tuned-{name}" for name in size.tuned)]
-
-
-def conclude(out: Path, runs: list[str], there: frozenset[tuple[str, str]] | None = None) -> pd.DataFrame:
-    """The table of claims from the runs' results, and the folder to keep.
+def conclude(
+    folder: Path, experiments: Sequence[Experiment] = EXPERIMENTS, earlier: Path | None = None
+) -> pd.DataFrame:
+    """Tables and pages from the folder's results.parquet; returns the table of claims.
 
     Args:
-        there: the runs and variants that were made, if not all of them: experiments that need others are left out.
+        earlier: the claims.csv of an earlier make, to compare verdicts with.
     """
     import pandas as pd
+    import points
+    from map_page import write_map_page
+    from map_rows import BENCHMARK, from_results
     from page import write_claims_page
-    from verdicts import judge, near_equal_shares
+    from predictions import decide, read_predictions
+    from repeats import cells_twice, with_earlier
+    from verdicts import judge
 
-    frames = []
-    for name in runs:
-        folder = out / "runs" / name
-        shares = near_equal_shares(pd.read_parquet(folder / "likelihoods.parquet"))
-        frames += [frame.assign(run=name) for frame in (pd.read_parquet(folder / "results.parquet"), shares)]
-    results = pd.concat(frames, ignore_index=True)
-    study = out / "study"
-    study.mkdir(exist_ok=True)
-    for name in KEPT:
-        shutil.copyfile(out / "runs" / "main" / name, study / name)
-    report(out / "runs" / "main", study / "report.html")
-    results.to_parquet(study / "results.parquet", index=False)
-    experiments = [experiment for experiment in EXPERIMENTS if experiment.takes <= there] if there else EXPERIMENTS
-    table = judge(experiments, results).sort_values("decides", ascending=False, kind="stable", ignore_index=True)
-    table.to_csv(study / "claims.csv", index=False, float_format="%.4f")
-    write_claims_page(study / "study.html", table, results, CONDITIONED)
-    return table
-
-
-def report(run: Path, kept: Path) -> None:
-    """The run's report without its examples and with fewer training figures, so that it is small enough to keep."""
-    import pandas as pd
-
-    from radpo.report.build import build_report
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for file in run.glob("*"):
-            if file.suffix != ".html":
-                shutil.copyfile(file, folder / file.name)
-        pd.read_parquet(run / "examples.parquet").head(0).to_parquet(folder / "examples.parquet", index=False)
-        training = pd.read_parquet(run / "training.parquet")
-        training[training["metric"].isin(CURVES)].to_parquet(folder / "training.parquet", index=False)
-        shutil.copyfile(build_report(folder), kept)
+    everything = pd.read_parquet(folder / "results.parquet")
+    runs, of_maps = set(everything["run"]), everything["benchmark"] == BENCHMARK
+    results = everything[~of_maps]
+    claims = judge(experiments, results).sort_values("decides", ascending=False, kind="stable", ignore_index=True)
+    maps = {run: from_results(everything[of_maps], run) for run in (MAP, AGAIN, FULL_MAP) if run in runs}
+    cells = {run: exact_map.compare(values) for run, (values, _) in maps.items()}
+    decided = {run: decide(read_predictions(), values) for run, (values, _) in maps.items()}
+    reported = FULL_MAP if FULL_MAP in runs else MAP
+    tables = {
+        "claims": claims,
+        "map-predictions": pd.concat([table.assign(run=run) for run, table in decided.items()]),
+        "map-repeat": cells_twice(cells[MAP], cells[AGAIN]),
+    }
+    if points.RUN in runs:
+        tables["map-points"] = points.compare(results)
+    if runs >= set(points.TUNED):
+        tables |= {
+            "tuned-points": points.compare_tuned(results, maps[reported][0]),
+            "tuned-curves": points.tuning_curves(results),
+        }
+    if earlier is not None and earlier.exists():
+        tables["claims-again"] = with_earlier(claims, earlier)
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.4f")
+    cells[reported].to_parquet(folder / "map-cells.parquet", index=False)
+    write_claims_page(folder / "study.html", claims, results, CONDITIONED)
+    curves = exact_map.over_draws(maps[reported][1])
+    write_map_page(folder / "map.html", cells[reported], curves, decided[reported])
+    return claims
 
 
 if __name__ == "__main__":
