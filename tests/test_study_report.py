@@ -21,6 +21,7 @@ sys.path.insert(0, str(STUDY))
 
 import exact_map  # noqa: E402
 import points  # noqa: E402
+import readme  # noqa: E402
 import study  # noqa: E402
 from map_page import SHOWN  # noqa: E402
 from map_rows import from_results, to_results  # noqa: E402
@@ -73,6 +74,16 @@ def test_the_committed_pages_and_tables_are_what_the_committed_rows_give(remade:
     for one, other in zip(ours, theirs, strict=True):
         for found, expected in zip(flat(one), flat(other), strict=True):
             assert found == (pytest.approx(expected) if isinstance(expected, float) else expected)
+
+
+def test_every_figure_of_the_front_page_is_from_a_file() -> None:
+    assert readme.render(KEPT) == (KEPT / "README.md").read_text(encoding="utf-8")
+    template = readme.TEMPLATE.read_text(encoding="utf-8")
+    # What is written out in the template: goals, the noise, KL and settings that are meant, shapes of exact policies.
+    own = {"10", "7", "0", "1", "2", "4", "24", "6", "3.2", "0.5", "100", "95", "2-135"}
+    prose = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|`[^`]*`|\]\([^)]*\)|^    .*$|N\^-1/2", "", template, flags=re.MULTILINE)
+    found = set(re.findall(r"\d[\d.,-]*\d|\d", prose))
+    assert found <= own, f"look {found - own} up in a file"
 
 
 def test_each_cell_of_the_heat_maps_is_a_mean_difference_of_rows(results: pd.DataFrame) -> None:

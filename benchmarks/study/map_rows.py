@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BENCHMARK = "exact-map"
+MAP, AGAIN, FULL_MAP = "map", "map-again", "map-full"
+"""The maps' runs: as it is by default, with other draws, and with more pairs and draws."""
 AXES = CELL[1:]
 """What `subset` says; the policy, first in CELL, is the row's model."""
 

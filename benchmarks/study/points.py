@@ -129,7 +129,7 @@ def compare_tuned(results: pd.DataFrame, map_values: pd.DataFrame) -> pd.DataFra
     """Each method as it was tuned: the language model's difference beside that of the exact policies in the same cell.
 
     Args:
-        results: of the runs of `TUNED`.
+        results: of runs of `TUNED`.
         map_values: as `exact_map.measure` gives.
 
     Returns:
@@ -141,7 +141,7 @@ def compare_tuned(results: pd.DataFrame, map_values: pd.DataFrame) -> pd.DataFra
 
     exact = map_differences(map_values, "score_tuned")
     rows: list[dict[str, Any]] = []
-    for run, noise in TUNED.items():
+    for run, noise in _tuned(results):
         place = {"run": run, "noise": noise}
         for measure, by_method in TUNED_MEASURES.items():
             dpo, ra = (values(results, Figure(run, method, *by_method[method])).to_numpy() for method in METHODS)
@@ -164,7 +164,7 @@ def tuning_curves(results: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    for run, noise in TUNED.items():
+    for run, noise in _tuned(results):
         part = results[(results["run"] == run) & (results["benchmark"] == "tuning")]
         picked = part[(part["metric"] == "chosen") & (part["value"] == 1)].set_index("variant")["subset"]
         best = part[part["subset"].str.startswith("budget ")]
@@ -178,6 +178,11 @@ def tuning_curves(results: pd.DataFrame) -> pd.DataFrame:
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _tuned(results: pd.DataFrame) -> list[tuple[str, float]]:
+    there = set(results["run"])
+    return [(run, noise) for run, noise in TUNED.items() if run in there]
 
 
 def _difference(dpo: np.ndarray[Any, Any], ra: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -22,15 +22,13 @@ from typing import TYPE_CHECKING
 import exact_map
 import testbed
 from claims import CONDITIONED, EXPERIMENTS
+from map_rows import AGAIN, BENCHMARK, FULL_MAP, MAP, from_results, to_results
 from verdicts import Experiment
 
 from radpo.core.machine import cores
 
 if TYPE_CHECKING:
     import pandas as pd
-
-MAP, AGAIN, FULL_MAP = "map", "map-again", "map-full"
-"""The maps' runs in results.parquet: as it is reported, with other draws, and with more pairs and draws."""
 
 
 def main() -> None:
@@ -64,7 +62,6 @@ def make(out: Path, size: testbed.Size, seed: int, jobs: int, *, full: bool, toy
     """All rows of results.parquet."""
     import pandas as pd
     import points
-    from map_rows import to_results
 
     coarse = exact_map.TOY if toy else exact_map.COARSE
     maps = {MAP: (coarse, seed), AGAIN: (coarse, seed + 1)} | ({FULL_MAP: (exact_map.FULL, seed)} if full else {})
@@ -90,9 +87,9 @@ def conclude(
     import pandas as pd
     import points
     from map_page import write_map_page
-    from map_rows import BENCHMARK, from_results
     from page import write_claims_page
     from predictions import decide, read_predictions
+    from readme import render
     from repeats import cells_twice, with_earlier
     from verdicts import judge
 
@@ -103,7 +100,8 @@ def conclude(
     maps = {run: from_results(everything[of_maps], run) for run in (MAP, AGAIN, FULL_MAP) if run in runs}
     cells = {run: exact_map.compare(values) for run, (values, _) in maps.items()}
     decided = {run: decide(read_predictions(), values) for run, (values, _) in maps.items()}
-    reported = FULL_MAP if FULL_MAP in runs else MAP
+    # The map of the most draws, whose intervals are the narrowest; of two the larger.
+    reported = max((MAP, FULL_MAP) if FULL_MAP in maps else (MAP,), key=lambda run: (cells[run]["draws"].max(), run))
     tables = {
         "claims": claims,
         "map-predictions": pd.concat([table.assign(run=run) for run, table in decided.items()]),
@@ -111,7 +109,7 @@ def conclude(
     }
     if points.RUN in runs:
         tables["map-points"] = points.compare(results)
-    if runs >= set(points.TUNED):
+    if runs & points.TUNED.keys():
         tables |= {
             "tuned-points": points.compare_tuned(results, maps[reported][0]),
             "tuned-curves": points.tuning_curves(results),
@@ -120,10 +118,12 @@ def conclude(
         tables["claims-again"] = with_earlier(claims, earlier)
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.4f")
-    cells[reported].to_parquet(folder / "map-cells.parquet", index=False)
+    cells[reported].assign(run=reported).to_parquet(folder / "map-cells.parquet", index=False)
     write_claims_page(folder / "study.html", claims, results, CONDITIONED)
     curves = exact_map.over_draws(maps[reported][1])
     write_map_page(folder / "map.html", cells[reported], curves, decided[reported])
+    if points.RUN in runs:
+        (folder / "README.md").write_text(render(folder), encoding="utf-8")
     return claims
 
 
