@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from radpo.core.allocator import keeping_freed_memory
 from radpo.core.progress import Progress, no_progress
 from radpo.models.chat_template import render_tokens
 from radpo.models.context import context_of
 from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import check_head, target_log_probs
+from radpo.models.kernels.products import quickest_products
 from radpo.models.loading import without_adapters
 from radpo.models.shared_prefix import IGNORED, grouped_rows, shared_prefix_unsupported_reason
 
@@ -116,9 +118,10 @@ def log_likelihoods(
         ModelError: a sequence is longer than a table of learned positions, or the model's head is of an unknown kind.
     """
     found: dict[int, LogLikelihood] = {}
-    for batch in scored(model, items, autocast=autocast, batch_tokens=batch_tokens):
-        found |= batch
-        progress(len(found), len(items))
+    with keeping_freed_memory():
+        for batch in scored(model, items, autocast=autocast, batch_tokens=batch_tokens):
+            found |= batch
+            progress(len(found), len(items))
     return [found[index] for index in range(len(items))]
 
 
@@ -146,7 +149,11 @@ def scored(
     shared = reads_several_in_a_row(model)
     rows = _rows([item for item in places if item.response_ids], batch_tokens if shared else 0)
     for batch in _batches(sorted(rows, key=lambda row: -row.width), batch_tokens):
-        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+        with (
+            torch.inference_mode(),
+            torch.autocast(model.device.type, torch.bfloat16, enabled=autocast),
+            quickest_products(model.device),
+        ):
             found = _score(model, batch, shared)
         yield {place: logp for item, logp in found for place in places[item]}
 
