@@ -5,6 +5,9 @@ Run from the repository's root: RADPO_REAL_DATA=FOLDER python benchmarks/speed/a
 The tasks are lm-eval's own, their settings included, with the few-shot counts of the Open LLM Leaderboard, on the first
 questions of the real data sets: ARC-Challenge (25 examples), TruthfulQA mc1 and mc2, BBH (3 examples), and MuSR, whose
 long stories have one question each here. Both compute in float32 with batches of 8; times are processor seconds.
+
+With --command both are run as a user runs them, `lm_eval --model hf ...` and `radpo lm-eval --model radpo ...`, in
+processes of their own, and the two tables are printed one below the other.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import argparse
 import gzip
 import json
 import os
+import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +32,7 @@ from radpo.models.loading import resolve_model
 REAL = Path(os.environ.get("RADPO_REAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "academic"
 QUESTIONS = {"arc": 6, "truthfulqa": 8, "bbh": 10, "musr": 2}
 GOALS = {"arc": 3.0, "truthfulqa": 3.0, "bbh": 3.0, "musr": 1.5}
+COMMAND_TASKS = ("real_arc", "real_mc1", "real_mc2")
 BBH = ("boolean_expressions", "date_understanding", "logical_deduction_three_objects")
 
 
@@ -35,9 +41,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the rows here as JSON")
     parser.add_argument("--rounds", type=int, default=3, help="how often each class runs; one more warms up")
+    parser.add_argument("--command", action="store_true", help="run the two commands instead, once each")
     arguments = parser.parse_args()
     if not REAL.is_dir():
         sys.exit("no real data: set RADPO_REAL_DATA to a folder with academic/arc, academic/truthfulqa, ...")
+    rows = [by_command()] if arguments.command else by_class(arguments.rounds)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"name": "academic", "rows": rows}, indent=1), encoding="utf-8")
+
+
+def by_class(rounds: int) -> list[dict[str, Any]]:
+    """Both classes in this process, in turn."""
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
@@ -51,7 +65,7 @@ def main() -> None:
         write_tasks(Path(name))
         manager = TaskManager(include_path=name, include_defaults=True)
         for kind, tasks in tasks_by_kind().items():
-            row = compare(kind, tasks, models, manager, arguments.rounds)
+            row = compare(kind, tasks, models, manager, rounds)
             rows.append(row)
             print(
                 f"{row['what']}: ours {row['ours']}, lm-eval's hf {row['peer']} {row['unit']}; ratio {row['ratio']} "
@@ -59,8 +73,45 @@ def main() -> None:
                 f"{row['apart']:.1e} nats a request",
                 flush=True,
             )
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"name": "academic", "rows": rows}, indent=1), encoding="utf-8")
+    return rows
+
+
+def by_command() -> dict[str, Any]:
+    """Both commands, their tables printed; processor seconds with their start, and whether the tables are equal."""
+    commands = {"peer": ["lm_eval", "--model", "hf"], "ours": ["radpo", "lm-eval", "--model", "radpo"]}
+    seconds, tables = {}, {}
+    with tempfile.TemporaryDirectory() as name:
+        write_tasks(Path(name))
+        asked = [
+            "--model_args", f"pretrained={resolve_model('smollm2-135m-instruct')},dtype=float32", "--device", "cpu",
+            "--batch_size", "8", "--include_path", name, "--tasks", ",".join(COMMAND_TASKS),
+            "--limit", str(QUESTIONS["arc"]),
+        ]  # fmt: skip
+        for who, command in commands.items():
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            done = subprocess.run(
+                [sys.executable, "-m", *command, *asked], check=True, stdout=subprocess.PIPE, text=True
+            )
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds[who] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            tables[who] = "\n".join(line for line in done.stdout.splitlines() if line.startswith("|"))
+            print(
+                f"$ python -m {' '.join(command)} ...   ({seconds[who]:.1f} processor seconds)\n{tables[who]}",
+                flush=True,
+            )
+    ratio = round(seconds["peer"] / seconds["ours"], 2)
+    equal = tables["ours"] == tables["peer"] != ""
+    print(f"ratio {ratio}; tables equal to the digit: {equal}")
+    return {
+        "what": f"the command on {', '.join(COMMAND_TASKS)}, {QUESTIONS['arc']} questions each, start included",
+        "ours": round(seconds["ours"], 2),
+        "peer": round(seconds["peer"], 2),
+        "unit": "processor seconds",
+        "ratio": ratio,
+        "spread": [ratio, ratio],
+        "goal": 1.5,
+        "equal": equal,
+    }
 
 
 def compare(kind: str, tasks: list[str], models: dict[str, Any], manager: Any, rounds: int) -> dict[str, Any]:

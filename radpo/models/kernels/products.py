@@ -45,7 +45,7 @@ def float32_is_faster() -> bool:
     return taken[1] > GAIN * taken[0]
 
 
-class _InFloat32(TorchFunctionMode):
+class _InFloat32(TorchFunctionMode):  # type: ignore[misc]
     """Takes the place of products in bfloat16."""
 
     def __torch_function__(
