@@ -32,7 +32,7 @@ from radpo.models.loading import resolve_model
 REAL = Path(os.environ.get("RADPO_REAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "academic"
 QUESTIONS = {"arc": 6, "truthfulqa": 8, "bbh": 10, "musr": 2}
 GOALS = {"arc": 3.0, "truthfulqa": 3.0, "bbh": 3.0, "musr": 1.5}
-COMMAND_TASKS = ("real_arc", "real_mc1", "real_mc2")
+COMMAND_TASKS, COMMAND_QUESTIONS = ("real_arc", "real_mc1", "real_mc2"), 4
 BBH = ("boolean_expressions", "date_understanding", "logical_deduction_three_objects")
 
 
@@ -85,7 +85,7 @@ def by_command() -> dict[str, Any]:
         asked = [
             "--model_args", f"pretrained={resolve_model('smollm2-135m-instruct')},dtype=float32", "--device", "cpu",
             "--batch_size", "8", "--include_path", name, "--tasks", ",".join(COMMAND_TASKS),
-            "--limit", str(QUESTIONS["arc"]),
+            "--limit", str(COMMAND_QUESTIONS),
         ]  # fmt: skip
         for who, command in commands.items():
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -103,7 +103,7 @@ def by_command() -> dict[str, Any]:
     equal = tables["ours"] == tables["peer"] != ""
     print(f"ratio {ratio}; tables equal to the digit: {equal}")
     return {
-        "what": f"the command on {', '.join(COMMAND_TASKS)}, {QUESTIONS['arc']} questions each, start included",
+        "what": f"the command on {', '.join(COMMAND_TASKS)}, {COMMAND_QUESTIONS} questions each, start included",
         "ours": round(seconds["ours"], 2),
         "peer": round(seconds["peer"], 2),
         "unit": "processor seconds",
