@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -52,6 +53,47 @@ def test_log_likelihoods_are_transformers_one_sequence_at_a_time(model: Path) ->
                 found = frame.loc[(pair["id"], response, goal)]
                 assert found.tokens == len(whole) - len(prompt)
                 assert abs(found.logp - expected) / found.tokens < 1e-4
+
+
+def test_checkpoints_of_one_model_are_tokenised_for_once_and_others_anew(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three variants, one of them conditioned, and three goals: each pair is tokenised three times, not nine."""
+    from transformers import AutoTokenizer
+
+    from radpo.models import kept_tokens
+    from radpo.models.loading import load_tokenizer
+    from radpo.preferences.goals import goal_aware_template, goal_wording
+
+    monkeypatch.setattr(kept_tokens, "_KEPT", {})
+    tokenize, named = heldout.tokenize_pair, []
+    monkeypatch.setattr(heldout, "tokenize_pair", lambda *a, **how: (named.append(how["name"]), tokenize(*a, **how))[1])
+    how = {**HOW, "goals": [1, 5.5, 10], "total": 7}
+    folders = {"dpo": model, "ipo": tmp_path / "ipo", "ra-dpo": tmp_path / "ra-dpo", "other": tmp_path / "other"}
+    for name in ("ipo", "ra-dpo", "other"):
+        shutil.copytree(model, folders[name])
+        tokenizer = load_tokenizer(model)
+        if name == "ra-dpo":
+            wording = goal_wording(HOW["scale"])
+            tokenizer.chat_template = goal_aware_template(
+                tokenizer.chat_template, best=10, placement="system", template=wording
+            )
+        if name == "other":
+            tokenizer.chat_template = "{{ 'Be brief.' }}" + tokenizer.chat_template
+        tokenizer.save_pretrained(folders[name])
+    assert AutoTokenizer.from_pretrained(folders["ra-dpo"]).chat_template != load_tokenizer(model).chat_template
+    measured = {}
+    for name, expected in {"dpo": 21, "ipo": 21, "ra-dpo": 21, "other": 42}.items():
+        measured[name] = write_heldout(folders[name], PAIRS.to_batches(), tmp_path / f"{name}.parquet", **how)
+        assert len(named) == expected, name
+    first, conditioned, other = (pd.read_parquet(measured[name]) for name in ("dpo", "ra-dpo", "other"))
+    pd.testing.assert_frame_equal(conditioned, first)
+    assert (other["logp"] != first["logp"]).all()
+    monkeypatch.setattr(kept_tokens, "MOST_BYTES", 0)
+    monkeypatch.setattr(kept_tokens, "_KEPT", {})
+    anew = write_heldout(model, PAIRS.to_batches(), tmp_path / "anew.parquet", **how)
+    pd.testing.assert_frame_equal(pd.read_parquet(anew), first)
+    assert (len(named), kept_tokens._KEPT) == (63, {})
 
 
 def test_streamed_to_a_file_is_what_memory_holds(model: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from radpo.core.errors import DataError
 from radpo.core.progress import Progress, no_progress
 from radpo.models.chat_template import placement_of
 from radpo.models.context import context_of
+from radpo.models.kept_tokens import tokenised_once
 from radpo.models.kernels.chunked import write_chunks
 from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer, torch_dtype
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 GOALS = ("none", "best", "chosen", "rejected")
 """Asked for no goal, for the best score, for the chosen response's score, for the rejected response's score."""
 KEY = ("pair_id", "prompt_id", "response", "goal", "score", "tokens", "cut")
+_READ = ("id", "prompt", "chosen", "rejected", "score_chosen", "score_rejected")
 _Chunk = tuple[list[dict[str, Any]], int]
 CHUNK = 64
 """Pairs that are tokenised, scored and written at once: 512 sequences and more, of which like lengths share a batch."""
@@ -122,21 +125,40 @@ def asked_with_goals(
 ) -> tuple[list[dict[str, Any]], list[TokenizedPair]]:
     """Every scored pair asked with every goal: who each response is, and the pairs in tokens.
 
+    Asked again of a like tokenizer, this process remembers (`radpo.models.kept_tokens`).
+
     Args:
         goals: scores, named by their numbers; unless given, those that `GOALS` names.
 
     Returns:
         A row a response (pair_id, prompt_id, response, goal, score), two for each of the tokenised pairs.
     """
-    rows, tokenized, wording = [], [], wording or goal_wording(scale)
+    wording = wording or goal_wording(scale)
+    read = [{name: pair[name] for name in _READ} for pair in pairs]
+    return tokenised_once(
+        tokenizer, [read, placement, scale, wording, goals],
+        lambda: _asked_with_goals(read, tokenizer, placement, scale, wording, goals),
+    )  # fmt: skip
+
+
+def _asked_with_goals(
+    pairs: Iterable[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    placement: Placement,
+    scale: Scale,
+    wording: str,
+    goals: Sequence[float] | None,
+) -> tuple[list[dict[str, Any]], list[TokenizedPair]]:
+    rows, tokenized = [], []
+    like: dict[tuple[int, ...], tuple[int, ...]] = {}
     for pair in pairs:
         of_pair = (None, scale[1], pair["score_chosen"], pair["score_rejected"])
         named = zip(GOALS, of_pair, strict=True) if goals is None else ((f"{goal:g}", goal) for goal in goals)
         for goal, score in named:
             prompt = condition(pair["prompt"], score, placement, wording)
-            tokenized.append(
-                tokenize_pair(tokenizer, prompt, pair["chosen"], pair["rejected"], name=f"pair {pair['id']!r}")
-            )
+            ids = tokenize_pair(tokenizer, prompt, pair["chosen"], pair["rejected"], name=f"pair {pair['id']!r}")
+            # A response is mostly the same tokens whatever goal is asked for: they are held once.
+            tokenized.append(TokenizedPair(*(like.setdefault(part, part) for part in astuple(ids))))
             rows += [
                 {
                     "pair_id": pair["id"], "prompt_id": prompt_id(pair["prompt"]), "response": response,
