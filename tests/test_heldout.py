@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from factories import scored_pairs, write_model
 
@@ -64,6 +65,8 @@ def test_checkpoints_of_one_model_are_tokenised_for_once_and_others_anew(
     from radpo.models import kept_tokens
     from radpo.models.loading import load_tokenizer
     from radpo.preferences.goals import goal_aware_template, goal_wording
+    from radpo.preferences.relabel import relabel
+    from radpo.training import reference
 
     monkeypatch.setattr(kept_tokens, "_KEPT", {})
     tokenize, named = heldout.tokenize_pair, []
@@ -89,11 +92,19 @@ def test_checkpoints_of_one_model_are_tokenised_for_once_and_others_anew(
     first, conditioned, other = (pd.read_parquet(measured[name]) for name in ("dpo", "ra-dpo", "other"))
     pd.testing.assert_frame_equal(conditioned, first)
     assert (other["logp"] != first["logp"]).all()
+    named.clear()
+    monkeypatch.setattr(reference, "tokenize_pair", heldout.tokenize_pair)
+    relabeled = relabel(PAIRS, "ra", placement="system", template=goal_wording(HOW["scale"])).table
+    logps = pa.table({"id": relabeled["id"], "ref_chosen_logps": [0.0] * 14, "ref_rejected_logps": [0.0] * 14})
+    watched = [reference.known_log_likelihoods(folders[name], relabeled, logps) for name in ("dpo", "ipo", "ra-dpo")]
+    assert len(named) == relabeled.num_rows == 14, "what every training is watched on, too"
+    assert watched[0].equals(watched[2])
     monkeypatch.setattr(kept_tokens, "MOST_BYTES", 0)
     monkeypatch.setattr(kept_tokens, "_KEPT", {})
+    named.clear()
     anew = write_heldout(model, PAIRS.to_batches(), tmp_path / "anew.parquet", **how)
     pd.testing.assert_frame_equal(pd.read_parquet(anew), first)
-    assert (len(named), kept_tokens._KEPT) == (63, {})
+    assert (len(named), kept_tokens._KEPT) == (21, {})
 
 
 def test_streamed_to_a_file_is_what_memory_holds(model: Path, tmp_path: Path) -> None:

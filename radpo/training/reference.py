@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from radpo.core.errors import DataError, ModelError
 from radpo.core.progress import Progress, no_progress
 from radpo.models.context import context_of, saved_context
+from radpo.models.kept_tokens import tokenised_once
 from radpo.models.likelihood import TokenizedPair, log_likelihoods, responses, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer, torch_dtype
 from radpo.models.precision import Precision
@@ -98,11 +99,15 @@ def check_room(what: str, lengths: Any, limit: int, max_length: int) -> None:
 def known_log_likelihoods(model_folder: Path, pairs: pa.Table, logps: pa.Table) -> pa.Table:
     """`reference_log_likelihoods` from log-likelihoods that were measured before.
 
+    The tokens of like pairs are remembered: every training of a matrix is watched on the same ones.
+
     Args:
         logps: id, ref_chosen_logps and ref_rejected_logps, row for row as `pairs`.
     """
     tokenizer = load_tokenizer(model_folder, with_goal=False)
-    return _with_token_ids(logps, tokenize_pairs(tokenizer, pairs))
+    rows = pairs.select(["id", "prompt", "chosen", "rejected"])
+    tokenized = tokenised_once(tokenizer, rows.to_pylist(), lambda: tokenize_pairs(tokenizer, rows))
+    return _with_token_ids(logps, tokenized)
 
 
 def with_log_likelihoods(
