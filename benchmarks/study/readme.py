@@ -126,7 +126,7 @@ class _Tables:
 
         mine, other = self._of_map(MAP), self._of_map(AGAIN)
         differ = [name for name in mine.index if mine.loc[name, "decision"] != other.loc[name, "decision"]]
-        told = [
+        named = [
             f"{name} ({mine.loc[name, 'decision']}, {other.loc[name, 'decision']}; of {mine.loc[name, 'cells']} cells)"
             for name in differ
         ]
@@ -137,7 +137,7 @@ class _Tables:
         opposite = both[[pair in ends for pair in pairs]]["cells"].sum()
         return {
             "same": len(mine) - len(differ), "all": len(mine),
-            "others": f", all but: {'; '.join(told)}" if told else "",
+            "others": f", all but: {'; '.join(named)}" if named else "",
             "cells": f"{both['cells'].sum():,}", "share": f"{same / both['cells'].sum():.0%}",
             "opposite": opposite or "none",
         }  # fmt: skip

@@ -44,7 +44,13 @@ def main() -> None:
     parser.add_argument(
         "--earlier", type=Path, default=Path("reports/study/claims.csv"), help="claims of another make, to compare with"
     )
+    parser.add_argument(
+        "--remake", type=Path, metavar="FOLDER", help="make nothing but this folder's tables and pages, of its results"
+    )
     arguments = parser.parse_args()
+    if arguments.remake:
+        conclude(arguments.remake)
+        return
     size = testbed.TOY if arguments.toy else replace(testbed.FULL, tuned=testbed.TUNED if arguments.full else ())
     start = time.perf_counter()
     kept = arguments.out / "study"
