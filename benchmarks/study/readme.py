@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exact_map import OUTCOMES, UNLIMITED
 from map_rows import AGAIN, BENCHMARK, FULL_MAP, MAP
-from points import HIGH, PAIRS
+from points import HIGH, METHODS, PAIRS, TUNED_MEASURES
+from verdicts import Figure, values
 
 from radpo.stats.estimates import mean
 
@@ -18,6 +20,8 @@ TEMPLATE = Path(__file__).with_name("README.md.j2")
 VERDICTS = ("ahead", "alike", "behind", "unclear")
 ANSWERED = {"score": 10, "unlearning": 10, "unlearning_own": 10}
 """The outcomes of the table of counts, and the goal that is asked for."""
+EXACT_KL = math.log(24)
+"""No exact policy, which chooses among so many responses, can be further from the reference than this."""
 REAL_VARIANTS = ("base", "dpo", "ra-dpo")
 REAL = {
     "win rate over dpo, %": ("alpaca-eval", "all", "win_rate"),
@@ -183,7 +187,6 @@ class _Tables:
             of = {(row["measure"], row["policy"]): row for row in part.to_dict("records")}
             tried = curves[curves["run"] == run]
             chosen = tried.drop_duplicates("variant").set_index("variant")["chosen"]
-            kl = of["kl", "language model"]
             model = of["score", "language model"]
             exact = {
                 policy: f"{_figure(row, 'difference')}: {row['agrees']}"
@@ -193,7 +196,7 @@ class _Tables:
                 {
                     "noise": f"{part['noise'].iloc[0]:g}", "model": f"{_figure(model, 'difference')}, {model['sign']}",
                     "loglinear": exact["log-linear"], "table": exact["table"],
-                    "kl": f"{kl['dpo']:.1f}, {kl['ra_dpo']:.1f}",
+                    "scores": self._by_seed(str(run), "score", 2), "kls": self._by_seed(str(run), "kl", 1),
                     "chosen": "; ".join(chosen[variant] for variant in ("dpo", "ra-dpo")),
                 }
             )  # fmt: skip
@@ -201,7 +204,19 @@ class _Tables:
                 means = ", ".join(f"{value:.2f}" for value in line.sort_values("budget")["expected_best"])
                 lines.append(f"{variant} {means} (noise {part['noise'].iloc[0]:g})")
         seeds = int(points[points["policy"] == "language model"]["n"].iloc[0])
-        return {"pairs": f"{PAIRS:,}", "seeds": _word(seeds), "rows": rows, "curves": "; ".join(lines)}
+        lowest = min(
+            values(self.results, Figure(run, name, *TUNED_MEASURES["kl"][name])).min()
+            for run in points["run"].unique() for name in METHODS
+        )  # fmt: skip
+        beyond = ", further than exact policies can be" if lowest > EXACT_KL else ""
+        return {
+            "lowest_kl": f"{lowest:.1f}", "beyond": beyond, "pairs": f"{PAIRS:,}", "seeds": _word(seeds), "rows": rows,
+            "curves": "; ".join(lines),
+        }  # fmt: skip
+
+    def _by_seed(self, run: str, measure: str, digits: int) -> str:
+        each = (values(self.results, Figure(run, name, *TUNED_MEASURES[measure][name])) for name in METHODS)
+        return "; ".join(", ".join(f"{value:.{digits}f}" for value in one) for one in each)
 
 
 def _effect(row: Any) -> str:
@@ -263,8 +278,8 @@ def _at(rows: pd.DataFrame, place: tuple[str, str, str]) -> pd.DataFrame:
 
 
 def _over_seeds(rows: pd.DataFrame) -> str:
-    values = rows["value"].to_numpy(float)
-    if not len(values):
+    drawn = rows["value"].to_numpy(float)
+    if not len(drawn):
         return "–"
-    found = mean(values)
+    found = mean(drawn)
     return f"{found.value:.2f}" if not found.stderr else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
