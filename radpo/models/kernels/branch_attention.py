@@ -184,8 +184,9 @@ def _attend_by_groups(
         stop = min(start + QUERIES_AT_ONCE, queries)
         end = keys - queries + stop  # none of these sees a key that comes after it
         count = stop - start
-        asked = query[:, :, start:stop].reshape(groups, heads * count, size) * scale
-        scores = torch.bmm(asked, turned[:, :, :end]).view(groups, heads, count, end)
+        asked = query[:, :, start:stop].reshape(groups, heads * count, size)
+        # Scaled after the product, as torch's kernel does: queries that are scaled first are rounded once more.
+        scores = torch.bmm(asked, turned[:, :, :end]).mul_(scale).view(groups, heads, count, end)
         if seen is None:
             scores[..., start:].add_(torch.full((count, count), -torch.inf).triu_(1))
         else:
