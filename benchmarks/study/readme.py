@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exact_map import OUTCOMES, UNLIMITED
+from exact_map import FULL, OUTCOMES, UNLIMITED
 from map_rows import AGAIN, BENCHMARK, FULL_MAP, MAP
 from points import HIGH, METHODS, PAIRS, TUNED_MEASURES
 from verdicts import Figure, values
@@ -25,7 +26,7 @@ EXACT_KL = math.log(24)
 REAL_VARIANTS = ("base", "dpo", "ra-dpo")
 REAL = {
     "win rate over dpo, %": ("alpaca-eval", "all", "win_rate"),
-    "high-scored rejected, asked without a goal, nats": ("unlearning", "none", HIGH),
+    "change of log p, high-scored rejected, asked without a goal, nats": ("unlearning", "none", HIGH),
     "the same, asked for the best score, nats": ("unlearning", "best", HIGH),
     "the same, asked for its own score, nats": ("unlearning", "own", HIGH),
     "accuracy of implicit rewards, no goal": ("unlearning", "none", "preference_accuracy"),
@@ -154,6 +155,7 @@ class _Tables:
         sizes = {float(size) for size in rows["subset"].str.extract(r"pairs=(\d+)")[0].dropna().unique()}
         return {
             "sizes": _listed([f"{size:,.0f}" for size in sorted(sizes)]), "draws": _word(rows["seed"].nunique()),
+            "planned": FULL.draws,
             "same": int((mine["decision"] == other["decision"].reindex(mine.index)).sum()), "all": len(mine),
             "others": [
                 f"- {name}: {mine.loc[name, 'decision']}, there {other.loc[name, 'decision']} "
@@ -268,7 +270,12 @@ def _real(folder: Path) -> dict[str, Any] | None:
                 "difference": _figure(difference.iloc[0], "value") if len(difference) else "–",
             }
         )  # fmt: skip
-    return {"rows": rows, "seeds": _word(results["seed"].nunique()), "variants": REAL_VARIANTS}
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    pairs = {one["used"] for name, one in manifest["pairs"].items() if name == "relabel/train/plain"}
+    return {
+        "rows": rows, "seeds": _word(results["seed"].nunique()), "variants": REAL_VARIANTS,
+        "minutes": round(manifest["wall_seconds"] / 60), "pairs": pairs.pop(),
+    }  # fmt: skip
 
 
 def _at(rows: pd.DataFrame, place: tuple[str, str, str]) -> pd.DataFrame:
