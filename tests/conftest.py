@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import os
@@ -9,9 +10,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from warm_workers import WarmContext, context_of
+
+import radpo.engine.local
 
 # What `precision: auto` is on the machine that the tests run on must not decide what they compare.
 os.environ.setdefault("RADPO_PRECISION", "float32")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_workers() -> Iterator[None]:
+    """Workers of runs in this process do not load torch anew, each for seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(radpo.engine.local, "multiprocessing", context_of(WarmContext()))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries_are_not_searched_for_garbage() -> None:
+    """With torch and its friends loaded, a collection takes a third of a second, and a training asks for several."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,15 +206,21 @@ def between(text: str, *marks: str) -> list[str]:
 # --- running them
 
 
-def run_all(folder: Path, runs: Sequence[GoldenRun] = RUNS) -> dict[str, dict[str, Any]]:
-    """Run the matrices in an empty folder; returns every run's documents (`read_run`)."""
+def run_all(
+    folder: Path, runs: Sequence[GoldenRun] = RUNS, command: Callable[..., str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Run the matrices in an empty folder; returns every run's documents (`read_run`).
+
+    Args:
+        command: runs the command line in place of `radpo`, which starts a process for each command.
+    """
     write_inputs(folder)
     with FaultServer(judge) as server:
         for run in runs:
             text = (GOLDEN / f"{run.name}.yaml").read_text(encoding="utf-8")
             (folder / f"{run.name}.yaml").write_text(text.replace("ENDPOINT", server.url), encoding="utf-8")
         for run in runs:
-            perform(run, folder)
+            perform(run, folder, command or radpo)
         requests = sorted(json.dumps(body, sort_keys=True, ensure_ascii=False) for body in server.asked)
     found = {run.name: read_run(folder / run.name) for run in runs}
     if "endpoint" in found:
@@ -222,11 +228,11 @@ def run_all(folder: Path, runs: Sequence[GoldenRun] = RUNS) -> dict[str, dict[st
     return found
 
 
-def perform(run: GoldenRun, folder: Path) -> None:
+def perform(run: GoldenRun, folder: Path, command: Callable[..., str]) -> None:
     # A store of its own: what one run computes, the other must not find.
-    radpo(folder, "run", f"{run.name}.yaml", "--out", run.name, "--store", f"{run.name}-store", *run.words)
+    command(folder, "run", f"{run.name}.yaml", "--out", run.name, "--store", f"{run.name}-store", *run.words)
     for name, words in run.contrasts.items():
-        shown = radpo(folder, "analyze", "compare", run.name, *words, "--json")
+        shown = command(folder, "analyze", "compare", run.name, *words, "--json")
         (folder / run.name / f"contrasts-{name}.json").write_text(shown, encoding="utf-8")
 
 

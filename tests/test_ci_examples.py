@@ -146,15 +146,17 @@ def test_the_github_workflow_runs_as_printed_and_updates_its_comment(project: Pa
 
 
 def test_the_gitlab_job_runs_as_printed_and_updates_its_comment(project: Path, service: str) -> None:
+    git = ["git", "rev-parse", "HEAD:radpo"]
+    code = subprocess.run(git, cwd=project, capture_output=True, text=True, check=True).stdout.strip()
     stores = project / "runs" / "store"
     (stores / "of-older-code").mkdir(parents=True, exist_ok=True)
+    shutil.copytree(project / "first-store", stores / code)  # as the cache of an earlier job brings it
     given = {
         "CI_API_V4_URL": f"{service}/api/v4", "CI_PROJECT_ID": "5", "CI_MERGE_REQUEST_IID": "7",
         "GITLAB_TOKEN": "secret",
     }  # fmt: skip
     bash("\n".join(GITLAB["script"]), project, **given)
-    code = subprocess.run(["git", "rev-parse", "HEAD:radpo"], cwd=project, capture_output=True, text=True, check=True)
-    assert [path.name for path in stores.iterdir()] == [code.stdout.strip()], "the store of the code that there is"
+    assert [path.name for path in stores.iterdir()] == [code], "the store of the code that there is"
     assert GITLAB["cache"][0]["paths"] == ["runs/store"]
     for _ in range(2):
         bash("\n".join(GITLAB["after_script"]), project, **given)

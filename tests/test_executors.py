@@ -380,7 +380,7 @@ def test_a_matrix_on_a_ray_cluster_survives_the_death_of_a_node(tmp_path: Path, 
     cluster.wait_for_nodes()
     store = Store(tmp_path / "ray")
     trace = tmp_path / "trace"
-    stages = in_order(graph(trace, 2.0))
+    stages = in_order(graph(trace, 1.0))
     places: set[str] = set()
 
     class KillANode(Watcher):
@@ -396,7 +396,7 @@ def test_a_matrix_on_a_ray_cluster_survives_the_death_of_a_node(tmp_path: Path, 
                 cluster.remove_node(node, allow_graceful=False)
 
     watcher = KillANode()
-    run_stages(graph(trace, 2.0), store, RayPool(store, None, cluster.address), watcher)
+    run_stages(graph(trace, 1.0), store, RayPool(store, None, cluster.address), watcher)
     assert watcher.killed
     assert watcher.failed == []
     run_inline(Store(tmp_path / "here"), *graph(tmp_path / "another trace", 0.0))

@@ -16,8 +16,10 @@ import pytest
 import yaml
 from factories import scored_pairs, write_model
 from fault_server import FaultServer, Http
+from typer.testing import CliRunner
 
 from radpo import load_run
+from radpo.cli.main import app
 
 NULL = {"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": None}}
 UNUSABLE = {
@@ -57,10 +59,25 @@ def matrix(tmp_path, monkeypatch):
     return write
 
 
+def words(matrix: Path, name: str) -> list[str]:
+    return [
+        "run",
+        str(matrix),
+        "--out",
+        str(matrix.parent / name / "run"),
+        "--store",
+        str(matrix.parent / name / "store"),
+    ]
+
+
 def start(matrix: Path, name: str) -> subprocess.Popen:
-    out = ["--out", str(matrix.parent / name / "run"), "--store", str(matrix.parent / name / "store")]
-    command = [sys.executable, "-m", "radpo", "run", str(matrix), *out]
+    command = [sys.executable, "-m", "radpo", *words(matrix, name)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ})
+
+
+def here(matrix: Path, name: str) -> None:
+    done = CliRunner().invoke(app, words(matrix, name), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
 
 
 def ended(process: subprocess.Popen) -> tuple[int, str]:
@@ -81,8 +98,7 @@ def test_an_interrupted_run_keeps_what_was_on_its_way_and_pays_for_nothing_twice
         assert status == 130, output
         before = len(server.asked)
         assert before < 30
-        status, output = ended(start(path, "one"))
-        assert status == 0, output
+        here(path, "one")
         assert len(server.asked) == 30
         assert set(server.delivered.values()) == {1}
 
@@ -101,8 +117,7 @@ def test_replies_of_no_use_end_neither_the_run_nor_one_after_it_and_are_in_its_r
     with FaultServer(lambda body: UNUSABLE.get(question_of(body), "Rating: [[5]]")) as server:
         path = matrix(server, 60)
         for name in ("one", "two"):  # the second store finds the answers that there are in the cache of replies
-            status, output = ended(start(path, name))
-            assert status == 0, output
+            here(path, name)
             run = load_run(path.parent / name / "run")
             (row,) = run.results[run.results["primary"]].to_dict("records")
             assert (row["value"], row["n"]) == (5.0, 57)

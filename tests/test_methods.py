@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from factories import scored_pairs, write_model
+from typer.testing import CliRunner
 
+from radpo.cli.main import app
 from radpo.core.errors import ConfigError
 from radpo.engine.store import Store
 from radpo.matrix.expand import Plan, expand
@@ -122,9 +122,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store, Path]:
     methods = {name: None for name in variant_names() if name != "base"}
     lora = {"method": "dpo", "training": {"lora": {"r": 4, "alpha": 16, "targets": ["q_proj", "v_proj"]}}}
     matrix = write_matrix(folder, {**methods, "dpo-lora": lora}, track=1)
-    command = [sys.executable, "-m", "radpo", "run", str(matrix), "--out", str(folder / "run")]
-    done = subprocess.run([*command, "--store", str(folder / "store")], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    command = ["run", str(matrix), "--out", str(folder / "run"), "--store", str(folder / "store")]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr[-3000:]
     return expand(load_matrix(matrix)), Store(folder / "store"), folder / "run"
 
 

@@ -332,7 +332,7 @@ def test_a_tuned_point_is_tuned_on_prompts_that_are_not_reported(tmp_path: Path)
 
 
 def test_the_whole_study_runs_at_toy_size(tmp_path: Path) -> None:
-    command = [sys.executable, str(STUDY / "study.py"), "--toy", "--jobs", "2", "--out", str(tmp_path)]
+    command = [sys.executable, str(STUDY / "study.py"), "--toy", "--jobs", "1", "--out", str(tmp_path)]
     command += ["--earlier", str(STUDY.parents[1] / "reports" / "study" / "claims.csv")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]

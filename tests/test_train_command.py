@@ -98,16 +98,17 @@ def test_plain_training_pairs_give_a_checkpoint_without_a_goal(place: Path) -> N
 
 def test_a_killed_training_resumes_from_its_last_checkpoint(place: Path, tmp_path: Path) -> None:
     settings = {**TRAINING, "num_train_epochs": 8}
-    words = [sys.executable, "-m", "radpo", "train", str(place / "ra.jsonl"), "--out", str(tmp_path / "out")]
+    words = ["train", str(place / "ra.jsonl"), "--out", str(tmp_path / "out")]
     words += ["--model", str(place / "model"), "--save-every", "2", *(f"--set={k}={v}" for k, v in settings.items())]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    command = [sys.executable, "-m", "radpo", *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     partial = tmp_path / "store" / "partial"
     while process.poll() is None and not list(partial.glob("*/work/checkpoint-*/complete")):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = call(*words)
+    assert done.exit_code == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "out" / "policy")
     stages = json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]
     assert [stage["resumed"] for stage in stages if stage["name"].startswith("train/")] == [True]

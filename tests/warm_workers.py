@@ -1,0 +1,66 @@
+"""Worker processes that are forked from one that has loaded torch and its friends, which takes longer than most tests.
+
+A run's worker starts from a fresh interpreter and loads them anew: eight processor seconds where it trains. Here a
+server process (multiprocessing's `forkserver`), itself fresh, loads them once a pytest process and computes nothing,
+so that what a worker finds is what a fresh one would have after its imports. Commands that tests run in a process of
+their own are untouched by this and start their workers as users do.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Mapping
+from multiprocessing.context import BaseContext
+from types import SimpleNamespace
+from typing import Any
+
+LOADED = (
+    "pytest", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "pandas", "pyarrow.parquet",
+    "lm_eval.tasks", "lm_eval.models.huggingface", "scipy.stats", "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto", "transformers.models.llama.modeling_llama", "radpo.training.trainer",
+)  # fmt: skip
+"""What the server process imports before it forks."""
+MAY_CHANGE = ("PYTEST_", "RADPO_", "COLUMNS", "OPENAI_", "PATH")
+"""How the names of variables begin that nothing reads while it is imported: the workers are given them as they are."""
+
+
+def fixed(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if not name.startswith(MAY_CHANGE)}
+
+
+def in_environment(environment: Mapping[str, str], target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    assert threading.active_count() == 1, "a process with threads is not one to fork"
+    gc.freeze()  # what was loaded before stays, and to look it all through for garbage takes a third of a second
+    target(*arguments)
+
+
+class WarmContext:
+    """In place of multiprocessing's `spawn`; a worker that is to have another environment is spawned all the same."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, str] | None = None
+        self._forking = multiprocessing.get_context("forkserver")
+        self._forking.set_forkserver_preload([*LOADED])
+        self._spawning = multiprocessing.get_context("spawn")
+        self.Pipe, self.Event = self._spawning.Pipe, self._spawning.Event
+
+    def Process(self, target: Callable[..., None], args: tuple[Any, ...]) -> Any:  # noqa: N802 - multiprocessing's name
+        now = fixed(os.environ)
+        self._began = self._began or now
+        if now != self._began:
+            return self._spawning.Process(target=target, args=args)
+        return self._forking.Process(target=in_environment, args=({**os.environ}, target, args))
+
+
+def context_of(warm: WarmContext) -> SimpleNamespace:
+    """What stands for the module `multiprocessing` where workers are started."""
+
+    def get_context(method: str) -> BaseContext | WarmContext:
+        return warm if method == "spawn" else multiprocessing.get_context(method)
+
+    return SimpleNamespace(get_context=get_context)
