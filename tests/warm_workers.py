@@ -23,8 +23,18 @@ LOADED = (
     "transformers.models.auto.tokenization_auto", "transformers.models.llama.modeling_llama", "radpo.training.trainer",
 )  # fmt: skip
 """What the server process imports before it forks."""
-MAY_CHANGE = ("PYTEST_", "RADPO_", "COLUMNS", "OPENAI_", "PATH")
-"""How the names of variables begin that nothing reads while it is imported: the workers are given them as they are."""
+MAY_CHANGE = (
+    # read when they are needed
+    "PYTEST_", "RADPO_", "COLUMNS", "OPENAI_", "PATH", "TOKENIZERS_PARALLELISM", "RAY_",
+    # read by libraries while they are imported, for what they print and where memory is taken from
+    "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE",
+    "LMEVAL_LOG_LEVEL", "ARROW_DEFAULT_MEMORY_POOL",
+    # set anew by each worker, or for waiting alone
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "GOMP_SPINCOUNT",
+    "KMP_BLOCKTIME",
+)  # fmt: skip
+"""How the names of variables begin that give a forked worker no other results than a spawned one: a command in this
+process may have set them, and workers are given them as they are."""
 
 
 def fixed(environment: Mapping[str, str]) -> dict[str, str]:
