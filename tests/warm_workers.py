@@ -14,8 +14,13 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.context import BaseContext
+from multiprocessing.forkserver import ensure_running
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
+
+from radpo.engine.execute import WAITING
 
 LOADED = (
     "pytest", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "pandas", "pyarrow.parquet",
@@ -53,16 +58,20 @@ class WarmContext:
     """In place of multiprocessing's `spawn`; a worker that is to have another environment is spawned all the same."""
 
     def __init__(self) -> None:
-        self._began: dict[str, str] | None = None
+        self._began: dict[str, str] = {}
         self._forking = multiprocessing.get_context("forkserver")
         self._forking.set_forkserver_preload([*LOADED])
         self._spawning = multiprocessing.get_context("spawn")
         self.Pipe, self.Event = self._spawning.Pipe, self._spawning.Event
 
     def Process(self, target: Callable[..., None], args: tuple[Any, ...]) -> Any:  # noqa: N802 - multiprocessing's name
-        now = fixed(os.environ)
-        self._began = self._began or now
-        if now != self._began:
+        if not self._began:
+            self._began = fixed(os.environ)
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in WAITING.items():
+                    patch.setenv(name, value)  # which OpenMP reads while it is loaded
+                ensure_running()
+        if fixed(os.environ) != self._began:
             return self._spawning.Process(target=target, args=args)
         return self._forking.Process(target=in_environment, args=({**os.environ}, target, args))
 
