@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,13 +86,13 @@ def test_the_quickstart_reduced_ends_in_a_report_and_survives_a_kill(tmp_path: P
 
     # The torn training alone is done again, in one go: all the rest is in the store, by the same keys.
     whole = tmp_path / "whole" / "run"
-    (whole.parent / "store" / "stages").mkdir(parents=True)
     stages = {one["name"]: one for one in json.loads((torn / "manifest.json").read_text())["stages"]}
     trained = stages.pop("train/dpo/seed-0")
     assert trained["resumed"]
     assert trained["key"] == key
-    for one in stages.values():
-        (whole.parent / "store" / "stages" / one["key"]).symlink_to(torn.parent / "store" / "stages" / one["key"])
+    for one in stages.values():  # hard links: a store takes no symbolic ones for its own
+        source, copy = (run.parent / "store" / "stages" / one["key"] for run in (torn, whole))
+        shutil.copytree(source, copy, copy_function=os.link)
     fewer_saves = tmp_path / "fewer-saves.yaml"
     fewer_saves.write_text(matrix.read_text().replace("save_every: 1\n", "save_every: 50\n"))
     uninterrupted = CliRunner().invoke(app, ["run", str(fewer_saves), "--out", str(whole)], catch_exceptions=False)
