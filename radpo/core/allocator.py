@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,8 +21,10 @@ def keeping_freed_memory() -> Iterator[None]:
     zeros when it gets them again: 4 to 7 percent of the time of a language model's forward passes on a CPU. Where the C
     library is not glibc, nothing changes.
     """
-    library = ctypes.CDLL(None)
-    if not all(hasattr(library, name) for name in ("mallopt", "malloc_trim", "gnu_get_libc_version")):
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is None or not all(
+        hasattr(library, name) for name in ("mallopt", "malloc_trim", "gnu_get_libc_version")
+    ):
         yield
         return
     library.mallopt(_MMAP_THRESHOLD, _LARGEST)

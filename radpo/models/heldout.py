@@ -135,38 +135,35 @@ def asked_with_goals(
     """
     wording = wording or goal_wording(scale)
     read = [{name: pair[name] for name in _READ} for pair in pairs]
-    return tokenised_once(
-        tokenizer, [read, placement, scale, wording, goals],
-        lambda: _asked_with_goals(read, tokenizer, placement, scale, wording, goals),
-    )  # fmt: skip
+    asked = [(pair, goal, score) for pair in read for goal, score in _named_goals(pair, scale, goals)]
+    rows = [
+        {
+            "pair_id": pair["id"], "prompt_id": prompt_id(pair["prompt"]), "response": response,
+            "goal": goal, "score": pair[f"score_{response}"],
+        }
+        for pair, goal, _ in asked
+        for response in ("chosen", "rejected")
+    ]  # fmt: skip
 
-
-def _asked_with_goals(
-    pairs: Iterable[Mapping[str, Any]],
-    tokenizer: PreTrainedTokenizerBase,
-    placement: Placement,
-    scale: Scale,
-    wording: str,
-    goals: Sequence[float] | None,
-) -> tuple[list[dict[str, Any]], list[TokenizedPair]]:
-    rows, tokenized = [], []
-    like: dict[tuple[int, ...], tuple[int, ...]] = {}
-    for pair in pairs:
-        of_pair = (None, scale[1], pair["score_chosen"], pair["score_rejected"])
-        named = zip(GOALS, of_pair, strict=True) if goals is None else ((f"{goal:g}", goal) for goal in goals)
-        for goal, score in named:
+    def tokenise() -> list[TokenizedPair]:
+        found: list[TokenizedPair] = []
+        like: dict[tuple[int, ...], tuple[int, ...]] = {}
+        for pair, _, score in asked:
             prompt = condition(pair["prompt"], score, placement, wording)
             ids = tokenize_pair(tokenizer, prompt, pair["chosen"], pair["rejected"], name=f"pair {pair['id']!r}")
             # A response is mostly the same tokens whatever goal is asked for: they are held once.
-            tokenized.append(TokenizedPair(*(like.setdefault(part, part) for part in astuple(ids))))
-            rows += [
-                {
-                    "pair_id": pair["id"], "prompt_id": prompt_id(pair["prompt"]), "response": response,
-                    "goal": goal, "score": pair[f"score_{response}"],
-                }
-                for response in ("chosen", "rejected")
-            ]  # fmt: skip
-    return rows, tokenized
+            found.append(TokenizedPair(*(like.setdefault(part, part) for part in astuple(ids))))
+        return found
+
+    return rows, tokenised_once(tokenizer, [read, placement, scale, wording, goals], tokenise)
+
+
+def _named_goals(
+    pair: Mapping[str, Any], scale: Scale, goals: Sequence[float] | None
+) -> Iterable[tuple[str, float | None]]:
+    if goals is not None:
+        return ((f"{goal:g}", goal) for goal in goals)
+    return zip(GOALS, (None, scale[1], pair["score_chosen"], pair["score_rejected"]), strict=True)
 
 
 class _Scorer:

@@ -9,40 +9,62 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
+from array import array
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import astuple
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
+
+from radpo.models.likelihood import TokenizedPair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Found = TypeVar("Found")
 MOST_BYTES = 64 * 2**20
 """Some 15,000 pairs asked with four goals; what comes after them is tokenised each time."""
-_KEPT: dict[str, bytes] = {}
+_KEPT: dict[str, tuple[array[int], array[int]]] = {}
+"""By what was asked: the lengths of all prompts and responses, and their tokens one after the other."""
 _IDENTITIES: WeakKeyDictionary[Any, tuple[object, str]] = WeakKeyDictionary()
 
 
-def tokenised_once(tokenizer: PreTrainedTokenizerBase, asked: Any, tokenise: Callable[[], Found]) -> Found:
+def tokenised_once(
+    tokenizer: PreTrainedTokenizerBase, asked: Any, tokenise: Callable[[], list[TokenizedPair]]
+) -> list[TokenizedPair]:
     """What `tokenise` gives, of the last time that it was asked with a like tokenizer.
 
     Args:
         asked: all that the result depends on besides the tokenizer, as JSON has it.
-        tokenise: called where it is not known; the result is pickled.
+        tokenise: called where it is not known.
     """
     identity = _identity(tokenizer)
     if identity is None:
         return tokenise()
     key = hashlib.sha256(json.dumps([identity, asked], sort_keys=True).encode()).hexdigest()
     if key in _KEPT:
-        kept: Found = pickle.loads(_KEPT[key])  # noqa: S301 - this process wrote it
-        return kept
+        return _unpacked(*_KEPT[key])
     found = tokenise()
-    content = pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
-    if len(content) + sum(map(len, _KEPT.values())) <= MOST_BYTES:
-        _KEPT[key] = content
+    packed = _packed(found)
+    if sum(_size(*one) for one in (packed, *_KEPT.values())) <= MOST_BYTES:
+        _KEPT[key] = packed
     return found
+
+
+def _packed(pairs: list[TokenizedPair]) -> tuple[array[int], array[int]]:
+    parts = [part for pair in pairs for part in astuple(pair)]
+    return array("l", map(len, parts)), array("l", chain.from_iterable(parts))
+
+
+def _unpacked(lengths: array[int], tokens: array[int]) -> list[TokenizedPair]:
+    """The pairs; parts that are alike, as a response is whatever goal is asked for, are held once."""
+    left, like = iter(tokens), dict[tuple[int, ...], tuple[int, ...]]()
+    parts = (tuple(islice(left, length)) for length in lengths)
+    once = (like.setdefault(part, part) for part in parts)
+    return [TokenizedPair(*three) for three in zip(once, once, once, strict=True)]
+
+
+def _size(lengths: array[int], tokens: array[int]) -> int:
+    return lengths.itemsize * (len(lengths) + len(tokens))
 
 
 def _identity(tokenizer: PreTrainedTokenizerBase) -> str | None:

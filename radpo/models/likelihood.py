@@ -17,7 +17,6 @@ from radpo.models.chat_template import render_tokens
 from radpo.models.context import context_of
 from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import check_head, target_log_probs
-from radpo.models.kernels.products import quickest_products
 from radpo.models.loading import without_adapters
 from radpo.models.shared_prefix import IGNORED, grouped_rows, shared_prefix_unsupported_reason
 
@@ -149,11 +148,7 @@ def scored(
     shared = reads_several_in_a_row(model)
     rows = _rows([item for item in places if item.response_ids], batch_tokens if shared else 0)
     for batch in _batches(sorted(rows, key=lambda row: -row.width), batch_tokens):
-        with (
-            torch.inference_mode(),
-            torch.autocast(model.device.type, torch.bfloat16, enabled=autocast),
-            quickest_products(model.device),
-        ):
+        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
             found = _score(model, batch, shared)
         yield {place: logp for item, logp in found for place in places[item]}
 

@@ -137,8 +137,8 @@ def _measured() -> Arithmetic:
     )
 
 
-def quickest(work: Callable[[], object], least: float = _SECONDS) -> float:
-    """Seconds of the quickest of many times, `least` seconds of them, which is the one that nothing else came between.
+def quickest(work: Callable[[], object]) -> float:
+    """Seconds of the quickest of many times, which is the one that nothing else came between.
 
     Where torch has one thread and no GPU it is that thread's own time: on a busy machine there may be no time at all
     that nothing comes between.
@@ -148,7 +148,7 @@ def quickest(work: Callable[[], object], least: float = _SECONDS) -> float:
     on_gpu = torch.cuda.is_available()
     clock = time.thread_time if torch.get_num_threads() == 1 and not on_gpu else time.perf_counter
     taken: list[float] = []
-    while sum(taken) < least or len(taken) < 3:
+    while sum(taken) < _SECONDS or len(taken) < 3:
         start = clock()
         work()
         if on_gpu:
