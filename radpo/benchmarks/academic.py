@@ -26,7 +26,7 @@ from radpo.benchmarks.sizes import Sizes
 from radpo.benchmarks.task_files import YAML, files_outside, local_dataset, read_task, split_shots
 from radpo.benchmarks.work import Work, of_model
 from radpo.core.errors import ConfigError, DataError, ModelError
-from radpo.core.files import can_be_there, is_there, write_json
+from radpo.core.files import can_be_there, is_file, write_json
 from radpo.core.json_rows import first_row, read_rows
 from radpo.core.machine import gpus
 from radpo.core.metrics import Metric
@@ -593,7 +593,7 @@ def _counted(context: Context, entry: str) -> str | dict[str, Any]:
     name, shots = split_shots(entry)
     if not name.endswith(YAML):
         return entry
-    if not is_there(Path(name)) and not (context.planning and can_be_there(Path(name))):
+    if not is_file(Path(name)) and not (context.planning and can_be_there(Path(name))):
         raise ConfigError(f"task {name}: no such file")
     return {"file": context.file(Path(name)), "shots": shots}
 

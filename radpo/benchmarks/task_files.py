@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from radpo.core.files import is_there
+from radpo.core.files import is_file
 from radpo.engine.sources import files_of
 
 YAML = (".yaml", ".yml")
@@ -53,9 +53,7 @@ def files_outside(tasks: Sequence[str], include: Path | None) -> list[Path]:
             index.follow_file(Path(name))
         else:
             index.follow(name)
-    return [
-        file for file in dict.fromkeys(index.found) if is_there(file) and file.is_file() and file.resolve() not in held
-    ]
+    return [file for file in dict.fromkeys(index.found) if is_file(file) and file.resolve() not in held]
 
 
 @dataclass

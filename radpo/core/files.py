@@ -31,6 +31,11 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file, by the same rule."""
+    return is_there(path) and path.is_file()
+
+
 def can_be_there(path: Path) -> bool:
     """Whether a file or folder may have this name: it is text for a path, and not too long for one."""
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,13 +145,12 @@ def asked_with_goals(
     ]  # fmt: skip
 
     def tokenise() -> list[TokenizedPair]:
-        found: list[TokenizedPair] = []
-        like: dict[tuple[int, ...], tuple[int, ...]] = {}
+        found = []
         for pair, _, score in asked:
             prompt = condition(pair["prompt"], score, placement, wording)
-            ids = tokenize_pair(tokenizer, prompt, pair["chosen"], pair["rejected"], name=f"pair {pair['id']!r}")
-            # A response is mostly the same tokens whatever goal is asked for: they are held once.
-            found.append(TokenizedPair(*(like.setdefault(part, part) for part in astuple(ids))))
+            found.append(
+                tokenize_pair(tokenizer, prompt, pair["chosen"], pair["rejected"], name=f"pair {pair['id']!r}")
+            )
         return found
 
     return rows, tokenised_once(tokenizer, [read, placement, scale, wording, goals], tokenise)

@@ -41,13 +41,12 @@ def tokenised_once(
     if identity is None:
         return tokenise()
     key = hashlib.sha256(json.dumps([identity, asked], sort_keys=True).encode()).hexdigest()
-    if key in _KEPT:
-        return _unpacked(*_KEPT[key])
-    found = tokenise()
-    packed = _packed(found)
-    if sum(_size(*one) for one in (packed, *_KEPT.values())) <= MOST_BYTES:
-        _KEPT[key] = packed
-    return found
+    packed = _KEPT.get(key)
+    if packed is None:
+        packed = _packed(tokenise())
+        if sum(_size(*one) for one in (packed, *_KEPT.values())) <= MOST_BYTES:
+            _KEPT[key] = packed
+    return _unpacked(*packed)
 
 
 def _packed(pairs: list[TokenizedPair]) -> tuple[array[int], array[int]]:
