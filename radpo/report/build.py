@@ -20,7 +20,7 @@ from radpo.figures.sections import ReportSection
 from radpo.figures.styles import Styles, variant_styles
 from radpo.report import run_sections, summary
 from radpo.report.benchmark_sections import benchmark_sections
-from radpo.report.embed import TEMPLATES, figure, packed_json, plotly, policy, script, source_hash, style
+from radpo.report.embed import figure, packed_json, page_template, plotly, policy, script, source_hash, style
 from radpo.report.examples import ROOM, pack
 from radpo.report.overview import lengths, overview
 from radpo.report.training import training_section
@@ -74,7 +74,6 @@ MOST_MANIFEST = 300_000
 
 def render(run: Run) -> str:
     """The report's HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     styles = variant_styles(run.variants, run.baseline)
@@ -85,10 +84,6 @@ def render(run: Run) -> str:
     found = _sections(run, styles, of_benchmarks.sections)
     code, sheet = script("page.js", "table.js", "text.js", "browser.js"), style()
     packed_plotly, plotly_hash, plotly_style = plotly()
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
     parts = {
         "run": run,
         "styles": styles,
@@ -115,7 +110,7 @@ def render(run: Run) -> str:
         "plotly_style": plotly_style,
         "policy": policy(plotly_hash, source_hash(code), styles=(source_hash(sheet),)),
     }
-    template = environment.get_template("report.html.j2")
+    template = page_template("report.html.j2")
     room, examples = ROOM, pack(run)
     while True:
         page = template.render(**parts, examples=examples)

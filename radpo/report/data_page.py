@@ -15,7 +15,7 @@ from radpo.core.files import replace_file
 from radpo.figures.sections import script_json
 from radpo.figures.styles import FONT, PALETTE
 from radpo.preferences.profile import Histogram, Lengths, Profile, Share
-from radpo.report.embed import TEMPLATES, plotly, policy, script, source_hash, style
+from radpo.report.embed import page_template, plotly, policy, script, source_hash, style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -38,16 +38,11 @@ def write_data_page(profile: Profile, out: Path) -> None:
 
 def render(profile: Profile) -> str:
     """The page's HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     code, sheet = script("page.js"), style()
     packed_plotly, plotly_hash, plotly_style = plotly()
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    html: str = environment.get_template("data.html.j2").render(
+    html: str = page_template("data.html.j2").render(
         profile=profile,
         facts=facts(profile),
         left_out=profile.left_out(),

@@ -9,9 +9,12 @@ import json
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 PACKED_FROM = 150_000
 """Characters of a figure from which on it is packed: hundreds of variants and seeds make megabytes of points."""
@@ -52,6 +55,17 @@ def plotly() -> tuple[str, str, str]:
     source = get_plotlyjs()
     made = re.search(r'createElement\("style"\);\w+\.id="(\w+)"', source)
     return packed(source, 9), source_hash(source), made[1] if made else "plotly-style"
+
+
+@cache
+def page_template(name: str) -> Template:
+    """A page's template, which is compiled once a process."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(name)  # fmt: skip
 
 
 def script(*names: str) -> str:
