@@ -19,6 +19,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.kernels import ChunkedLogProbFunction
 
 from radpo.core.errors import DataError, ModelError, RadpoError
+from radpo.models.kernels import branch_attention
 from radpo.models.kernels.branch_attention import reading
 from radpo.models.kernels.head import TokenLogProbs
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods
@@ -366,8 +367,9 @@ def test_the_cpu_head_is_trls(
     softcap: float | None, scale: float, temperature: float, bias: bool, dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("radpo.models.kernels.head.TILE_NUMBERS", 5000 * 7)  # several tiles, several blocks
-    monkeypatch.setattr("radpo.models.kernels.head.GRADIENT_NUMBERS", 5000 * 30)
+    monkeypatch.setattr("radpo.models.kernels.head.TILE_ROWS", 40)  # several tiles, and not all of them are kept
+    monkeypatch.setattr("radpo.models.kernels.head.TILE_NUMBERS", 40 * 700)
+    monkeypatch.setattr("radpo.models.kernels.head.KEPT_NUMBERS", 10 * 40 * 700)
     torch.manual_seed(0)
     hidden, weight, targets = torch.randn(101, 24), torch.randn(5000, 24), torch.randint(0, 5000, (101,))
     offset, upstream = torch.randn(5000), torch.randn(101)
@@ -474,7 +476,10 @@ def test_rows_are_read_on_a_cpu_without_the_scores_that_are_masked(
 ) -> None:
     """End to end and padded; with windows in some layers too, where only the others go by the lengths."""
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(ARCHITECTURES[kind]).eval()
+    settings = ARCHITECTURES[kind].to_dict()
+    if kind == "gemma3":
+        settings["layer_types"] = ["sliding_attention", "full_attention"]
+    model = transformers.AutoModelForCausalLM.from_config(type(ARCHITECTURES[kind])(**settings)).eval()
     config = model.config.get_text_config()
     rows = shared_rows([[5, 6, 7], [8], [9] * 6], [[[1, 2, 3], [4], [2, 2]], [[9], []], [[3] * 9, [4] * 7]])
     monkeypatch.setattr("radpo.models.kernels.branch_attention.MOST_TOKENS", most)
@@ -484,14 +489,15 @@ def test_rows_are_read_on_a_cpu_without_the_scores_that_are_masked(
         laid, inputs = reading(rows, config, model.dtype)
         assert len(laid.branch) == (1 if most and not windowed else 3)
         apart = model(**inputs).logits[laid.branch >= 0]
-        calls = []
-        scores = torch.nn.functional.scaled_dot_product_attention
+        computed = []
+        parts = branch_attention._parts
         monkeypatch.setattr(
-            torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(a) or scores(*a, **k)
+            branch_attention, "_parts", lambda *a: (computed.append(part.scores.numel()) or part for part in parts(*a))
         )
         model(**inputs)
-    by_lengths = sum(query.shape[2] < laid.branch.shape[1] for query, *_ in calls)
-    assert by_lengths == 5 * config.layer_types.count("full_attention") if windowed else by_lengths == len(calls) == 10
+    every_score = config.num_attention_heads * laid.branch.numel() * laid.branch.shape[1]
+    by_blocks = config.layer_types.count("full_attention") if windowed else config.num_hidden_layers
+    assert 0 < sum(computed) < 0.8 * by_blocks * every_score
     torch.testing.assert_close(apart, masked, rtol=1e-4, atol=1e-4)
 
 

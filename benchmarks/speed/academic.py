@@ -4,7 +4,8 @@ Run from the repository's root: RADPO_REAL_DATA=FOLDER python benchmarks/speed/a
 
 The tasks are lm-eval's own, their settings included, with the few-shot counts of the Open LLM Leaderboard, on the first
 questions of the real data sets: ARC-Challenge (25 examples), TruthfulQA mc1 and mc2, BBH (3 examples), and MuSR, whose
-long stories have one question each here. Both compute in float32 with batches of 8; times are processor seconds.
+long stories have one question each here. Both compute in float32 with batches of 8; times are processor seconds, beside
+what the model's products take at the machine's best (limit.py).
 
 With --command both are run as a user runs them, `lm_eval --model hf ...` and `radpo lm-eval --model radpo ...`, in
 processes of their own, and the two tables are printed one below the other.
@@ -24,8 +25,10 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
+from limit import least_seconds, needed
 
 from radpo.models.loading import resolve_model
 
@@ -69,8 +72,8 @@ def by_class(rounds: int) -> list[dict[str, Any]]:
             rows.append(row)
             print(
                 f"{row['what']}: ours {row['ours']}, lm-eval's hf {row['peer']} {row['unit']}; ratio {row['ratio']} "
-                f"{row['spread']}, goal {row['goal']}; figures equal: {row['equal']}, largest difference "
-                f"{row['apart']:.1e} nats a request",
+                f"{row['spread']}, goal {row['goal']}; {row['share_of_limit']} of the limit; "
+                f"figures equal: {row['equal']}, largest difference {row['apart']:.1e} nats a request",
                 flush=True,
             )
     return rows
@@ -118,20 +121,34 @@ def compare(kind: str, tasks: list[str], models: dict[str, Any], manager: Any, r
     """Processor seconds of both classes, and whether their figures are the same."""
     from lm_eval import simple_evaluate
 
+    from radpo.models.lm_eval import SharedPrefixHFLM
+
     seconds: dict[str, list[float]] = {name: [] for name in models}
     found: dict[str, Any] = {}
+    asked: list[Any] = []
+
+    def noted(self: Any, context: list[int], continuation: list[int]) -> Any:
+        asked.append(item(self, context, continuation))
+        return asked[-1]
+
+    item = SharedPrefixHFLM._item
     for _ in range(rounds + 1):  # the first round warms up and is not counted
         for name, model in models.items():
+            asked.clear()
             start = time.process_time()
-            found[name] = simple_evaluate(
-                model=model,
-                tasks=tasks,
-                task_manager=manager,
-                limit=QUESTIONS[kind],
-                bootstrap_iters=0,
-                verbosity="ERROR",
-            )
+            with patch.object(SharedPrefixHFLM, "_item", noted):
+                found[name] = simple_evaluate(
+                    model=model,
+                    tasks=tasks,
+                    task_manager=manager,
+                    limit=QUESTIONS[kind],
+                    bootstrap_iters=0,
+                    verbosity="ERROR",
+                )
             seconds[name].append(time.process_time() - start)
+            if name == "ours":
+                to_read = needed((one.prompt_ids, one.response_ids) for one in asked)
+    least = least_seconds(models["ours"].model, to_read, "float32", 1)
     logps = {
         name: [
             float(response[0][0])
@@ -150,6 +167,7 @@ def compare(kind: str, tasks: list[str], models: dict[str, Any], manager: Any, r
         "ratio": round(statistics.median(ratios), 2),
         "spread": [round(min(ratios), 2), round(max(ratios), 2)],
         "goal": GOALS[kind],
+        "share_of_limit": round(statistics.median(least / taken for taken in seconds["ours"][1:]), 3),
         "equal": all(
             abs(value - found["ours"]["results"][task][metric]) < 1e-6
             for task, figures in found["peer"]["results"].items()

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from limit import least_seconds, needed_tokens
+from limit import least_seconds, needed
 
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer, resolve_model
@@ -30,7 +30,7 @@ UF = REAL / "preferences" / "ultrafeedback_binarized_960.jsonl.gz"
 BUNDLED = Path(__file__).parents[1] / "data" / "heldout_pairs.jsonl"
 FACTS = Path(__file__).parents[1] / "tasks" / "facts.jsonl"
 TRUTHFUL = REAL / "academic" / "truthfulqa" / "mc_task.json"
-PAIRS, PROMPTS, SAMPLES, QUESTIONS, MOST = 6, 1, 8, 6, 1024
+PAIRS, SAMPLES, QUESTIONS, MOST = 6, 8, 6, 1024
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     pairs = preference_pairs()
     kinds = {
         "two responses of a pair": paired(tokenizer, pairs[:PAIRS]),
-        f"{SAMPLES} responses to a prompt": sampled(tokenizer, pairs[:PROMPTS]),
+        f"{SAMPLES} responses to a prompt": sampled(tokenizer, pairs[: SAMPLES // 2]),
         "one-word answers after worked examples": choices(tokenizer),
     }
     if TRUTHFUL.is_file():
@@ -83,9 +83,7 @@ def compare(what: str, items: Sequence[TokenizedResponse], model: Any, peer: Any
     rate = {name: [len(items) / taken for taken in times[1:]] for name, times in seconds.items()}
     ratios = [ours / theirs for ours, theirs in zip(rate["ours"], rate["peer"], strict=True)]
     tokens = sum(len(item.prompt_ids) + len(item.response_ids) for item in items)
-    predicted = sum(len(item.response_ids) for item in items)
-    needed = needed_tokens(item.prompt_ids + item.response_ids[:-1] for item in items)
-    least = least_seconds(model, needed, predicted, "float32", 1)
+    least = least_seconds(model, needed((item.prompt_ids, item.response_ids) for item in items), "float32", 1)
     return {
         "what": f"{what}, {len(items)} responses, {tokens} tokens, SmolLM2-135M, float32",
         "ours": round(statistics.median(rate["ours"]), 3),
@@ -119,17 +117,12 @@ def paired(tokenizer: Any, pairs: Sequence[dict[str, str]]) -> list[TokenizedRes
 
 
 def sampled(tokenizer: Any, pairs: Sequence[dict[str, str]]) -> list[TokenizedResponse]:
-    """Several responses to every prompt: the pair's, and beginnings of them."""
+    """Several responses to the first prompt, of the lengths that responses have: those of all the pairs."""
     items = []
     for pair in pairs:
-        for number in range(SAMPLES // 2):
-            cut = {
-                side: pair[side][: max(len(pair[side]) * (number + 1) * 2 // SAMPLES, 8)]
-                for side in ("chosen", "rejected")
-            }
-            tokens = tokenize_pair(tokenizer, [_user(pair["prompt"])], cut["chosen"], cut["rejected"])
-            for ids in (tokens.chosen_ids, tokens.rejected_ids):
-                items.append(TokenizedResponse(tokens.prompt_ids, ids[: MOST // 2]))
+        tokens = tokenize_pair(tokenizer, [_user(pairs[0]["prompt"])], pair["chosen"], pair["rejected"])
+        keep = max(MOST - len(tokens.prompt_ids), 1)
+        items += [TokenizedResponse(tokens.prompt_ids, ids[:keep]) for ids in (tokens.chosen_ids, tokens.rejected_ids)]
     return items
 
 

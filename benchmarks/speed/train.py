@@ -111,7 +111,7 @@ def measure(arm: str, model: str, count: int) -> dict[str, float]:
             with the attention that transformers calls NAME.
     """
     import torch
-    from limit import least_seconds, needed_tokens
+    from limit import Needed, least_seconds, needed
     from trl import DPOConfig, DPOTrainer
 
     from radpo.models.likelihood import log_likelihoods, responses
@@ -177,13 +177,12 @@ def measure(arm: str, model: str, count: int) -> dict[str, float]:
         taken["train"] = clock() - start
     peak = peak_gib()
     asked = list(responses(tokenize_pairs(load_tokenizer(folder), pairs), MAX_LENGTH))
-    predicted = sum(len(one.response_ids) for one in asked)
-    needed = sum(
-        needed_tokens([a.prompt_ids + a.response_ids[:-1], b.prompt_ids + b.response_ids[:-1]])
-        for a, b in zip(asked[::2], asked[1::2], strict=True)
+    each_pair = (
+        needed((one.prompt_ids, one.response_ids) for one in both) for both in zip(asked[::2], asked[1::2], strict=True)
     )
+    to_read = sum(each_pair, Needed(0, 0, 0))
     for figure, passes in (("reference", 1), ("train", 3)):
-        taken[f"least_{figure}"] = least_seconds(load_model(folder), needed, predicted, precision, passes)
+        taken[f"least_{figure}"] = least_seconds(load_model(folder), to_read, precision, passes)
     return {**{name: round(value, 3) for name, value in taken.items()}, "peak_gib": round(peak, 3)}
 
 

@@ -18,8 +18,8 @@ def keeping_freed_memory() -> Iterator[None]:
     """Have memory that is let go of meanwhile stay with the process, for what needs as much next.
 
     Work on large arrays, layer after layer, otherwise gives them back each time and has the system fill them with
-    zeros when it gets them again: 4 to 7 percent of the time of a language model's forward passes on a CPU. Where the C
-    library is not glibc, nothing changes.
+    zeros when it gets them again: 3 to 7 percent of the time that a language model is read or trained on a CPU. Where
+    the C library is not glibc, nothing changes.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if library is None or not all(

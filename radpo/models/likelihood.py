@@ -117,10 +117,9 @@ def log_likelihoods(
         ModelError: a sequence is longer than a table of learned positions, or the model's head is of an unknown kind.
     """
     found: dict[int, LogLikelihood] = {}
-    with keeping_freed_memory():
-        for batch in scored(model, items, autocast=autocast, batch_tokens=batch_tokens):
-            found |= batch
-            progress(len(found), len(items))
+    for batch in scored(model, items, autocast=autocast, batch_tokens=batch_tokens):
+        found |= batch
+        progress(len(found), len(items))
     return [found[index] for index in range(len(items))]
 
 
@@ -147,10 +146,11 @@ def scored(
     yield {place: LogLikelihood(0.0, 0, True) for item, at in places.items() if not item.response_ids for place in at}
     shared = reads_several_in_a_row(model)
     rows = _rows([item for item in places if item.response_ids], batch_tokens if shared else 0)
-    for batch in _batches(sorted(rows, key=lambda row: -row.width), batch_tokens):
-        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
-            found = _score(model, batch, shared)
-        yield {place: logp for item, logp in found for place in places[item]}
+    with keeping_freed_memory():
+        for batch in _batches(sorted(rows, key=lambda row: -row.width), batch_tokens):
+            with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+                found = _score(model, batch, shared)
+            yield {place: logp for item, logp in found for place in places[item]}
 
 
 _TRIED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()

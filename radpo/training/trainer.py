@@ -17,6 +17,7 @@ from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput
 
+from radpo.core.allocator import keeping_freed_memory
 from radpo.core.errors import RadpoError
 from radpo.models.dropout import disable_dropout
 from radpo.models.kernels.branch_attention import reading
@@ -72,6 +73,11 @@ class SharedPrefixDPOTrainer(DPOTrainer):  # type: ignore[misc]
         if self.args.disable_dropout:  # TRL has switched off those that are modules
             disable_dropout(without_adapters(self.accelerator.unwrap_model(self.model)))
         self._share_prefixes()
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as TRL does, in memory that is kept from step to step."""
+        with keeping_freed_memory():
+            return super().train(*args, **kwargs)
 
     def _share_prefixes(self) -> None:
         """Use our collator where TRL would use its own for text; one that a user gave stays."""

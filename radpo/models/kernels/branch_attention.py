@@ -8,13 +8,16 @@ continues it attends to it and itself; the sums are the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
+from radpo.models.kernels.exponentials import exp_
 from radpo.models.shared_prefix import SharedRows, model_inputs
 
 MOST_TOKENS = 1 << 13
@@ -119,78 +122,137 @@ def _attend_by_blocks() -> None:
         contents = getattr(attention_mask, _CONTENTS, None)
         if contents is None or settings.get("softcap") is not None or settings.get("dropout"):
             return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-        return _attend(module, query, key, value, contents, settings.get("scaling")), None
+        scale = settings.get("scaling")
+        return _BlockAttention.apply(
+            query, key, value, contents, query.shape[3] ** -0.5 if scale is None else scale
+        ), None
 
     ALL_ATTENTION_FUNCTIONS["sdpa"] = attend
 
 
-def _attend(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, contents: list[list[_Block]], scale: Any
-) -> torch.Tensor:
-    """softmax(q k / sqrt(d)) v, block by block.
+class _BlockAttention(torch.autograd.Function):  # type: ignore[misc]
+    """softmax(q k' scale) v, block by block, in float32.
 
-    Args:
-        query: (rows, heads, width, size); key and value with as many heads or fewer, each serving several.
-        contents: each row's blocks, which cover all but its padding.
-
-    Returns:
-        (rows, width, heads, size), zero at the padding.
+    Some queries at a time, the heads that share keys multiplied with them together: torch's kernel for CPUs multiplies
+    each head by itself, and is given the shared keys once for each. Probabilities are computed again in the backward
+    pass, from their logarithmic sums (Dao 2023, arXiv 2307.08691).
     """
-    from transformers.integrations.sdpa_attention import repeat_kv
 
-    by_groups = (
-        torch.is_inference_mode_enabled() and query.dtype is torch.float32 and not torch.is_autocast_enabled("cpu")
-    )
-    if not by_groups:
-        groups = getattr(module, "num_key_value_groups", 1)
-        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    found = []
+    @staticmethod
+    @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        contents: list[list[_Block]],
+        scale: float,
+    ) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            query: (rows, heads, width, size); key and value with as many heads or fewer, each serving several.
+            contents: each row's blocks, which cover all but its padding.
+
+        Returns:
+            (rows, width, heads, size), zero at the padding.
+        """
+        rows, heads, width, size = query.shape
+        attended = query.new_zeros(rows, width, heads, size)
+        log_sums = torch.zeros(rows, heads, width)
+        for part in _parts(query, key, value, contents, scale):
+            top = part.scores.amax(-1, keepdim=True)
+            weights = exp_(part.scores.sub_(top))
+            total = weights.sum(-1, keepdim=True)
+            log_sums[part.row, :, part.queries] = (top + total.log()).view(heads, -1)
+            attended[part.row, part.queries] = _by_query(torch.bmm(weights, part.values).div_(total), heads)
+        ctx.save_for_backward(query, key, value, log_sums)
+        ctx.contents, ctx.scale = contents, scale
+        return attended
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """To queries, keys and values."""
+        query, key, value, log_sums = ctx.saved_tensors
+        groups = key.shape[1]
+        grad_query = torch.zeros_like(query)
+        grad_key, grad_value = (torch.zeros(key.shape, dtype=torch.float32) for _ in range(2))
+        outer = gradients[0].float()
+        for part in _parts(query, key, value, ctx.contents, ctx.scale):
+            weights = exp_(part.scores.sub_(log_sums[part.row, :, part.queries].reshape(groups, -1, 1)))
+            wanted = _by_group(outer[part.row, part.queries].transpose(0, 1), groups)
+            slopes = torch.bmm(wanted, part.values.transpose(1, 2))
+            # Of what is attended to the sum is the same, but in bfloat16 it is rounded, and much cancels here.
+            inner = (slopes * weights).sum(-1, keepdim=True)
+            slopes.sub_(inner).mul_(weights).mul_(ctx.scale)
+            found = torch.bmm(slopes, part.keys)
+            grad_query[part.row, :, part.queries] = found.view(query.shape[1], -1, query.shape[3])
+            for total, grown in (
+                (grad_key, torch.bmm(slopes.transpose(1, 2), part.asked)),
+                (grad_value, torch.bmm(weights.transpose(1, 2), wanted)),
+            ):
+                before = part.prefix.stop - part.prefix.start
+                total[part.row, :, part.prefix] += grown[:, :before]
+                total[part.row, :, part.own] += grown[:, before:]
+        return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some queries of a block with the keys that they see: those of `prefix`, then `own`, which are places in `row`.
+
+    `asked`, (groups, heads of a group * queries, size); `keys` and `values`, (groups, keys, size); `scores`,
+    (groups, heads of a group * queries, keys), -inf where a query does not see a key. In float32.
+    """
+
+    row: int
+    queries: slice
+    prefix: slice
+    own: slice
+    asked: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+    scores: torch.Tensor
+
+
+def _parts(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, contents: list[list[_Block]], scale: float
+) -> Iterator[_Part]:
     for row, blocks in enumerate(contents):
-        q, k, v = (states[row : row + 1] for states in (query, key, value))
-        parts, end = [], 0
+        q, k, v = (states[row].float() for states in (query, key, value))
+        groups, heads = k.shape[0], q.shape[0] // k.shape[0]
         for block in blocks:
-            end = block.queries.stop
-            own, keys, values = (states[:, :, block.queries] for states in (q, k, v))
-            if block.seen is not None:
-                keys, values = (torch.cat([s[:, :, block.prefix], s[:, :, block.queries]], dim=2) for s in (k, v))
-            parts.append((_attend_by_groups if by_groups else _sdpa)(own, keys, values, block.seen, scale))
-        if end < query.shape[2]:
-            parts.append(torch.zeros_like(q[:, :, end:]))
-        found.append(torch.cat(parts, dim=2))
-    return torch.cat(found).transpose(1, 2).contiguous()
+            start, before = block.queries.start, block.prefix.stop - block.prefix.start
+            keys, values = (
+                torch.cat([states[:, block.prefix], states[:, block.queries]], dim=1)
+                if before
+                else states[:, block.queries]
+                for states in (k, v)
+            )
+            for first in range(start, block.queries.stop, QUERIES_AT_ONCE):
+                queries = slice(first, min(first + QUERIES_AT_ONCE, block.queries.stop))
+                end = before + queries.stop - start  # none of these queries sees a key that comes after it
+                asked = _by_group(q[:, queries], groups)
+                # Scaled after the product, as torch's kernel does: queries that are scaled first are rounded once more.
+                scores = torch.bmm(asked, keys[:, :end].transpose(1, 2)).mul_(scale)
+                masked = scores.view(groups, heads, -1, end)
+                if block.seen is None:
+                    count = queries.stop - first
+                    masked[..., first - start :].add_(torch.full((count, count), -torch.inf).triu_(1))
+                else:
+                    seen = block.seen[first - start : queries.stop - start, :end]
+                    masked.add_(torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf))
+                own = slice(start, queries.stop)
+                yield _Part(row, queries, block.prefix, own, asked, keys[:, :end], values[:, :end], scores)
 
 
-def _sdpa(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor | None, scale: Any
-) -> torch.Tensor:
-    attended: torch.Tensor = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=seen, is_causal=seen is None, scale=scale
-    )
-    return attended
+def _by_group(states: torch.Tensor, groups: int) -> torch.Tensor:
+    """(heads, queries, size) as (groups, heads of a group * queries, size)."""
+    return states.reshape(groups, -1, states.shape[2])
 
 
-def _attend_by_groups(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor | None, scale: Any
-) -> torch.Tensor:
-    """As `_sdpa`, some queries at a time, the heads that share keys multiplied with them together.
-
-    On a CPU that takes a quarter less time than torch's kernel, which multiplies each head by itself.
-    """
-    groups, keys, size = key.shape[1], key.shape[2], query.shape[3]
-    heads, queries = query.shape[1] // groups, query.shape[2]
-    query, scale = query.view(groups, heads, queries, size), size**-0.5 if scale is None else scale
-    turned, found = key[0].transpose(1, 2), []
-    for start in range(0, queries, QUERIES_AT_ONCE):
-        stop = min(start + QUERIES_AT_ONCE, queries)
-        end = keys - queries + stop  # none of these sees a key that comes after it
-        count = stop - start
-        asked = query[:, :, start:stop].reshape(groups, heads * count, size)
-        # Scaled after the product, as torch's kernel does: queries that are scaled first are rounded once more.
-        scores = torch.bmm(asked, turned[:, :, :end]).mul_(scale).view(groups, heads, count, end)
-        if seen is None:
-            scores[..., start:].add_(torch.full((count, count), -torch.inf).triu_(1))
-        else:
-            scores.add_(torch.zeros(count, end).masked_fill_(~seen[start:stop, :end], -torch.inf))
-        attended = torch.bmm(scores.softmax(-1).view(groups, heads * count, end), value[0, :, :end])
-        found.append(attended.view(groups * heads, count, -1))
-    return torch.cat(found, dim=1)[None]
+def _by_query(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """(groups, heads of a group * queries, size) as (queries, heads, size)."""
+    return states.view(heads, -1, states.shape[2]).transpose(0, 1)

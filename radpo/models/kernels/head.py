@@ -8,20 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from radpo.core.errors import ModelError
-
-TILE_NUMBERS = 1 << 22
-"""Numbers in a tile of logits: 16 MiB in float32, which stays in cache and below what malloc asks the system for."""
+from radpo.models.kernels.exponentials import exp_
 
 TILE_ROWS = 1024
-"""Positions that are multiplied with a part of the vocabulary at a time."""
+"""Positions that are multiplied with a part of the vocabulary at a time: with few, the head is read anew for each."""
 
-GRADIENT_NUMBERS = 1 << 27
-"""Numbers in a block of the logits' gradient: 256 MiB in bfloat16. Its product is rounded once, as autograd's is."""
+TILE_NUMBERS = 1 << 20
+"""Numbers in a tile of logits: 4 MiB in float32, which stays in cache."""
+
+KEPT_NUMBERS = 1 << 27
+"""Numbers of logits that are kept for the backward pass, 512 MiB in float32; others are computed again."""
+
+LOWEST = -1e30
+"""Below any logit, and finite, so that nothing of it is left when it is scaled by the exponential of itself."""
+
+Shape = tuple[float, float | None, float]
+"""What logits are multiplied by, the bound c of logits z as c tanh(z / c) or None, and what multiplies them then."""
 
 
 class TokenLogProbs(torch.autograd.Function):  # type: ignore[misc]
@@ -49,7 +58,7 @@ class TokenLogProbs(torch.autograd.Function):  # type: ignore[misc]
             hidden: (positions, size), the last layer's output.
             weight: (vocabulary, size), the head's; `bias`, (vocabulary,), may be None.
             targets: (positions,), the token that each position predicts.
-            chunk_size: not used; the tiles' size follows from the vocabulary.
+            chunk_size: not used; the tiles' size follows from the positions.
             softcap: the bound c of logits z as c tanh(z / c), None for none.
             outputs: which of log_probs, entropy, log_sum_sq_probs, mean_logits and is_top1 are wanted.
 
@@ -57,109 +66,167 @@ class TokenLogProbs(torch.autograd.Function):  # type: ignore[misc]
             log p in nats; the entropy in nats; log sum p^2; the mean logit; whether the target is the most likely
             token; each (positions,), None where not wanted. In float32, the last in bool.
         """
-        shape = (logit_scale, softcap, 1 / temperature)
-        dtype = _compute_dtype(hidden)
-        wanted = {name: torch.empty(len(targets), dtype=torch.float32) for name in outputs}
-        log_z = torch.empty(len(targets), dtype=torch.float32)
-        for part, z in _tiles(hidden, weight, bias, shape, dtype):
-            top, place = z.max(-1)
-            target = z.gather(-1, targets[part, None]).squeeze(-1)
-            if "mean_logits" in wanted:
-                wanted["mean_logits"][part] = z.mean(-1)
-            if "is_top1" in wanted:
-                wanted["is_top1"][part] = (place == targets[part]).float()
-            e = (z - top[:, None]).exp_()
-            total = e.sum(-1)
-            log_z[part] = top + total.log()
-            if "entropy" in wanted:
-                wanted["entropy"][part] = log_z[part] - _dot(e, z) / total
-            if "log_sum_sq_probs" in wanted:
-                wanted["log_sum_sq_probs"][part] = _dot(e, e).log() - 2 * total.log()
-            wanted["log_probs"][part] = target - log_z[part]
+        ctx.shape, ctx.dtype = (logit_scale, softcap, 1 / temperature), _compute_dtype(hidden)
+        ctx.kept = {} if ctx.needs_input_grad[0] else None  # without gradients, the weights still ask for theirs
+        found, log_z = _figures(hidden, weight, bias, targets, ctx.shape, ctx.dtype, outputs, ctx.kept)
         ctx.save_for_backward(hidden, weight, bias, targets, log_z)
-        ctx.shape, ctx.dtype = shape, dtype
-        top1 = wanted.get("is_top1")
-        found = (
-            wanted["log_probs"],
-            wanted.get("entropy"),
-            wanted.get("log_sum_sq_probs"),
-            wanted.get("mean_logits"),
-            None if top1 is None else top1.bool(),
-        )
         ctx.mark_non_differentiable(*(value for value in found[1:] if value is not None))
         return found
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         """d log p / d z_j = [j is the target] - p_j, through what shapes z, to hidden states and head."""
         hidden, weight, bias, targets, log_z = ctx.saved_tensors
         scale, softcap, inverse = ctx.shape
         outer = gradients[0]
         assert outer is not None
-        grad_hidden = torch.empty(hidden.shape, dtype=hidden.dtype)
+        grad_hidden = torch.zeros(hidden.shape, dtype=torch.float32)
         grad_weight = torch.zeros(weight.shape, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros(weight.shape[0]) if bias is not None and ctx.needs_input_grad[2] else None
-        cast = weight.to(ctx.dtype)
-        rows = max(GRADIENT_NUMBERS // weight.shape[0], 1)
-        for start in range(0, len(targets), rows):
-            block = slice(start, min(start + rows, len(targets)))
-            states = hidden[block].to(ctx.dtype)
-            gradient = torch.empty(len(states), weight.shape[0], dtype=ctx.dtype)
-            for part, z in _tiles(states, weight, bias, ctx.shape, ctx.dtype, cast):
-                here = slice(start + part.start, start + part.stop)
-                slope = None if softcap is None else 1 - (z / (softcap * inverse)).square_()
-                g = outer[here, None]
-                z.sub_(log_z[here, None]).exp_().mul_(-g).scatter_add_(-1, targets[here, None], g.expand(-1, 1))
-                if slope is not None:
-                    z.mul_(slope)
-                gradient[part] = z.mul_(scale * inverse) if scale * inverse != 1 else z
-            grad_hidden[block] = gradient @ cast
+        for tile in _tiles(hidden, weight, bias, ctx.dtype, ctx.kept):
+            g, z = outer[tile.rows, None], _shaped(tile.products, ctx.shape)
+            slope = None if softcap is None else 1 - (z / (softcap * inverse)).square_()
+            z = exp_(z - log_z[tile.rows, None]).mul_(-g)
+            inside, at = tile.targets(targets)
+            z[inside, at] += g[inside, 0]
+            if slope is not None:
+                z.mul_(slope)
+            gradient = (z.mul_(scale * inverse) if scale * inverse != 1 else z).to(ctx.dtype)
+            _add_product(grad_hidden[tile.rows], gradient, tile.weight)
             if grad_weight is not None:
-                grad_weight += gradient.t() @ states
+                _add_product(grad_weight[tile.columns], gradient.t(), tile.states)
             if grad_bias is not None:
-                grad_bias += gradient.sum(0, dtype=torch.float32)
+                grad_bias[tile.columns] += gradient.sum(0, dtype=torch.float32)
         return (
-            grad_hidden,
+            grad_hidden.to(hidden.dtype),
             None if grad_weight is None else grad_weight.to(weight.dtype),
             None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
             *[None] * 6,
         )
 
 
+@dataclass(frozen=True)
+class _Tile:
+    """Some positions' logits of a part of the vocabulary, as the product has them, and what was multiplied."""
+
+    rows: slice
+    columns: slice
+    products: torch.Tensor
+    states: torch.Tensor
+    weight: torch.Tensor
+
+    def targets(self, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of which positions in the tile the target is in this part of the vocabulary, and its place there."""
+        here = targets[self.rows] - self.columns.start
+        inside = ((here >= 0) & (here < self.products.shape[1])).nonzero().squeeze(-1)
+        return inside, here[inside]
+
+
 def _tiles(
     hidden: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    shape: tuple[float, float | None, float],
     dtype: torch.dtype,
-    cast: torch.Tensor | None = None,
-) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Logits in float32, some positions at a time; a tile is overwritten by the next."""
+    kept: dict[tuple[int, int], torch.Tensor] | None = None,
+) -> Iterator[_Tile]:
+    """Tiles of logits, all of a position's one after another.
+
+    Args:
+        kept: products of a pass before, by where they begin; each is let go of once its tile was seen.
+    """
+    hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    for top in range(0, len(hidden), TILE_ROWS):
+        rows = slice(top, min(top + TILE_ROWS, len(hidden)))
+        width = max(TILE_NUMBERS // (rows.stop - rows.start), 1)
+        for first in range(0, weight.shape[0], width):
+            columns = slice(first, min(first + width, weight.shape[0]))
+            states, part = hidden[rows], weight[columns]
+            products = (kept or {}).pop((top, first), None)
+            if products is None:
+                products = torch.nn.functional.linear(states, part, None if bias is None else bias[columns])
+            yield _Tile(rows, columns, products, states, part)
+
+
+def _figures(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    shape: Shape,
+    dtype: torch.dtype,
+    outputs: tuple[str, ...],
+    kept: dict[tuple[int, int], torch.Tensor] | None = None,
+) -> tuple[tuple[torch.Tensor | None, ...], torch.Tensor]:
+    """What `TokenLogProbs` gives, and the logarithm of the sum of exponentials, (positions,).
+
+    Of the parts of a position's logits that were seen, the greatest and the sum of exponentials are kept, as in Milakov
+    and Gimelshein 2018 (arXiv 1805.02867), and so is what the other figures are made of.
+
+    Args:
+        kept: gets the products of tiles, up to `KEPT_NUMBERS`.
+
+    Raises:
+        ModelError: a target is no token of the head's.
+    """
+    count = len(targets)
+    if count and int(targets.max()) >= weight.shape[0]:
+        raise ModelError(f"the token {int(targets.max())} is not among the {weight.shape[0]} that the model predicts")
+    top, total, own = torch.full((count,), LOWEST), torch.zeros(count), torch.full((count,), LOWEST)
+    first_of_all = torch.zeros(count, dtype=torch.bool)
+    weighted, squares, plain = torch.zeros(count), torch.zeros(count), torch.zeros(count)
+    for tile in _tiles(hidden, weight, bias, dtype):
+        rows = tile.rows
+        if kept is not None and (len(kept) + 1) * TILE_NUMBERS <= KEPT_NUMBERS:
+            kept[rows.start, tile.columns.start] = tile.products
+        z, before = _shaped(tile.products, shape), top[rows]
+        higher = torch.maximum(before, z.amax(-1))
+        inside, at = tile.targets(targets)
+        targeted, logits = rows.start + inside, z[inside, at]
+        own[targeted] = logits
+        if "is_top1" in outputs:
+            # Of like logits, which bfloat16 often has, the first counts as the likeliest.
+            leading = (logits == higher[inside]) & (logits > before[inside])
+            first_of_all[targeted[leading]] = z[inside[leading]].argmax(-1) == at[leading]
+        if "mean_logits" in outputs:
+            plain[rows] += z.sum(-1)
+        z = z - higher[:, None]
+        e = exp_(z.clone() if "entropy" in outputs else z)
+        shrunk = (before - higher).exp()
+        if "entropy" in outputs:
+            weighted[rows] = shrunk * (weighted[rows] + (before - higher) * total[rows]) + z.mul_(e).sum(-1)
+        total[rows] = shrunk * total[rows] + e.sum(-1)
+        if "log_sum_sq_probs" in outputs:
+            squares[rows] = shrunk.square() * squares[rows] + e.square_().sum(-1)
+        top[rows] = higher
+    log_z = top + total.log()
+    found = {
+        "log_probs": own - log_z,
+        "entropy": total.log() - weighted / total,
+        "log_sum_sq_probs": squares.log() - 2 * total.log(),
+        "mean_logits": plain / weight.shape[0],
+        "is_top1": first_of_all & (own == top),
+    }
+    return tuple(value if name in outputs else None for name, value in found.items()), log_z
+
+
+def _shaped(products: torch.Tensor, shape: Shape) -> torch.Tensor:
+    """Logits in float32, as a family shapes them; the products stay as they are."""
     scale, softcap, inverse = shape
-    cast = weight.to(dtype) if cast is None else cast
-    rows = max(TILE_NUMBERS // weight.shape[0], 1)
-    buffer = torch.empty(min(rows, len(hidden)), weight.shape[0], dtype=torch.float32)
-    for start in range(0, len(hidden), rows):
-        part = slice(start, min(start + rows, len(hidden)))
-        product = torch.nn.functional.linear(hidden[part].to(dtype), cast, None if bias is None else bias.to(dtype))
-        z = _shaped(buffer[: part.stop - part.start].copy_(product), scale, softcap)
-        if inverse != 1:
-            z.mul_(inverse)
-        yield part, z
-
-
-def _shaped(z: torch.Tensor, scale: float, softcap: float | None) -> torch.Tensor:
-    """Logits as a family shapes them, in place."""
+    z = products.float()
     if scale != 1:
-        z.mul_(scale)
+        z = z * scale
     if softcap is not None:
-        z.div_(softcap).tanh_().mul_(softcap)
-    return z
+        z = (z / softcap).tanh_().mul_(softcap)
+    return z if inverse == 1 else z * inverse
 
 
-def _dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Row by row scalar products, without the products in between."""
-    return torch.bmm(one[:, None, :], other[:, :, None]).flatten()
+def _add_product(total: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> None:
+    """Add a product to a sum in float32."""
+    if one.dtype is torch.float32:
+        total.addmm_(one, other)
+    else:
+        total += one @ other
 
 
 def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
@@ -198,47 +265,16 @@ def target_log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) ->
     """
     head, config = model.get_output_embeddings(), model.config.get_text_config()
     softcap, scale = getattr(config, "final_logit_softcapping", None), _logit_scale(config)
+    wanted = ("log_probs", "is_top1")
     if hidden.device.type == "cpu":
-        return _by_vocabulary(hidden, head.weight, head.bias, targets, scale, softcap)
-    wanted, function = ("log_probs", "is_top1"), _triton_log_probs()
-    found = function.apply(hidden, head.weight, head.bias, targets, 1.0, 1 << 15, softcap, scale, wanted)
-    return found[0], found[4]
-
-
-def _by_vocabulary(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    targets: torch.Tensor,
-    scale: float,
-    softcap: float | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`target_log_probs` without gradients, many positions and a part of the vocabulary at a time.
-
-    Products of few positions with the whole vocabulary, as in `TokenLogProbs`, read the head anew for each few: on a
-    CPU they are slower by a third. Of each part the greatest logit and the sum of exponentials are kept, as in Milakov
-    and Gimelshein 2018 (arXiv 1805.02867).
-    """
-    dtype, found = _compute_dtype(hidden), []
-    for states, wanted in zip(hidden.to(dtype).split(TILE_ROWS), targets.split(TILE_ROWS), strict=True):
-        top, total = torch.full((len(wanted),), -torch.inf), torch.zeros(len(wanted))
-        own, likeliest = torch.empty(len(wanted)), torch.empty(len(wanted), dtype=torch.bool)
-        columns = max(TILE_NUMBERS // max(len(wanted), 1), 1)
-        for first in range(0, weight.shape[0], columns):
-            part = slice(first, first + columns)
-            shift = None if bias is None else bias[part].to(dtype)
-            z = _shaped(torch.nn.functional.linear(states, weight[part].to(dtype), shift).float(), scale, softcap)
-            higher = torch.maximum(top, z.amax(-1))
-            inside = ((wanted >= first) & (wanted < first + z.shape[1])).nonzero().squeeze(-1)
-            at, z_inside = wanted[inside] - first, z[inside]
-            own[inside] = z_inside.gather(-1, at[:, None]).squeeze(-1)
-            # Of like logits, which bfloat16 often has, the first counts as the likeliest.
-            likeliest[inside] = (z_inside.argmax(-1) == at) & (own[inside] > top[inside])
-            total = total * (top - higher).exp() + z.sub_(higher[:, None]).exp_().sum(-1)
-            top = higher
-        found.append((own - top - total.log(), likeliest & (own == top)))
-    logps, greedy = zip(*found, strict=True)
-    return torch.cat(logps), torch.cat(greedy)
+        shape, dtype = (scale, softcap, 1.0), _compute_dtype(hidden)
+        found = _figures(hidden, head.weight, head.bias, targets, shape, dtype, wanted)[0]
+    else:
+        found = _triton_log_probs().apply(hidden, head.weight, head.bias, targets, 1.0, 1 << 15, softcap, scale, wanted)
+    logps, likeliest = found[0], found[4]
+    assert logps is not None
+    assert likeliest is not None
+    return logps, likeliest
 
 
 def _logit_scale(config: Any) -> float:
