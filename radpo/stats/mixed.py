@@ -249,8 +249,8 @@ def linear(
             constant or follows from the others).
     """
     import numpy as np
-    import statsmodels.api as sm
     from scipy import stats
+    from statsmodels.regression.linear_model import OLS  # statsmodels.api loads all of it, for half a second
 
     outcome = np.asarray(y, dtype=np.float64)
     columns = [np.asarray(values, dtype=np.float64) for values in covariates.values()]
@@ -265,7 +265,7 @@ def linear(
             f"{len(outcome)} rows in {groups} clusters do not determine the coefficients of {', '.join(covariates)}: "
             "one is constant, or follows from the others"
         )
-    fit = sm.OLS(outcome, design).fit(cov_type="cluster", cov_kwds={"groups": labels})
+    fit = OLS(outcome, design).fit(cov_type="cluster", cov_kwds={"groups": labels})
     t = float(stats.t.ppf(0.5 + confidence / 2, groups - 1))
     return {
         name: Estimate(float(b), float(se), float(b - t * se), float(b + t * se), len(outcome), groups)
