@@ -14,12 +14,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from cheap_stages import run_inline
 from factories import scored_pairs, write_model
 from fault_server import FaultServer, Http
 from typer.testing import CliRunner
 
 from radpo import load_run
 from radpo.cli.main import app
+from radpo.engine.store import Store
+from radpo.matrix.expand import expand
+from radpo.matrix.loading import load_matrix
 
 NULL = {"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": None}}
 UNUSABLE = {
@@ -75,6 +79,13 @@ def start(matrix: Path, name: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ})
 
 
+def answered(matrix: Path, *names: str) -> None:
+    """Have the answers in these runs' stores, so that processes of their own load no model to get to the judge."""
+    (answers,) = [one for one in expand(load_matrix(matrix)).stages if one.function_name == "generate"]
+    for name in names:
+        run_inline(Store(matrix.parent / name / "store"), answers)
+
+
 def here(matrix: Path, name: str) -> None:
     done = CliRunner().invoke(app, words(matrix, name), catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -88,6 +99,7 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
 def test_an_interrupted_run_keeps_what_was_on_its_way_and_pays_for_nothing_twice(matrix):
     with FaultServer(lambda body: "[[5]]", delay=0.5) as server:
         path = matrix(server, 30)
+        answered(path, "one")
         process, deadline = start(path, "one"), time.monotonic() + 200
         while len(server.asked) < 9:
             assert process.poll() is None, process.stdout.read()
@@ -106,6 +118,7 @@ def test_an_interrupted_run_keeps_what_was_on_its_way_and_pays_for_nothing_twice
 def test_two_runs_that_ask_the_same_at_once_pay_once(matrix):
     with FaultServer(lambda body: "[[5]]", delay=0.2) as server:
         path = matrix(server, 24)
+        answered(path, "one", "two")
         both = [start(path, name) for name in ("one", "two")]
         for process in both:
             status, output = ended(process)
