@@ -18,6 +18,19 @@ import radpo.engine.local
 os.environ.setdefault("RADPO_PRECISION", "float32")
 
 
+LONGEST = (
+    "end_to_end", "golden", "new_variant_page", "notebooks", "training", "study", "report_browser", "examples",
+    "academic", "executors", "train_command", "judged_runs", "init", "analysis_matrix", "docs_commands", "several",
+    "planted_bugs", "kills", "ci_examples", "keys", "regress", "unanswered", "methods", "trl_checkpoints",
+)  # fmt: skip
+"""The files that take longest, the longest first: begun last, one of them would keep one process busy alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def warm_workers() -> Iterator[None]:
     """Workers of runs in this process do not load torch anew, each for seconds."""
