@@ -8,13 +8,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from radpo.cli.main import app
 from radpo.core.errors import DataError
 from radpo.judges.base import GradeRequest
 from radpo.judges.verifier import Verifier
@@ -30,6 +33,7 @@ sys.path.insert(0, str(STUDY))
 
 import claims  # noqa: E402
 import pretrain  # noqa: E402
+import study  # noqa: E402
 import task  # noqa: E402
 import testbed  # noqa: E402
 from verdicts import Experiment, Figure, judge, near_equal_shares, values, verdict  # noqa: E402
@@ -331,11 +335,23 @@ def test_a_tuned_point_is_tuned_on_prompts_that_are_not_reported(tmp_path: Path)
     assert {len(trials) for trials in plan.tuning.trials.values()} == {3}
 
 
-def test_the_whole_study_runs_at_toy_size(tmp_path: Path) -> None:
-    command = [sys.executable, str(STUDY / "study.py"), "--toy", "--jobs", "1", "--out", str(tmp_path)]
-    command += ["--earlier", str(STUDY.parents[1] / "reports" / "study" / "claims.csv")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+def run_here(command: list[str], *, cwd: Path, **options: Any) -> None:
+    """A command of radpo's in this process, whose workers load nothing anew."""
+    assert command[:3] == [sys.executable, "-m", "radpo"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        done = CliRunner().invoke(app, command[3:], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+def test_the_whole_study_runs_at_toy_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = subprocess.run([sys.executable, str(STUDY / "study.py"), "--help"], capture_output=True, text=True)
+    assert "--toy" in asked.stdout, asked.stderr
+    words = ["--toy", "--jobs", "1", "--out", str(tmp_path)]
+    words += ["--earlier", str(STUDY.parents[1] / "reports" / "study" / "claims.csv")]
+    monkeypatch.setattr(sys, "argv", ["study.py", *words])
+    monkeypatch.setattr(testbed, "subprocess", SimpleNamespace(run=run_here))
+    study.main()
     kept = tmp_path / "study"
     assert {path.name for path in kept.iterdir()} == {
         "claims.csv", "results.parquet", "study.html", "report.html", "manifest.json", "matrix.yaml", "map.html",
