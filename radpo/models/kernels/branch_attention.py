@@ -23,8 +23,8 @@ from radpo.models.shared_prefix import SharedRows, model_inputs
 MOST_TOKENS = 1 << 13
 """Rows of more tokens than these together stay padded: the mask of all of them would take over 64 MiB."""
 
-QUERIES_AT_ONCE = 64
-"""Their scores stay in a core's cache."""
+QUERIES_AT_ONCE, SCORES_AT_ONCE = 64, 1 << 14
+"""So many queries, or where they see few keys as many as have so many scores, whose scores stay in a core's cache."""
 
 LEAST_QUERIES = 64
 """Neighbours of no more tokens than these together are read in one call."""
@@ -231,8 +231,9 @@ def _parts(
                 else states[:, block.queries]
                 for states in (k, v)
             )
-            for first in range(start, block.queries.stop, QUERIES_AT_ONCE):
-                queries = slice(first, min(first + QUERIES_AT_ONCE, block.queries.stop))
+            at_once = max(QUERIES_AT_ONCE, SCORES_AT_ONCE // (before + block.queries.stop - start))
+            for first in range(start, block.queries.stop, at_once):
+                queries = slice(first, min(first + at_once, block.queries.stop))
                 end = before + queries.stop - start  # none of these queries sees a key that comes after it
                 asked = _by_group(q[:, queries], groups)
                 # Scaled after the product, as torch's kernel does: queries that are scaled first are rounded once more.
