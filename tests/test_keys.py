@@ -13,6 +13,7 @@ import pytest
 from source_world import COMMITS, KINDS, World, change, move_branch, source_world
 
 from radpo.benchmarks import alpaca_eval, pieces, registry
+from radpo.core.optional import package_version
 from radpo.engine import graph
 from radpo.engine.graph import Stage, described
 from radpo.judges import lookup
@@ -79,9 +80,8 @@ def versions(*packages: str) -> Change:
     """Other versions of packages."""
 
     def made(world: World, patch: pytest.MonkeyPatch) -> None:
-        for module, name in ((graph, "_version"), (lookup, "version")):
-            real = getattr(module, name)
-            patch.setattr(module, name, lambda package, real=real: "0.1" if package in packages else real(package))
+        for module in (graph, lookup):
+            patch.setattr(module, "package_version", lambda name: "0.1" if name in packages else package_version(name))
 
     return made
 

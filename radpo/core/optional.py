@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from radpo.core.errors import ConfigError
@@ -27,9 +30,35 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def package_version(package: str) -> str:
+    """A distribution's version, read once: to parse torch's metadata takes 10 ms, and a matrix asks hundreds of times.
+
+    Raises:
+        PackageNotFoundError: it is not installed.
+    """
+    return _version(package, search_path())
+
+
 def installed_version(package: str) -> str | None:
     """A distribution's version; None where it is not installed."""
     try:
-        return version(package)
+        return package_version(package)
     except PackageNotFoundError:
         return None
+
+
+def search_path() -> tuple[tuple[str, int], ...]:
+    """Where packages are looked for, and when each place last changed: another one where something was installed."""
+    return tuple((folder, _modified(folder)) for folder in sys.path)
+
+
+def _modified(folder: str) -> int:
+    try:
+        return os.stat(folder or ".").st_mtime_ns  # noqa: PTH116 - many times a second, and without a Path
+    except OSError:
+        return 0
+
+
+@cache
+def _version(package: str, path: tuple[tuple[str, int], ...]) -> str:
+    return version(package)

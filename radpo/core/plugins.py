@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
-import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, distributions, entry_points
@@ -20,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationErro
 
 from radpo.core import warn
 from radpo.core.errors import ConfigError
+from radpo.core.optional import search_path
 from radpo.core.suggestions import did_you_mean
 
 T = TypeVar("T")
@@ -249,14 +248,7 @@ def _file_hash(path: Path, modified_ns: int, changed_ns: int, size: int) -> str:
 
 
 def _readable_entries(group: str) -> list[EntryPoint]:
-    return list(_read_entries(group, tuple((folder, _modified(folder)) for folder in sys.path)))
-
-
-def _modified(folder: str) -> int:
-    try:
-        return os.stat(folder or ".").st_mtime_ns  # noqa: PTH116 - many times a second, and without a Path
-    except OSError:
-        return 0
+    return list(_read_entries(group, search_path()))
 
 
 @cache
@@ -264,8 +256,8 @@ def _read_entries(group: str, path: tuple[tuple[str, int], ...]) -> list[EntryPo
     """The entry points of a group; where one distribution's metadata cannot be parsed, those of all others.
 
     Args:
-        path: where packages are looked for and when each place last changed, so that what is installed meanwhile is
-            found; reading all metadata takes 10 ms, and a matrix asks hundreds of times.
+        path: `search_path`, so that what is installed meanwhile is found; reading all metadata takes 10 ms, and a
+            matrix asks hundreds of times.
     """
     try:
         return list(entry_points(group=group))

@@ -17,12 +17,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from graphlib import TopologicalSorter
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from radpo.core.optional import package_version
 from radpo.core.progress import Progress
 from radpo.engine.sources import Source
 
@@ -104,7 +104,7 @@ class Stage:
         return {
             "function": self.function_name,
             "version": self.function.version,
-            "packages": {package: _version(package) for package in self.function.packages},
+            "packages": {package: package_version(package) for package in self.function.packages},
             "settings": self.settings,
             "inputs": {name: stage.key for name, stage in self.inputs.items()},
         }
@@ -138,8 +138,3 @@ def described(value: Any) -> Any:
     if isinstance(value, Source):
         return {"content": value.identity}
     raise TypeError(f"a stage's settings hold {value!r}, which is neither JSON nor a Source")
-
-
-@cache
-def _version(package: str) -> str:
-    return version(package)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from radpo.core.optional import package_version
 from radpo.core.plugins import check_settings as check_plugin_settings
 from radpo.core.plugins import find_plugin
 from radpo.judges.base import Judge, JudgeKind
@@ -82,7 +82,7 @@ def split_settings(kind: str, settings: BaseModel, settle: Callable[[Any], Any] 
         hints={name: value for name, value in plain.items() if name in of.hints},
         files=files,
         models=models,
-        packages={package: version(package) for package in of.packages},
+        packages={package: package_version(package) for package in of.packages},
         members=members,
     )
 

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from radpo.core.cache import cache_folder
 from radpo.core.errors import ConfigError
 from radpo.core.files import replace_json
 from radpo.core.machine import describe_machine
+from radpo.core.optional import package_version
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Settled = Literal["float32", "bfloat16"]
@@ -99,7 +99,7 @@ def bf16_supported() -> bool:
 def machine_key() -> str:
     """What a measurement depends on, in words."""
     found = describe_machine()
-    return " | ".join(str(part) for part in (found["cpu"], found["cores"], found["gpu"], version("torch")))
+    return " | ".join(str(part) for part in (found["cpu"], found["cores"], found["gpu"], package_version("torch")))
 
 
 def kept_figures(file: Path) -> dict[str, Any]:
