@@ -29,6 +29,7 @@ from unittest.mock import patch
 
 import yaml
 from limit import least_seconds, needed
+from tables import write
 
 from radpo.models.loading import resolve_model
 
@@ -49,8 +50,7 @@ def main() -> None:
     if not REAL.is_dir():
         sys.exit("no real data: set RADPO_REAL_DATA to a folder with academic/arc, academic/truthfulqa, ...")
     rows = [by_command()] if arguments.command else by_class(arguments.rounds)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"name": "academic", "rows": rows}, indent=1), encoding="utf-8")
+    write(arguments.json, "academic", rows)
 
 
 def by_class(rounds: int) -> list[dict[str, Any]]:

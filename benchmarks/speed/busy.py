@@ -19,6 +19,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from tables import write
+
 from radpo.core.machine import cores
 from radpo.engine.execute import THREAD_VARIABLES, WAITING
 
@@ -48,15 +50,16 @@ def main() -> None:
         alone = statistics.median(taken[way, 0])
         row = {
             "what": f"a training step of SmolLM2-135M, {way}, beside {busy} busy processes on {cores()} cores",
-            "seconds": round(statistics.median(seconds), 2),
-            "spread": [round(min(seconds), 2), round(max(seconds), 2)],
-            "times_alone": round(statistics.median(seconds) / alone, 2),
+            "ours": round(statistics.median(seconds), 2),
+            "peer": round(alone, 2),
+            "unit": "seconds, the peer is the same alone",
+            "ratio": round(statistics.median(seconds) / alone, 2),
+            "spread": [round(min(seconds) / alone, 2), round(max(seconds) / alone, 2)],
             "goal": GOALS[busy] if way == "asleep" else None,
         }
         rows.append(row)
-        print(f"{row['what']}: {row['seconds']} s {row['spread']}, {row['times_alone']} times alone", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"name": "busy", "rows": rows}, indent=1), encoding="utf-8")
+        print(f"{row['what']}: {row['ours']} s, {row['ratio']} times alone {row['spread']}", flush=True)
+    write(arguments.json, "busy", rows)
 
 
 def measured(threads: int, asleep: bool, busy: int) -> list[float]:

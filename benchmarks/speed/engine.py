@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tables import write
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))  # small models, small data and cheap stages are the tests' own
@@ -34,8 +35,7 @@ def main() -> None:
     for row in rows:
         peer = "" if row["peer"] is None else f", joblib {row['peer']}, ratio {row['ratio']} {row['spread']}"
         print(f"{row['what']}: {row['ours']} {row['unit']}{peer}; goal: under {row['goal']}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"name": "engine", "rows": rows}, indent=1), encoding="utf-8")
+    write(arguments.json, "engine", rows)
 
 
 def overhead(folder: Path) -> dict[str, Any]:

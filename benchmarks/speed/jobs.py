@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tables import write
 
 QUICKSTART = Path(__file__).parents[1] / "quickstart.yaml"
 GOAL_FACTOR = 1.5
@@ -57,8 +58,7 @@ def main() -> None:
     for row in rows:
         print(f"{row['what']}: {row['ours']} against {row['peer']} {row['unit']}, ratio {row['ratio']}")
     print(f"with two jobs, stages ran side by side for {runs[2]['overlap']:.0%} of the time")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"name": "jobs", "rows": rows}, indent=1), encoding="utf-8")
+    write(arguments.json, "jobs", rows)
 
 
 def a_third(folder: Path) -> Path:

@@ -19,6 +19,8 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
+from tables import write
+
 from radpo.judges.base import GradeRequest
 from radpo.judges.fastchat import OPTIONS, grading
 from radpo.judges.openai import OpenAIJudge, OpenAISettings
@@ -70,8 +72,7 @@ def main() -> None:
     for row in rows:
         peer = "" if row["peer"] is None else f", openai's client {row['peer']}"
         print(f"{row['what']}: ours {row['ours']}{peer} {row['unit']}; spread {row['spread']}, goal {row['goal']}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"name": "judge", "rows": rows}, indent=1), encoding="utf-8")
+    write(arguments.json, "judge", rows)
 
 
 def _requests(count: int) -> list[GradeRequest]:

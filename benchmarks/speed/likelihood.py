@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from limit import least_seconds, needed
+from tables import write
 
 from radpo.models.likelihood import TokenizedResponse, log_likelihoods, tokenize_pair
 from radpo.models.loading import load_model, load_tokenizer, resolve_model
@@ -62,8 +63,7 @@ def main() -> None:
             f"largest difference {row['apart']:.1e} nats a token",
             flush=True,
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"name": "likelihood", "rows": rows}, indent=1), encoding="utf-8")
+    write(arguments.json, "likelihood", rows)
 
 
 def compare(what: str, items: Sequence[TokenizedResponse], model: Any, peer: Any, rounds: int) -> dict[str, Any]:

@@ -10,7 +10,6 @@ its own, whose peak memory is the operating system's figure.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tables import write
 
 from radpo.preferences.goals import condition
 from radpo.preferences.preferences import schema
@@ -180,8 +180,7 @@ def main() -> None:
     for item in rows:
         beside = "" if item["peer"] is None else f" (peer {item['peer']}, ratio {item['ratio']} {item['spread'] or ''})"
         print(f"{item['what']}: {item['ours']} {item['unit']}{beside}; goal: {item['goal']}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"name": "relabel", "rows": rows}, indent=1), encoding="utf-8")
+    write(arguments.json, "relabel", rows)
 
 
 if __name__ == "__main__":

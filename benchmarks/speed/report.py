@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tables import write
 
 from radpo.core.results import examples_frame, results_frame
 from radpo.report.build import build_report
@@ -195,8 +196,7 @@ def main() -> None:
             note(f"{what}: answers read for the first search", reads, "seconds", "none set")
             note(f"{what}: a key in the search, the slowest", keys, "milliseconds", "below 100", worst=True)
             print(said)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"name": "report", "rows": rows}, indent=1), encoding="utf-8")
+    write(arguments.json, "report", rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ Run from the repository's root: python benchmarks/speed/train.py [--json FILE] [
 Three trainers take the same optimiser steps on the same pairs, each in a process of its own so that peak memory is its
 own: TRL with its defaults (gradient checkpointing, the reference model beside the policy), TRL with precomputed
 references and no gradient checkpointing, and radpo's. Pairs are real UltraFeedback ones where RADPO_REAL_DATA or
-../shared/data has them, else synthetic ones of the same lengths.
+../shared/data has them, else synthetic ones of the same lengths. The precision is what `auto` comes to here, or what
+RADPO_PRECISION says.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+from tables import write
 
 REAL = Path(os.environ.get("RADPO_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 UF = REAL / "preferences" / "ultrafeedback_binarized_960.jsonl.gz"
@@ -47,17 +50,19 @@ def main() -> None:
         for _ in range(arguments.times):
             print(json.dumps(measure(arguments.arm, arguments.model, arguments.pairs)), flush=True)
         return
-    found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
+    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
     for _ in range(arguments.rounds):
         for arm in ARMS:
             command = [sys.executable, __file__, "--arm", arm, "--model", arguments.model, "--pairs"]
             out = subprocess.run([*command, str(arguments.pairs)], check=True, stdout=subprocess.PIPE, text=True)
             found[arm].append(json.loads(out.stdout.splitlines()[-1]))
             print(f"{arm}: {found[arm][-1]}", file=sys.stderr)
+    (precision,) = {run["precision"] for runs in found.values() for run in runs}
+    training, reference = (f"{what}, {precision}" for what in ("training step", "reference precompute"))
     rows = [
-        row("training step", found, "trl-defaults", "train", arguments.pairs, 2.5),
-        row("training step", found, "trl-precomputed", "train", arguments.pairs, 2.0),
-        row("reference precompute", found, "trl-precomputed", "reference", arguments.pairs, 2.5),
+        row(training, found, "trl-defaults", "train", arguments.pairs, 2.5),
+        row(training, found, "trl-precomputed", "train", arguments.pairs, 2.0),
+        row(reference, found, "trl-precomputed", "reference", arguments.pairs, 2.5),
         memory(found, "trl-precomputed", 0.7),
     ]
     where = "real UltraFeedback pairs" if UF.is_file() else "synthetic pairs of UltraFeedback's lengths"
@@ -67,12 +72,11 @@ def main() -> None:
             f"{r['what']}: ours {r['ours']}, peer {r['peer']} {r['unit']}; ratio {r['ratio']} {r['spread']}, "
             f"goal {r['goal']}" + (f"; {r['share_of_limit']} of the limit" if "share_of_limit" in r else "")
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"name": "train", "rows": rows}, indent=1), encoding="utf-8")
+    write(arguments.json, "train", rows)
 
 
 def row(
-    what: str, found: dict[str, list[dict[str, float]]], peer: str, figure: str, pairs: int, goal: float
+    what: str, found: dict[str, list[dict[str, Any]]], peer: str, figure: str, pairs: int, goal: float
 ) -> dict[str, Any]:
     """Pairs per CPU second of ours and of a peer, and the ratios round by round."""
     ours, theirs = ([pairs / run[figure] for run in found[arm]] for arm in ("radpo", peer))
@@ -82,7 +86,7 @@ def row(
     return {**_row(f"{what} against {peer}", ours, theirs, "pairs per CPU second", ratios, goal), **share}
 
 
-def memory(found: dict[str, list[dict[str, float]]], peer: str, goal: float) -> dict[str, Any]:
+def memory(found: dict[str, list[dict[str, Any]]], peer: str, goal: float) -> dict[str, Any]:
     """Peak memory of ours and of a peer in training; the ratio is better where it is lower."""
     ours, theirs = ([run["peak_gib"] for run in found[arm]] for arm in ("radpo", peer))
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
@@ -103,8 +107,8 @@ def _row(
     }
 
 
-def measure(arm: str, model: str, count: int) -> dict[str, float]:
-    """One trainer's CPU seconds for the precompute and for the steps, and its peak memory in training.
+def measure(arm: str, model: str, count: int) -> dict[str, Any]:
+    """One trainer's CPU seconds for the precompute and for the steps, its peak memory in training, and its precision.
 
     Args:
         arm: of `ARMS`; also `trl-liger` (TRL with precomputed references and Liger kernels), and `radpo-NAME` for ours
@@ -183,7 +187,8 @@ def measure(arm: str, model: str, count: int) -> dict[str, float]:
     to_read = sum(each_pair, Needed(0, 0, 0))
     for figure, passes in (("reference", 1), ("train", 3)):
         taken[f"least_{figure}"] = least_seconds(load_model(folder), to_read, precision, passes)
-    return {**{name: round(value, 3) for name, value in taken.items()}, "peak_gib": round(peak, 3)}
+    rounded = {name: round(value, 3) for name, value in taken.items()}
+    return {**rounded, "peak_gib": round(peak, 3), "precision": precision}
 
 
 def preference_pairs(count: int, tokenizer: Any) -> Any:

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from engine import write_matrix
+from tables import write
 
 from radpo.engine.store import FILES, RECORD, Store
 
@@ -46,8 +47,7 @@ def main() -> None:
         rows = measure(folder)
     for row in rows:
         print(f"{row['what']}: {row['ours']} {row['unit']} {row['spread']}; goal: under {row['goal']}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"name": "wide", "rows": rows}, indent=1), encoding="utf-8")
+    write(arguments.json, "wide", rows)
 
 
 def measure(folder: Path) -> list[dict[str, Any]]:
