@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from warm_workers import WarmContext, context_of
+from warm_workers import WARM, context_of
 
 import radpo.engine.local
 
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def warm_workers() -> Iterator[None]:
     """Workers of runs in this process do not load torch anew, each for seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(radpo.engine.local, "multiprocessing", context_of(WarmContext()))
+        patch.setattr(radpo.engine.local, "multiprocessing", context_of(WARM))
         yield
 
 

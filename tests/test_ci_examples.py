@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import warm_commands
 import yaml
 from factories import scored_pairs, write_model
 
@@ -29,7 +30,6 @@ GITHUB = yaml.safe_load((CI / "github.yml").read_text(encoding="utf-8"))
 SHIMS = {
     # The packages are here already; that the install step is what it is, its words say.
     "python": 'if [ "$1 $2" = "-m pip" ]; then echo "$@" >> pip.log; else exec {python} "$@"; fi',
-    "radpo": 'exec {python} -m radpo "$@"',
 }
 
 
@@ -73,7 +73,7 @@ def service() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A checkout whose gate is tiny, with its baseline."""
     import radpo
 
@@ -101,7 +101,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shim.parent.mkdir(exist_ok=True)
         shim.write_text(f"#!/bin/sh\n{text.format(python=sys.executable)}\n")
         shim.chmod(shim.stat().st_mode | stat.S_IXUSR)
-    return root
+    with warm_commands.program(root / "bin" / "radpo", "-m", "radpo"):
+        yield root
 
 
 def bash(text: str, project: Path, **environment: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import warm_commands
 import yaml
 from factories import scored_pairs, write_model, write_plugin
 from fault_server import FaultServer
@@ -64,11 +65,8 @@ def run(matrix: Path, *words: str, packages: Path, **environment: str) -> subpro
     """`radpo run` where these packages are installed."""
     paths = os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH")]))
     folder = matrix.parent
-    command = [sys.executable, "-m", "radpo", "run", str(matrix), "--out", str(folder / "run")]
-    return subprocess.run(
-        [*command, "--store", str(folder / "store"), *words], capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": paths, **environment},
-    )  # fmt: skip
+    command = ["-m", "radpo", "run", str(matrix), "--out", str(folder / "run"), "--store", str(folder / "store")]
+    return warm_commands.run([*command, *words], env={**os.environ, "PYTHONPATH": paths, **environment})
 
 
 def test_a_users_variants_appear_in_a_matrix_and_a_broken_package_beside_them_hurts_nothing(
@@ -107,9 +105,8 @@ def test_a_users_variants_appear_in_a_matrix_and_a_broken_package_beside_them_hu
 def test_a_broken_package_is_warned_about_once_where_all_packages_are_asked(installed: Path, tmp_path: Path) -> None:
     site = shutil.copytree(installed, tmp_path / "site")
     write_plugin(site, "sick-package", {"radpo.executors": "sick = sick:THING"}, sick="1 / 0")
-    command = [sys.executable, "-m", "radpo", "schema"]
-    environment = {**os.environ, "PYTHONPATH": str(site)}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    done = warm_commands.run(["-m", "radpo", "schema"], env={**os.environ, "PYTHONPATH": str(site)})
+    assert done.returncode == 0, done.stderr
     choices = json.loads(done.stdout)["$defs"]["ExecutorChoice"]["anyOf"]
     assert choices[0]["enum"] == ["local", "ray", "slurm", "ssh"]
     assert done.stderr.count("sick-package 1.0 (sick:THING) cannot be loaded: ZeroDivisionError") == 1
@@ -188,8 +185,7 @@ def test_a_users_benchmark_is_in_schema_plan_run_report_and_gate(installed: Path
     paths = {**os.environ, "PYTHONPATH": str(installed), "RADPO_CACHE": str(tmp_path / "cache")}
 
     def radpo(*words: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "radpo", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=paths)
+        return warm_commands.run(["-m", "radpo", *map(str, words)], env=paths)
 
     with FaultServer(verdict) as server:
         section = {**concise(server), "baseline_outputs": "outputs.jsonl"}
@@ -219,9 +215,7 @@ def test_a_users_benchmark_has_a_command_that_teaches_and_runs(installed: Path, 
     paths = {**os.environ, "PYTHONPATH": str(installed), "RADPO_CACHE": str(tmp_path / "cache"), "COLUMNS": "200"}
 
     def radpo(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "radpo", *words], capture_output=True, text=True, check=False, env=paths
-        )
+        return warm_commands.run(["-m", "radpo", *words], env=paths)
 
     assert "concise" in radpo("eval", "--help").stdout
     taught = radpo("eval", "concise", "--help").stdout

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import warm_commands
 import yaml
 from factories import write_model
 from typer.testing import CliRunner
@@ -50,8 +51,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def radpo(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The installed radpo's command line in a folder."""
     environment = {**os.environ, "PYTHONPATH": str(site), "RADPO_CACHE": str(folder.parent / "cache")}
-    command = [sys.executable, "-m", "radpo", *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return warm_commands.run(["-m", "radpo", *words], cwd=folder, env=environment)
 
 
 def test_the_wheel_has_every_file_of_the_package(site: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+import warm_commands
 import yaml
 
 from radpo.gate.documents import MARK
@@ -26,19 +28,22 @@ if [ "$1 $2 $3" = "-m pip install" ]; then
 fi
 exec PYTHON "$@"
 """
-RADPO = """#!/bin/sh
-exec PYTHON -m radpo "$@"
-"""
 
 
-def test_the_page_leads_from_an_empty_folder_to_a_verdict(tmp_path: Path) -> None:
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Path]:
+    """A folder with `python` and `radpo`."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "python").write_text(PYTHON.replace("PYTHON", sys.executable))
+    (folder / "python").chmod(0o755)
+    with warm_commands.program(folder / "radpo", "-m", "radpo"):
+        yield folder
+
+
+def test_the_page_leads_from_an_empty_folder_to_a_verdict(tmp_path: Path, programs: Path) -> None:
     blocks = re.findall(r"(?:<!-- (\S+) -->\n)?```(bash|yaml)\n(.*?)```", PAGE, flags=re.DOTALL)
     assert [kind for _, kind, _ in blocks] == ["bash", "yaml", *["bash"] * 4]
-    for name, text in (("python", PYTHON), ("radpo", RADPO)):
-        shim = tmp_path / "bin" / name
-        shim.parent.mkdir(exist_ok=True)
-        shim.write_text(text.replace("PYTHON", sys.executable))
-        shim.chmod(shim.stat().st_mode | stat.S_IXUSR)
     work = tmp_path / "empty"
     work.mkdir()
     for file, kind, text in blocks:
@@ -48,7 +53,7 @@ def test_the_page_leads_from_an_empty_folder_to_a_verdict(tmp_path: Path) -> Non
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text], cwd=work, capture_output=True, text=True, check=False,
             env={
-                **os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+                **os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
                 "PYTHONPATH": os.pathsep.join(filter(None, [str(work / "site"), os.environ.get("PYTHONPATH")])),
             },
         )  # fmt: skip

@@ -1,9 +1,10 @@
 """Worker processes that are forked from one that has loaded torch and its friends, which takes longer than most tests.
 
-A run's worker starts from a fresh interpreter and loads them anew: eight processor seconds where it trains. Here a
+A run's worker starts from a fresh interpreter and loads them anew: seven processor seconds where it trains. Here a
 server process (multiprocessing's `forkserver`), itself fresh, loads them once a pytest process and computes nothing,
-so that what a worker finds is what a fresh one would have after its imports. Commands that tests run in a process of
-their own are untouched by this and start their workers as users do.
+so that what a worker finds is what a fresh one would have after its imports. Nothing of radpo's is loaded there.
+Commands that tests run in a fresh process are untouched by this and start their workers as users do;
+`warm_commands.py` has commands that are forked, too.
 """
 
 from __future__ import annotations
@@ -13,24 +14,23 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
-from multiprocessing.forkserver import ensure_running
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from radpo.engine.execute import WAITING
-
 LOADED = (
     "pytest", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "pandas", "pyarrow.parquet",
     "lm_eval.tasks", "lm_eval.models.huggingface", "scipy.stats", "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto", "transformers.models.llama.modeling_llama", "radpo.training.trainer",
+    "transformers.models.auto.tokenization_auto", "transformers.models.llama.modeling_llama",
+    "trl.trainer.dpo_trainer", "jinja2", "plotly.graph_objects", "pydantic", "rich.progress", "typer", "yaml",
 )  # fmt: skip
 """What the server process imports before it forks."""
 MAY_CHANGE = (
     # read when they are needed
-    "PYTEST_", "RADPO_", "COLUMNS", "OPENAI_", "PATH", "TOKENIZERS_PARALLELISM", "RAY_",
+    "PYTEST_", "RADPO_", "COLUMNS", "OPENAI_", "PATH", "PYTHONPATH", "TOKENIZERS_PARALLELISM", "RAY_",
     # read by libraries while they are imported, for what they print and where memory is taken from
     "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE",
     "LMEVAL_LOG_LEVEL", "ARROW_DEFAULT_MEMORY_POOL",
@@ -59,23 +59,38 @@ def in_environment(environment: Mapping[str, str], target: Callable[..., None], 
 class WarmContext:
     """In place of multiprocessing's `spawn`; a worker that is to have another environment is spawned all the same."""
 
-    def __init__(self) -> None:
-        self._began: dict[str, str] = {}
+    def __init__(self, address: str | None = None, began: Mapping[str, str] | None = None) -> None:
+        """Ask a server that is there, whose environment began so, or one that is started with the first worker."""
+        self._began = began or {}
         self._forking = multiprocessing.get_context("forkserver")
         self._forking.set_forkserver_preload([*LOADED])
         self._spawning = multiprocessing.get_context("spawn")
         self.Pipe, self.Event = self._spawning.Pipe, self._spawning.Event
+        if address is not None:
+            forkserver._forkserver._forkserver_address = address
+            forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
 
-    def Process(self, target: Callable[..., None], args: tuple[Any, ...]) -> Any:  # noqa: N802 - multiprocessing's name
+    def start(self) -> tuple[str, Mapping[str, str]]:
+        """The server's address and its environment."""
         if not self._began:
+            from radpo.engine.execute import WAITING
+
             self._began = fixed(os.environ)
             with pytest.MonkeyPatch.context() as patch:
                 for name, value in WAITING.items():
                     patch.setenv(name, value)  # which OpenMP reads while it is loaded
-                ensure_running()
-        if fixed(os.environ) != self._began:
+                forkserver.ensure_running()
+        return forkserver._forkserver._forkserver_address, self._began  # type: ignore[return-value]
+
+    def Process(self, target: Callable[..., None], args: tuple[Any, ...]) -> Any:  # noqa: N802 - multiprocessing's name
+        _, began = self.start()
+        if fixed(os.environ) != began:
             return self._spawning.Process(target=target, args=args)
-        return self._forking.Process(target=in_environment, args=({**os.environ}, target, args))
+        return self.forked(os.environ, target, args)
+
+    def forked(self, environment: Mapping[str, str], target: Callable[..., None], args: tuple[Any, ...]) -> Any:
+        """A process of the server's, with another environment."""
+        return self._forking.Process(target=in_environment, args=({**environment}, target, args))
 
 
 def context_of(warm: WarmContext) -> SimpleNamespace:
@@ -85,3 +100,7 @@ def context_of(warm: WarmContext) -> SimpleNamespace:
         return warm if method == "spawn" else multiprocessing.get_context(method)
 
     return SimpleNamespace(get_context=get_context)
+
+
+WARM = WarmContext()
+"""This pytest process's."""
