@@ -296,6 +296,15 @@ def test_results_document_is_json_with_versions(outcome):
     assert "samples" not in document
 
 
+def test_the_machine_is_asked_about_once_in_a_process(place, outcome, monkeypatch):
+    from torch.utils import collect_env
+
+    monkeypatch.setattr(collect_env, "get_env_info", lambda: pytest.fail("it takes seconds, and is known"))
+    again = run(place / "model", ["colours"], place / "tasks", limit=1).lm_eval_results["pretty_env_info"]
+    assert again == outcome.lm_eval_results["pretty_env_info"]
+    assert "PyTorch version" in again
+
+
 def test_tags_limits_and_goal_aware_templates_work_together(place, tmp_path):
     seen = []
     model = write_model(tmp_path / "goal", GOAL_TEMPLATE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -83,6 +85,20 @@ def test_independent_stages_overlap_and_dependent_ones_do_not(tmp_path: Path) ->
     assert begin_top >= max(end_left, end_right) - 0.01
     assert ("left", 12, 12) in watcher.progress
     assert (store.folder(top) / "text").read_text() == "leftrightt"
+
+
+def test_what_is_left_after_a_stage_is_not_searched_for_garbage_again_unless_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("radpo.engine.execute.LOAD_SECONDS", 0.0)
+    frozen: list[int] = []
+    for name, hints in (("fails", {"fail": True}), ("ends", {})):
+        gc.unfreeze()
+        with suppress(StageError):
+            run_inline(Store(tmp_path / "store"), stage(name, name, hints=hints))
+        frozen.append(gc.get_freeze_count())
+    assert frozen[0] == 0, "an error holds the stage's models"
+    assert frozen[1] > 10_000
 
 
 def test_cores_are_divided_among_jobs(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def _run(
     from lm_eval import simple_evaluate
     from lm_eval.utils import handle_non_serializable
 
-    from radpo.models.lm_eval import ask_git_quietly, check_generation_room
+    from radpo.models.lm_eval import ask_environment_once, ask_git_quietly, check_generation_room
 
     wanted, folders = _wanted(tasks, include_path)
     tasks = list(wanted)
@@ -207,6 +207,7 @@ def _run(
     check_generation_room(loaded["tasks"], context)
     model = _model(backend, model_folder, tokenizer, precision, batch_size, context)
     ask_git_quietly()
+    ask_environment_once()
     document = simple_evaluate(
         model=model,
         tasks=specs,

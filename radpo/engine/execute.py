@@ -129,6 +129,10 @@ def _compute(stage: Stage, store: Store, folder: Path, progress: Progress) -> di
         seconds = time.perf_counter() - start
         if seconds > LOAD_SECONDS:
             _give_memory_back()
+    if seconds > LOAD_SECONDS:
+        # What is left is libraries, which no collection need search again: each would take a third of a second. Not so
+        # after an error, which holds the stage's models.
+        gc.freeze()
     return {
         "seconds": round(seconds, 3),
         "resumed": resumed,  # if so, the seconds are the last try's alone

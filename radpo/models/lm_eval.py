@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import subprocess
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,14 @@ def ask_git_quietly() -> None:
         return done.stdout.strip()
 
     evaluator.get_git_commit_hash = commit
+
+
+def ask_environment_once() -> None:
+    """Have lm-eval's account of the machine and its packages, which takes seconds, made once a process."""
+    from torch.utils import collect_env
+
+    if not hasattr(collect_env.get_pretty_env_info, "cache_info"):
+        collect_env.get_pretty_env_info = cache(collect_env.get_pretty_env_info)
 
 
 TOKENS = 512
