@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ from radpo.preferences.writing import write_preferences
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 PACKAGES = ("variant", "baselines", "judge", "executor", "benchmark")
-SSH = 'echo "$1" >> "$SSH_CALLS"; shift; exec sh -c "$*"'
-"""A network of this machine alone."""
+SSH = """#!/bin/sh
+echo "$1" >> "$SSH_CALLS"; shift
+exec sh -c "$(echo "$*" | sed 's#PYTHON#FORKED#')"
+"""
+"""A network of this machine alone, where commands begin with libraries loaded."""
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +145,14 @@ def test_the_judge_counts_sentences_with_jargon(
 
 
 @pytest.fixture
-def ssh(tmp_path: Path) -> dict[str, str]:
+def ssh(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a machine with ssh, as far as the example asks for it."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    (folder / "ssh").write_text(f"#!/bin/sh\n{SSH}\n")
+    (folder / "ssh").write_text(SSH.replace("PYTHON", sys.executable).replace("FORKED", str(folder / "forked")))
     (folder / "ssh").chmod(0o755)
-    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "SSH_CALLS": str(tmp_path / "calls")}
+    with warm_commands.program(folder / "forked"):
+        yield {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "SSH_CALLS": str(tmp_path / "calls")}
 
 
 def test_a_users_executor_computes_a_matrix(installed: Path, tmp_path: Path, ssh: dict[str, str]) -> None:

@@ -47,7 +47,8 @@ def test_a_forked_commands_workers_are_forked_as_well(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
     write_preferences(scored_pairs([(9, 3), (7, 6)]), tmp_path / "pairs.jsonl")
     (tmp_path / "m.yaml").write_text(
-        "{name: m, model: model, variants: {base: }, data: {heldout: {path: pairs.jsonl}}, benchmarks: {unlearning: {}}}"
+        "{name: m, model: model, variants: {base: }, data: {heldout: {path: pairs.jsonl}},"
+        " benchmarks: {unlearning: {}}}"
     )
     done = warm_commands.run(["-m", "radpo", "run", "m.yaml"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -29,7 +29,7 @@ CLIENT = """#!{python} -SE
 import os, pickle, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
-    socket.send_fds(server, [b"."], [1, 2])
+    socket.send_fds(server, [b"."], [0, 1, 2])
     with server.makefile("rwb") as stream:
         pickle.dump(([*{words!r}, *sys.argv[1:]], os.getcwd(), dict(os.environ)), stream)
         stream.flush()
@@ -44,8 +44,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """`python WORDS...`, where the words begin with `-m MODULE`, and what it printed."""
     environment = {**(os.environ if env is None else env)}
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        status = _status(words, cwd or Path.cwd(), environment, out.fileno(), err.fileno())
+    with Path(os.devnull).open("rb") as none, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        status = _status(words, cwd or Path.cwd(), environment, [stream.fileno() for stream in (none, out, err)])
         for stream in (out, err):
             stream.seek(0)
         shown = (stream.read().decode() for stream in (out, err))
@@ -79,25 +79,27 @@ def _answer(asked: socket.socket) -> None:
     import pickle
 
     with asked:
-        _, descriptors, _, _ = socket.recv_fds(asked, 1, 2)
+        _, descriptors, _, _ = socket.recv_fds(asked, 1, 3)
         with asked.makefile("rwb") as stream:
             words, folder, environment = pickle.load(stream)  # noqa: S301 - of the program above
-            status = _status(words, Path(folder), environment, *descriptors)
+            status = _status(words, Path(folder), environment, descriptors)
             stream.write(b"%d\n" % status)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _status(words: Sequence[str], cwd: Path, environment: Mapping[str, str], out: int, err: int) -> int:
-    """What `python WORDS...` ended with."""
+def _status(words: Sequence[str], cwd: Path, environment: Mapping[str, str], streams: Sequence[int]) -> int:
+    """What `python WORDS...` ended with, whose standard streams are these."""
     address, began = WARM.start()
     if fixed(environment) != began:
-        command = [sys.executable, *words]
-        return subprocess.run(command, cwd=cwd, env=environment, stdout=out, stderr=err, check=False).returncode
-    output = [Connection(os.dup(number), readable=False) for number in (out, err)]
-    process = WARM.forked(environment, _command, (list(words), str(cwd), _installed(), output, address, began))
+        command, (stdin, stdout, stderr) = [sys.executable, *words], streams
+        return subprocess.run(
+            command, cwd=cwd, env=environment, stdin=stdin, stdout=stdout, stderr=stderr, check=False
+        ).returncode
+    passed = [Connection(os.dup(number)) for number in streams]
+    process = WARM.forked(environment, _command, (list(words), str(cwd), _installed(), passed, address, began))
     process.start()
-    for connection in output:
+    for connection in passed:
         connection.close()
     process.join()
     assert process.exitcode is not None
@@ -115,10 +117,10 @@ def _installed() -> list[str]:
 
 
 def _command(
-    words: list[str], cwd: str, installed: list[str], output: list[Any], address: str, began: Mapping[str, str]
+    words: list[str], cwd: str, installed: list[str], streams: list[Any], address: str, began: Mapping[str, str]
 ) -> None:
     """Be that command."""
-    for number, connection in enumerate(output, start=1):
+    for number, connection in enumerate(streams):
         os.dup2(connection.fileno(), number)
         connection.close()
     os.chdir(cwd)

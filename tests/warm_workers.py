@@ -31,6 +31,10 @@ LOADED = (
 MAY_CHANGE = (
     # read when they are needed
     "PYTEST_", "RADPO_", "COLUMNS", "OPENAI_", "PATH", "PYTHONPATH", "TOKENIZERS_PARALLELISM", "RAY_",
+    # set by shells
+    "PWD", "OLDPWD", "SHLVL", "_",
+    # set by the services that run workflows, and read by their scripts
+    "CI_", "GH_", "GITHUB_", "GITLAB_", "PULL_REQUEST",
     # read by libraries while they are imported, for what they print and where memory is taken from
     "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE",
     "LMEVAL_LOG_LEVEL", "ARROW_DEFAULT_MEMORY_POOL",
