@@ -50,6 +50,9 @@ def test_a_forked_commands_workers_are_forked_as_well(tmp_path: Path) -> None:
         "{name: m, model: model, variants: {base: }, data: {heldout: {path: pairs.jsonl}},"
         " benchmarks: {unlearning: {}}}"
     )
-    done = warm_commands.run(["-m", "radpo", "run", "m.yaml"], cwd=tmp_path)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "torch.py").write_text("raise ImportError('a fresh process loads torch')")
+    given = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = warm_commands.run(["-m", "radpo", "run", "m.yaml"], cwd=tmp_path, env=given)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "m" / "report.html").is_file()
