@@ -38,8 +38,8 @@ MAY_CHANGE = (
     # read by libraries while they are imported, for what they print and where memory is taken from
     "TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE",
     "LMEVAL_LOG_LEVEL", "ARROW_DEFAULT_MEMORY_POOL",
-    # set by sklearn and huggingface_hub in this process, for forking and for how fast files come
-    "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK", "HF_XET_HIGH_PERFORMANCE",
+    # set by sklearn, huggingface_hub and torch in this process, for forking, how fast files come, and what is compiled
+    "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK", "HF_XET_HIGH_PERFORMANCE", "TORCHINDUCTOR_CACHE_DIR",
     # set anew by each worker, or for waiting alone
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "GOMP_SPINCOUNT",
     "KMP_BLOCKTIME",
