@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -283,8 +284,7 @@ def test_a_loss_that_is_no_number_stops_training_at_its_step(
 
 def test_two_processes_give_the_parameters_of_one(model: Path, tmp_path: Path) -> None:
     """Data parallel over gloo: each optimiser step's batch is shared out, not multiplied."""
-    import subprocess
-    import sys
+    import warm_commands
 
     from radpo import api
     from radpo.preferences.writing import write_preferences
@@ -295,10 +295,12 @@ def test_two_processes_give_the_parameters_of_one(model: Path, tmp_path: Path) -
         store=str(tmp_path / "store-one"),
     )  # fmt: skip
     asked = [f"--set={name}={value}" for name, value in SETTINGS.model_dump(exclude_defaults=True).items()]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "radpo", "train"]
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "radpo", "train"]
     place = [str(tmp_path / "pairs.parquet"), "--out", str(tmp_path / "two"), "--model", str(model)]
     place += ["--store", str(tmp_path / "store-two")]
-    done = subprocess.run([*command, *place, *asked], capture_output=True, text=True, check=False)
+    with warm_commands.program(tmp_path / "python"):
+        environment = {**os.environ, "PYTHON_EXEC": str(tmp_path / "python")}
+        done = warm_commands.run([*command, *place, *asked], env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two, base = (weights(folder) for folder in (tmp_path / "one/policy", tmp_path / "two/policy", model))
     apart = sum(float((one[name] - two[name]).square().sum()) for name in one) ** 0.5

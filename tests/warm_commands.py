@@ -130,7 +130,7 @@ def _command(
     for name in [name for name in sys.modules if name.partition(".")[0] == "radpo"]:
         raise AssertionError(f"{name} is loaded, which may be another than this command's")
     multiprocessing.get_context = context_of(WarmContext(address, began)).get_context  # type: ignore[assignment]
-    dash, module, *rest = words
+    dash, module, *rest = words[1:] if words[0] == "-u" else words
     assert dash == "-m", words
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

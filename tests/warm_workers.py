@@ -31,6 +31,8 @@ LOADED = (
 MAY_CHANGE = (
     # read when they are needed
     "PYTEST_", "RADPO_", "COLUMNS", "OPENAI_", "PATH", "PYTHONPATH", "TOKENIZERS_PARALLELISM", "RAY_",
+    # set by torchrun for each of its processes, and read when they find each other
+    "LOCAL_", "RANK", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "TORCH_NCCL_", "PYTHON_EXEC",
     # set by shells
     "PWD", "OLDPWD", "SHLVL", "_",
     # set by the services that run workflows, and read by their scripts
