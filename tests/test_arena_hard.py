@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import warm_commands
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -247,10 +246,10 @@ def test_scores_are_results_and_examples(battles):
 
 def test_the_command_prints_the_benchmarks_own_names(real_data):
     file = str(real_data / "arena_hard_v0.1" / "battles.jsonl.gz")
-    command = [sys.executable, "-m", "radpo", "eval", "arena-hard", "--battles", file, "--rounds", "20", "--json"]
-    one = json.loads(subprocess.run([*command, "--only", "gpt-4-0613"], capture_output=True, text=True).stdout)
+    command = ["-m", "radpo", "eval", "arena-hard", "--battles", file, "--rounds", "20", "--json"]
+    one = json.loads(warm_commands.run([*command, "--only", "gpt-4-0613"]).stdout)
     assert {"score", "ci_low", "ci_high", "n_battles", "n_unparsed", "baseline", "confidence"} <= one.keys()
     assert round(one["score"], 1) == 37.9
-    wrong = subprocess.run([*command, "--only", "gpt-9"], capture_output=True, text=True)
+    wrong = warm_commands.run([*command, "--only", "gpt-9"])
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "gpt-3.5-turbo-0125" in wrong.stderr

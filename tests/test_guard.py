@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import typer
+import warm_commands
 from factories import write_model
 
 from radpo.cli import guard
@@ -95,10 +95,8 @@ def test_a_pointer_in_a_matrix_is_one_message_and_status_2(tmp_path: Path) -> No
         "data: {train: {path: pairs.jsonl}, heldout: {path: pairs.jsonl}}\nbenchmarks: {unlearning: {}}\n"
     )
     for words in (["run", "m.yaml"], ["plan", "m.yaml"], ["train", "pairs.jsonl", "--out", "o", "--model", str(model)]):
-        done = subprocess.run(
-            [sys.executable, "-m", "radpo", *words], cwd=tmp_path, capture_output=True, text=True,
-            env={**os.environ, "RADPO_CACHE": str(tmp_path / "cache")},
-        )  # fmt: skip
+        environment = {**os.environ, "RADPO_CACHE": str(tmp_path / "cache")}
+        done = warm_commands.run(["-m", "radpo", *words], cwd=tmp_path, env=environment)
         assert done.returncode == 2, done.stderr
         assert "model.safetensors: is a Git LFS pointer" in done.stderr
         assert "Traceback" not in done.stderr
