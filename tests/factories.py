@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,14 @@ TEMPLATE = (
 )
 
 
-def write_model(folder: Path, template: str | None = TEMPLATE) -> Path:
-    """A random Llama of two layers with a byte-level tokenizer."""
+def write_model(folder: Path, template: str | None = TEMPLATE, texts: Iterable[str] = ()) -> Path:
+    """A random Llama of two layers with a byte-level tokenizer, whose tokens are bytes.
+
+    Args:
+        texts: where given, a thousand tokens are made of them, so that such texts have a quarter of the tokens.
+    """
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -31,12 +35,17 @@ def write_model(folder: Path, template: str | None = TEMPLATE) -> Path:
     tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    if texts:
+        trainer = trainers.BpeTrainer(
+            vocab_size=1000, special_tokens=["</s>", "<pad>"], initial_alphabet=alphabet, show_progress=False
+        )
+        tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>")
     fast.chat_template = template
     fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=tokenizer.get_vocab_size(),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,

@@ -74,7 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, source in (("pairs.jsonl", "train_pairs.jsonl"), ("heldout.jsonl", "heldout_pairs.jsonl")):
         lines = (ROOT / "benchmarks" / "data" / source).read_text(encoding="utf-8").splitlines()[:4]
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    write_model(folder / "model")
+    write_model(folder / "model", texts=(folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines())
     (block,) = re.findall(r"```yaml\n(name: mine\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     matrix = yaml.safe_load(block)
     assert list(matrix["benchmarks"]) == ["unlearning", "alpaca-eval"]

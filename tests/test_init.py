@@ -93,7 +93,8 @@ def test_from_the_wheel_alone_a_matrix_with_a_variant_of_ones_own_runs_in_an_emp
     assert (folder / "data" / "detail_train_pairs.jsonl").stat().st_size > 100_000
     assert "radpo run quickstart.yaml" in begun.stderr
     matrix = yaml.safe_load((folder / "quickstart.yaml").read_text(encoding="utf-8"))
-    write_model(folder / "model")
+    texts = (folder / "data" / "detail_train_pairs.jsonl").read_text(encoding="utf-8")
+    write_model(folder / "model", texts=texts.splitlines())
     matrix |= {"model": "model", "variants": {"base": None, "mine-variant": None}, "benchmarks": {"unlearning": {}}}
     matrix["training"]["max_length"] = 2000
     matrix["data"]["train"]["limit"] = matrix["data"]["heldout"]["limit"] = 4

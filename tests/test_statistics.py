@@ -20,6 +20,7 @@ from radpo.stats.estimates import (
     rank_correlation,
     sample_size,
     weighted_mean,
+    weighted_ranks,
     weighted_slope,
 )
 from radpo.stats.permutation import shuffle_test, sign_flip_test
@@ -173,6 +174,14 @@ def test_rank_correlation_is_spearmans_with_scipys_interval():
     assert ours.stderr == pytest.approx(scipys.standard_error, rel=0.08)
     with pytest.raises(DataError):
         rank_correlation(x, np.ones(60), rng=np.random.default_rng(0))
+
+
+def test_ranks_of_draws_are_scipys_of_what_was_drawn():
+    rng = np.random.default_rng(3)
+    for values in (rng.normal(size=12), rng.integers(0, 4, size=12).astype(float)):
+        weights = rng.integers(0, 4, size=(50, 12))
+        for drawn, ranks in zip(weights, weighted_ranks(weights.astype(float), values), strict=True):
+            assert np.array_equal(np.repeat(ranks, drawn), stats.rankdata(np.repeat(values, drawn)))
 
 
 def test_same_generator_state_same_interval():

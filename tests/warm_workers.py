@@ -33,8 +33,9 @@ MAY_CHANGE = (
     "PYTEST_", "RADPO_", "COLUMNS", "OPENAI_", "PATH", "PYTHONPATH", "TOKENIZERS_PARALLELISM", "RAY_",
     # set by torchrun for each of its processes, and read when they find each other
     "LOCAL_", "RANK", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "TORCH_NCCL_", "PYTHON_EXEC",
-    # set by shells
-    "PWD", "OLDPWD", "SHLVL", "_",
+    # set by shells, and by kernels of notebooks
+    "PWD", "OLDPWD", "SHLVL", "_", "CLICOLOR", "FORCE_COLOR", "GIT_PAGER", "JPY_", "MPLBACKEND", "PAGER", "PYDEVD_",
+    "TERM",
     # set by the services that run workflows, and read by their scripts
     "CI_", "GH_", "GITHUB_", "GITLAB_", "PULL_REQUEST",
     # read by libraries while they are imported, for what they print and where memory is taken from

@@ -173,6 +173,25 @@ def weighted_slope(weights: Floats, x: Floats, y: Floats) -> Floats:
     return np.where(variance > 1e-12 * max(float(np.square(x).mean()), 1e-300), slope, np.nan)
 
 
+def weighted_ranks(weights: Floats, values: Floats) -> Floats:
+    """The rank of every value under every row of weights, ties at their mean rank: (draws, n) and (n,) -> (draws, n).
+
+    Args:
+        weights: how often each value was drawn; the ranks are those among all that were drawn.
+
+    >>> import numpy as np
+    >>> weighted_ranks(np.array([[1.0, 1.0, 1.0], [2.0, 0.0, 1.0]]), np.array([5.0, 7.0, 5.0])).tolist()
+    [[1.5, 3.0, 1.5], [2.0, 3.5, 2.0]]
+    """
+    import numpy as np
+
+    order = np.argsort(values, kind="stable")
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    up_to = np.cumsum(weights[:, order], axis=1)[:, np.cumsum(sizes) - 1]
+    below = np.pad(up_to[:, :-1], ((0, 0), (1, 0)))
+    return np.asarray(((below + up_to + 1) / 2)[:, group])
+
+
 def rank_correlation(
     x: Values, y: Values, *, clusters: Any = None, confidence: float = 0.95, resamples: int = 2_000,
     rng: np.random.Generator,
@@ -183,19 +202,19 @@ def rank_correlation(
         DataError: fewer than two values, or all values of one side are equal.
     """
     import numpy as np
-    from scipy import stats
 
     left, right = finite(x), finite(y)
     if len(left) != len(right):
         raise DataError(f"{len(left)} values against {len(right)}: a correlation is of pairs")
 
     def statistic(weights: Floats) -> Floats:
-        found = []
-        for row in weights.astype(np.intp):
-            ranks = [stats.rankdata(np.repeat(side, row)) for side in (left, right)]
-            spread = ranks[0].std() * ranks[1].std() if len(ranks[0]) > 1 else 0.0
-            found.append(np.corrcoef(ranks)[0, 1] if spread > 0 else np.nan)
-        return np.array(found, dtype=np.float64)
+        total = weights.sum(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ranks = [weighted_ranks(weights, side) for side in (left, right)]
+            one, other = (rank - (weights * rank).sum(axis=1, keepdims=True) / total for rank in ranks)
+            spread = (weights * one * one).sum(axis=1) * (weights * other * other).sum(axis=1)
+            found = np.clip((weights * one * other).sum(axis=1) / np.sqrt(spread), -1.0, 1.0)
+        return np.where(spread > 0, found, np.nan)
 
     return bootstrap(statistic, len(left), clusters=clusters, confidence=confidence, resamples=resamples, rng=rng)
 
