@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import warm_commands
 import yaml
 from typer.testing import CliRunner
 
@@ -34,10 +35,6 @@ finally:
     print([name for name in {HEAVY} if name in sys.modules])
 """
 """A command that ends with which heavy packages it has loaded."""
-
-
-def radpo(*words: str, timeout: float = 800) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "radpo", *words], capture_output=True, text=True, timeout=timeout)
 
 
 def reduced(folder: Path) -> Path:
@@ -75,7 +72,7 @@ def test_the_quickstart_reduced_ends_in_a_report_and_survives_a_kill(tmp_path: P
     process.wait()
     assert not (torn / "results.parquet").exists()
 
-    again = radpo("run", str(matrix), "--out", str(torn))
+    again = warm_commands.run(["-m", "radpo", "run", str(matrix), "--out", str(torn)])
     assert again.returncode == 0, again.stderr[-3000:]
     report = torn / "report.html"
     assert again.stdout.strip().splitlines()[-1] == str(report)
