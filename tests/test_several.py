@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import warm_commands
 import yaml
 from cheap_stages import run_inline
 from factories import scored_pairs, write_model
@@ -80,7 +81,7 @@ if "LOCAL_RANK" in os.environ:
             self.distributed_type = DistributedType.MULTI_GPU
 
     def note(module, *args, **options):
-        with open(os.environ["SPLIT_MODULES"], "a") as stream:
+        with open(os.environ["RADPO_SPLIT_MODULES"], "a") as stream:
             stream.write(type(module).__name__ + "\\n")
         return split(module, *args, **options)
 
@@ -94,11 +95,13 @@ def test_a_model_split_over_two_processes_trains_to_the_policy_of_one(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(PRETEND)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[1]}")
-    monkeypatch.setenv("SPLIT_MODULES", str(tmp_path / "split"))
+    monkeypatch.setenv("RADPO_SPLIT_MODULES", str(tmp_path / "split"))
     train, store = train_stage(place)
     run_inline(store, train)  # in this process, as there is no GPU
     steps: list[tuple[int, int]] = []
-    launch_distributed(task_of(train, store, tmp_path / "two", lambda *done: steps.append(done)), 2)
+    monkeypatch.setenv("PYTHON_EXEC", str(tmp_path / "python"))  # what torchrun starts its processes with
+    with warm_commands.program(tmp_path / "python"):
+        launch_distributed(task_of(train, store, tmp_path / "two", lambda *done: steps.append(done)), 2)
     split = (tmp_path / "split").read_text().split()
     assert split.count("LlamaDecoderLayer") == 2 * 2, "every layer, in both processes"
     assert "LlamaForCausalLM" in split

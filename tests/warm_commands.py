@@ -127,6 +127,9 @@ def _command(
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     # This folder is last, and there for the workers alone, which have to find these modules.
     sys.path[:] = [cwd, *filter(None, given), *installed, HERE]
+    sys.modules.pop("sitecustomize", None)
+    if any(Path(folder, "sitecustomize.py").is_file() for folder in given):
+        import sitecustomize  # noqa: F401 - as Python does when it starts
     for name in [name for name in sys.modules if name.partition(".")[0] == "radpo"]:
         raise AssertionError(f"{name} is loaded, which may be another than this command's")
     multiprocessing.get_context = context_of(WarmContext(address, began)).get_context  # type: ignore[assignment]

@@ -31,8 +31,9 @@ LOADED = (
 MAY_CHANGE = (
     # read when they are needed
     "PYTEST_", "RADPO_", "COLUMNS", "OPENAI_", "PATH", "PYTHONPATH", "TOKENIZERS_PARALLELISM", "RAY_",
-    # set by torchrun for each of its processes, and read when they find each other
+    # set for torchrun's processes, and read when they find each other and when a training begins
     "LOCAL_", "RANK", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "TORCH_NCCL_", "PYTHON_EXEC",
+    "ACCELERATE_USE_", "FSDP_",
     # set by shells, and by kernels of notebooks
     "PWD", "OLDPWD", "SHLVL", "_", "CLICOLOR", "FORCE_COLOR", "GIT_PAGER", "JPY_", "MPLBACKEND", "PAGER", "PYDEVD_",
     "TERM",
