@@ -31,6 +31,7 @@ LOADED = (
 MAY_CHANGE = (
     # read when they are needed
     "PYTEST_", "RADPO_", "COLUMNS", "OPENAI_", "PATH", "PYTHONPATH", "TOKENIZERS_PARALLELISM", "RAY_",
+    "MLFLOW_",
     # set for torchrun's processes, and read when they find each other and when a training begins
     "LOCAL_", "RANK", "GROUP_", "ROLE_", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "TORCH_NCCL_", "PYTHON_EXEC",
     "ACCELERATE_USE_", "FSDP_",
