@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 PACKAGES = ("variant", "baselines", "judge", "executor", "benchmark")
 SSH = """#!/bin/sh
-echo "$1" >> "$SSH_CALLS"; shift
+echo "$1" >> "$RADPO_SSH_CALLS"; shift
 exec sh -c "$(echo "$*" | sed 's#PYTHON#FORKED#')"
 """
 """A network of this machine alone, where commands begin with libraries loaded."""
@@ -152,7 +152,7 @@ def ssh(tmp_path: Path) -> Iterator[dict[str, str]]:
     (folder / "ssh").write_text(SSH.replace("PYTHON", sys.executable).replace("FORKED", str(folder / "forked")))
     (folder / "ssh").chmod(0o755)
     with warm_commands.program(folder / "forked"):
-        yield {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "SSH_CALLS": str(tmp_path / "calls")}
+        yield {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "RADPO_SSH_CALLS": str(tmp_path / "calls")}
 
 
 def test_a_users_executor_computes_a_matrix(installed: Path, tmp_path: Path, ssh: dict[str, str]) -> None:
