@@ -7,6 +7,7 @@ are forked as well. Where its environment differs in what libraries read while t
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import runpy
@@ -26,12 +27,13 @@ from warm_workers import WARM, WarmContext, context_of, fixed
 
 HERE = str(Path(__file__).parent)
 CLIENT = """#!{python} -SE
-import os, pickle, socket, sys
+import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     socket.send_fds(server, [b"."], [0, 1, 2])
     with server.makefile("rwb") as stream:
-        pickle.dump(([*{words!r}, *sys.argv[1:]], os.getcwd(), dict(os.environ)), stream)
+        asked = [*{words!r}, *sys.argv[1:]], os.getcwd(), dict(os.environ)
+        stream.write(json.dumps(asked).encode() + b"\\n")
         stream.flush()
         status = stream.readline()
 sys.exit(int(status))
@@ -76,12 +78,10 @@ def _serve(server: socket.socket) -> None:
 
 
 def _answer(asked: socket.socket) -> None:
-    import pickle
-
     with asked:
         _, descriptors, _, _ = socket.recv_fds(asked, 1, 3)
         with asked.makefile("rwb") as stream:
-            words, folder, environment = pickle.load(stream)  # noqa: S301 - of the program above
+            words, folder, environment = json.loads(stream.readline())
             status = _status(words, Path(folder), environment, descriptors)
             stream.write(b"%d\n" % status)
         for descriptor in descriptors:

@@ -27,6 +27,8 @@ from radpo.engine.execute import THREAD_VARIABLES, WAITING
 STEPS = 3
 WORDS = 200
 WAYS = {"asleep": (0, True), "busy": (0, False), "one thread": (1, True)}
+BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    sum(range(10**6))"
+"""Keeps a core busy for as long as this process is there, however it ends."""
 GOALS = {0: 1.0, 1: 2.5, 2: 4.0}
 """Times the time alone, by busy processes."""
 
@@ -69,7 +71,7 @@ def measured(threads: int, asleep: bool, busy: int) -> list[float]:
     environment |= WAITING if asleep else {}
     with ExitStack() as stack:
         for _ in range(busy):
-            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())]))
             stack.callback(process.kill)
         done = subprocess.run(
             [sys.executable, __file__, "--steps"], env=environment, stdout=subprocess.PIPE, text=True, check=True
