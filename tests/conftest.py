@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from warm_workers import WARM, context_of
+from warm_workers import WARM, context_of, restored_environment
 
 import radpo.engine.local
 
@@ -34,8 +34,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def warm_workers() -> Iterator[None]:
     """Workers of runs in this process do not load torch anew, each for seconds."""
+    WARM.begin()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(radpo.engine.local, "multiprocessing", context_of(WARM))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment_stays(warm_workers: None) -> Iterator[None]:
+    """What libraries set when they are loaded would have later runs' workers load torch anew."""
+    with restored_environment():
         yield
 
 

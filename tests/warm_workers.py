@@ -13,13 +13,12 @@ import gc
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from types import SimpleNamespace
 from typing import Any
-
-import pytest
 
 LOADED = (
     "pytest", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "pandas", "pyarrow.parquet",
@@ -65,12 +64,24 @@ def in_environment(environment: Mapping[str, str], target: Callable[..., None], 
     target(*arguments)
 
 
+@contextmanager
+def restored_environment() -> Iterator[None]:
+    """What is set meanwhile is not so afterwards, and what was set before is."""
+    before = {**os.environ}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 class WarmContext:
     """In place of multiprocessing's `spawn`; a worker that is to have another environment is spawned all the same."""
 
     def __init__(self, address: str | None = None, began: Mapping[str, str] | None = None) -> None:
         """Ask a server that is there, whose environment began so, or one that is started with the first worker."""
-        self._began = began or {}
+        self._began = began
+        self._first = {**os.environ}
         self._forking = multiprocessing.get_context("forkserver")
         self._forking.set_forkserver_preload([*LOADED])
         self._spawning = multiprocessing.get_context("spawn")
@@ -79,15 +90,19 @@ class WarmContext:
             forkserver._forkserver._forkserver_address = address
             forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
 
+    def begin(self) -> None:
+        """Have the server's environment be what this process's is now."""
+        self._first = {**os.environ}
+
     def start(self) -> tuple[str, Mapping[str, str]]:
         """The server's address and its environment."""
-        if not self._began:
+        if self._began is None:
             from radpo.engine.execute import WAITING
 
-            self._began = fixed(os.environ)
-            with pytest.MonkeyPatch.context() as patch:
-                for name, value in WAITING.items():
-                    patch.setenv(name, value)  # which OpenMP reads while it is loaded
+            self._began = fixed(self._first)
+            with restored_environment():
+                os.environ.clear()
+                os.environ.update(self._first | WAITING)  # which OpenMP reads while it is loaded
                 forkserver.ensure_running()
         return forkserver._forkserver._forkserver_address, self._began  # type: ignore[return-value]
 
