@@ -40,14 +40,14 @@ def write(path: Path | None, name: str, rows: list[dict[str, Any]]) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def page(documents: list[dict[str, Any]]) -> str:
-    """A page in Markdown with a table for every benchmark."""
+def page(documents: dict[str, dict[str, Any]]) -> str:
+    """A page in Markdown with a table for every file, by its name."""
     parts = [INTRODUCTION]
-    for document in documents:
+    for title, document in documents.items():
         machine, versions = document["machine"], document["versions"]
         threads = "" if document["threads"] is None else f", OMP_NUM_THREADS={document['threads']}"
         lines = [
-            f"## {document['name']}",
+            f"## {title}",
             "",
             f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, GPU: {machine['gpu']}{threads}; "
             f"load average {document['load']}; " + ", ".join(f"{name} {number}" for name, number in versions.items()),
@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of JSON files; gets README.md")
     folder = parser.parse_args().folder
-    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    documents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
     (folder / "README.md").write_text(page(documents), encoding="utf-8")
 
 
