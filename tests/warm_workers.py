@@ -81,7 +81,7 @@ class WarmContext:
     def __init__(self, address: str | None = None, began: Mapping[str, str] | None = None) -> None:
         """Ask a server that is there, whose environment began so, or one that is started with the first worker."""
         self._began = began
-        self._first = {**os.environ}
+        self.begin()
         self._forking = multiprocessing.get_context("forkserver")
         self._forking.set_forkserver_preload([*LOADED])
         self._spawning = multiprocessing.get_context("spawn")

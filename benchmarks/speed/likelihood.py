@@ -118,12 +118,7 @@ def paired(tokenizer: Any, pairs: Sequence[dict[str, str]]) -> list[TokenizedRes
 
 def sampled(tokenizer: Any, pairs: Sequence[dict[str, str]]) -> list[TokenizedResponse]:
     """Several responses to the first prompt, of the lengths that responses have: those of all the pairs."""
-    items = []
-    for pair in pairs:
-        tokens = tokenize_pair(tokenizer, [_user(pairs[0]["prompt"])], pair["chosen"], pair["rejected"])
-        keep = max(MOST - len(tokens.prompt_ids), 1)
-        items += [TokenizedResponse(tokens.prompt_ids, ids[:keep]) for ids in (tokens.chosen_ids, tokens.rejected_ids)]
-    return items
+    return paired(tokenizer, [{**pair, "prompt": pairs[0]["prompt"]} for pair in pairs])
 
 
 def choices(tokenizer: Any) -> list[TokenizedResponse]:

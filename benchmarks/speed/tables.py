@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from radpo.core.machine import describe_machine
+from radpo.core.optional import package_version
 
 PACKAGES = ("torch", "transformers", "trl", "lm-eval")
 INTRODUCTION = """# How fast radpo is
@@ -34,7 +34,7 @@ def write(path: Path | None, name: str, rows: list[dict[str, Any]]) -> None:
         "machine": describe_machine(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "load": round(os.getloadavg()[2], 1),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: package_version(package) for package in PACKAGES},
         "rows": rows,
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
